@@ -1,0 +1,1 @@
+//! Evidence for daxmap: the conformance suite of the trait, and the emulated-NVDIMM guest.

@@ -1,0 +1,1 @@
+//! A durable region of a file behind one trait.
