@@ -1,0 +1,306 @@
+//! One error type: which operation, on which path and range, why, and whether the durability
+//! of that range is now unknown.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::io::Errno;
+
+use crate::durability::Durability;
+use crate::probe::Reason;
+
+/// The result of everything in this library that can fail.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What was being done when it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[allow(missing_docs)] // each name is the operation
+pub enum Operation {
+    Open,
+    Create,
+    Lock,
+    Probe,
+    Map,
+    Populate,
+    Allocate,
+    Read,
+    Write,
+    Load,
+    Store,
+    CompareExchange,
+    View,
+    Flush,
+    Drain,
+    Sync,
+    Grow,
+    Close,
+}
+
+impl Operation {
+    /// The operation as it stands in the error message.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Create => "create",
+            Self::Lock => "lock",
+            Self::Probe => "probe",
+            Self::Map => "map",
+            Self::Populate => "populate",
+            Self::Allocate => "allocate",
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Load => "load",
+            Self::Store => "store",
+            Self::CompareExchange => "compare-exchange",
+            Self::View => "view",
+            Self::Flush => "flush",
+            Self::Drain => "drain",
+            Self::Sync => "sync",
+            Self::Grow => "grow",
+            Self::Close => "close",
+        }
+    }
+}
+
+/// Why it failed.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A system call failed with this errno.
+    Os(Errno),
+    /// The range does not lie within the region, whose length in bytes is given.
+    OutOfBounds {
+        /// Length of the region in bytes.
+        len: u64,
+    },
+    /// `offset + length` is past the largest offset there is, or past what the region reserved.
+    TooLarge {
+        /// The largest length possible here, in bytes.
+        max: u64,
+    },
+    /// A length of zero bytes where at least one is needed.
+    Empty,
+    /// The offset is not a multiple of this many bytes.
+    Unaligned {
+        /// Required alignment in bytes.
+        align: u64,
+    },
+    /// The file is shorter than the length asked for.
+    TooShort {
+        /// Length of the file in bytes.
+        len: u64,
+        /// Length asked for in bytes.
+        asked: u64,
+    },
+    /// The path names something that cannot hold a region (a directory, a FIFO, ...).
+    WrongFileType(&'static str),
+    /// The required durability is not available here, and why.
+    Durability {
+        /// The level that was required.
+        required: Durability,
+        /// The level that this path gives.
+        available: Durability,
+        /// What the probe found, each with its remedy.
+        reasons: Vec<Reason>,
+    },
+    /// Another process or another region of this process has the file open for writing.
+    Locked,
+    /// The region was opened read-only.
+    ReadOnly,
+    /// The memory under the range is gone: the file was truncated, or the page is poisoned.
+    Gone,
+    /// An earlier durability error made this region final; its message follows.
+    Poisoned(Arc<Error>),
+    /// The region was closed.
+    Closed,
+    /// Not possible on this backend or on this processor, and why.
+    Unsupported(&'static str),
+}
+
+/// An error: operation, path, byte range, cause, and whether durability is now unknown.
+#[derive(Clone, Debug)]
+pub struct Error(Box<Inner>);
+
+#[derive(Clone, Debug)]
+struct Inner {
+    operation: Operation,
+    path: Option<PathBuf>,
+    range: Option<Range<u64>>,
+    call: Option<&'static str>,
+    kind: ErrorKind,
+    durability_unknown: bool,
+}
+
+impl Error {
+    pub(crate) fn new(operation: Operation, kind: ErrorKind) -> Self {
+        Self(Box::new(Inner {
+            operation,
+            path: None,
+            range: None,
+            call: None,
+            kind,
+            durability_unknown: false,
+        }))
+    }
+
+    /// A failed system call, named as in its manual page.
+    pub(crate) fn os(operation: Operation, call: &'static str, errno: Errno) -> Self {
+        let mut error = Self::new(operation, ErrorKind::Os(errno));
+        error.0.call = Some(call);
+        error
+    }
+
+    pub(crate) fn at(mut self, path: &Path) -> Self {
+        self.0.path.get_or_insert_with(|| path.to_owned());
+        self
+    }
+
+    pub(crate) fn over(mut self, offset: u64, len: u64) -> Self {
+        self.0.range = Some(offset..offset.saturating_add(len));
+        self
+    }
+
+    pub(crate) fn unknown(mut self) -> Self {
+        self.0.durability_unknown = true;
+        self
+    }
+
+    /// What was being done.
+    #[must_use]
+    pub fn operation(&self) -> Operation {
+        self.0.operation
+    }
+
+    /// The path of the file, if the operation had one.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        self.0.path.as_deref()
+    }
+
+    /// The bytes concerned, as offsets into the region.
+    #[must_use]
+    pub fn range(&self) -> Option<Range<u64>> {
+        self.0.range.clone()
+    }
+
+    /// Why it failed.
+    #[must_use]
+    pub fn kind(&self) -> &ErrorKind {
+        &self.0.kind
+    }
+
+    /// The errno of the system call behind this error, looking through `Poisoned`.
+    #[must_use]
+    pub fn errno(&self) -> Option<Errno> {
+        match &self.0.kind {
+            ErrorKind::Os(errno) => Some(*errno),
+            ErrorKind::Poisoned(cause) => cause.errno(),
+            _ => None,
+        }
+    }
+
+    /// True if bytes written before this error may or may not be durable: the way on is to
+    /// reopen and recover from the medium.
+    #[must_use]
+    pub fn is_durability_unknown(&self) -> bool {
+        self.0.durability_unknown
+    }
+
+    /// True if this error is the region's latch: an earlier durability error made it final.
+    #[must_use]
+    pub fn is_poisoned(&self) -> bool {
+        matches!(self.0.kind, ErrorKind::Poisoned(_))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.operation.as_str())?;
+        if let Some(path) = &self.0.path {
+            write!(f, " {}", path.display())?;
+        }
+        if let Some(range) = &self.0.range {
+            write!(f, " [{}, {})", range.start, range.end)?;
+        }
+        write!(f, ": ")?;
+        if let Some(call) = self.0.call {
+            write!(f, "{call}: ")?;
+        }
+        write!(f, "{}", self.0.kind)?;
+        if self.0.durability_unknown {
+            write!(
+                f,
+                "; durability of these bytes is unknown, reopen and recover from the medium"
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Os(errno) => write!(f, "{errno} (errno {})", errno.raw_os_error()),
+            Self::OutOfBounds { len } => {
+                write!(f, "range past the end, the region has {len} bytes")
+            }
+            Self::TooLarge { max } => write!(f, "too large, at most {max} bytes are possible here"),
+            Self::Empty => write!(f, "a region of zero bytes cannot be mapped"),
+            Self::Unaligned { align } => write!(f, "not a multiple of {align} bytes"),
+            Self::TooShort { len, asked } => {
+                write!(f, "the file has {len} bytes, {asked} were asked for")
+            }
+            Self::WrongFileType(found) => {
+                write!(f, "{found}, where a regular file or a device-DAX node is needed")
+            }
+            Self::Durability { required, available, reasons } => {
+                write!(f, "{required} was required, {available} is available")?;
+                for reason in reasons {
+                    write!(f, "; {reason}")?;
+                }
+                Ok(())
+            }
+            Self::Locked => write!(f, "another writer has the file locked"),
+            Self::ReadOnly => write!(f, "the region was opened read-only"),
+            Self::Gone => write!(f, "the memory is gone: file truncated, or page poisoned"),
+            Self::Poisoned(cause) => {
+                write!(f, "the region is poisoned by an earlier error: {cause}")
+            }
+            Self::Closed => write!(f, "the region was closed"),
+            Self::Unsupported(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.0.kind {
+            ErrorKind::Os(errno) => Some(errno),
+            ErrorKind::Poisoned(cause) => Some(cause.as_ref()),
+            _ => None,
+        }
+    }
+}
+
+impl From<Error> for std::io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match error.kind() {
+            ErrorKind::Os(errno) => std::io::Error::from(*errno).kind(),
+            ErrorKind::Locked => std::io::ErrorKind::WouldBlock,
+            ErrorKind::Unsupported(_) => std::io::ErrorKind::Unsupported,
+            ErrorKind::ReadOnly => std::io::ErrorKind::ReadOnlyFilesystem,
+            ErrorKind::TooShort { .. } => std::io::ErrorKind::UnexpectedEof,
+            ErrorKind::OutOfBounds { .. }
+            | ErrorKind::TooLarge { .. }
+            | ErrorKind::Empty
+            | ErrorKind::Unaligned { .. }
+            | ErrorKind::WrongFileType(_) => std::io::ErrorKind::InvalidInput,
+            _ => std::io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
+}

@@ -1,0 +1,267 @@
+//! The report: plain data, filled in by the sources of facts and judged by the verdict.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use crate::cpu::WriteBack;
+use crate::durability::{Backend, Durability, Granularity, PersistenceDomain};
+
+/// What the path is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Target {
+    /// A regular file.
+    File,
+    /// A directory: the report says what a file created in it would get.
+    Directory,
+    /// Nothing yet: the report says what a file created under this name would get.
+    Missing,
+    /// A block device.
+    BlockDevice,
+    /// A device-DAX character device.
+    DaxDevice,
+    /// Something that cannot hold a region (FIFO, socket, another character device).
+    Other,
+}
+
+/// The trial mapping with `MAP_SHARED_VALIDATE | MAP_SYNC`, which alone decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum MapSync {
+    /// The kernel accepted the trial mapping of this very file.
+    Accepted,
+    /// The kernel refused it with this errno.
+    Refused(i32),
+    /// There is no file to try it on; the facts say it would be accepted (`true`) or refused.
+    Predicted(bool),
+    /// It could not be tried (no permission, not a file), with the errno that stood in the way.
+    NotTried(i32),
+}
+
+/// Whether 2 MiB mappings are possible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum HugePages {
+    /// Every 2 MiB piece of the file can be mapped by one huge page, in this many pieces.
+    Possible {
+        /// 2 MiB pieces whose blocks are contiguous and congruent modulo 2 MiB.
+        aligned: u64,
+        /// 2 MiB pieces in the file.
+        total: u64,
+    },
+    /// Not for this file: extents are not aligned to 2 MiB.
+    Misaligned {
+        /// 2 MiB pieces that could be mapped by a huge page all the same.
+        aligned: u64,
+        /// 2 MiB pieces in the file.
+        total: u64,
+    },
+    /// The question does not arise (not DAX), or could not be answered.
+    NotApplicable,
+    /// Could not be found out.
+    Unknown,
+}
+
+/// One line of `/proc/self/mountinfo`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mount {
+    /// Where it is mounted.
+    pub point: PathBuf,
+    /// The part of the filesystem that is mounted there (`/` unless bind mount or subvolume).
+    pub root: PathBuf,
+    /// Filesystem type: `ext4`, `xfs`, ...
+    pub filesystem: String,
+    /// What is mounted: a device path, `tmpfs`, ...
+    pub source: String,
+    /// Per-mount options and superblock options, in that order, without repetition.
+    pub options: Vec<String>,
+    /// Major and minor number of the filesystem's device.
+    pub device: (u32, u32),
+}
+
+/// A block device, with what it is made of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BlockDevice {
+    /// Kernel name: `pmem0`, `dm-0`, `vda1`.
+    pub name: String,
+    /// Major and minor number.
+    pub number: (u32, u32),
+    /// What it is: `disk`, `partition`, `device-mapper`, `loop`, `raid`, ...
+    pub kind: String,
+    /// `queue/dax`: whether the driver offers DAX at all.
+    pub dax: Option<bool>,
+    /// Logical sector size in bytes.
+    pub sector_size: Option<u32>,
+    /// Bad ranges of the device, in bytes.
+    pub bad_blocks: Vec<Range<u64>>,
+    /// The devices below it: the disk of a partition, the targets of a device-mapper device.
+    pub below: Vec<BlockDevice>,
+}
+
+/// An nvdimm namespace or device-DAX instance.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Namespace {
+    /// Kernel name: `namespace0.0`, `dax0.0`.
+    pub name: String,
+    /// `raw`, `fsdax`, `devdax`, `sector`.
+    pub mode: String,
+    /// Size in bytes.
+    pub size: Option<u64>,
+    /// Alignment of mappings in bytes.
+    pub align: Option<u64>,
+}
+
+/// The memory region behind a namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryRegion {
+    /// Kernel name: `region0`.
+    pub name: String,
+    /// Who describes it: `ACPI.NFIT`, `e820`, `virtio-pmem`, `cxl`, ...
+    pub provider: String,
+    /// Its persistence domain.
+    pub persistence_domain: PersistenceDomain,
+    /// True if the kernel refuses writes to it.
+    pub read_only: bool,
+    /// NUMA node, if the platform names one.
+    pub numa_node: Option<i32>,
+    /// True if the region flushes through a host or device queue and so cannot `MAP_SYNC`.
+    pub asynchronous: bool,
+}
+
+/// Why the verdict is what it is. Codes are stable: programs may match on them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+#[allow(missing_docs)] // the text of each is its documentation: see `as_str`
+pub enum ReasonCode {
+    MountedDaxNever,
+    DaxInodeWithoutFlag,
+    DaxFlagSetFileOpen,
+    FilesystemWithoutDax,
+    BlockSizeNotPageSize,
+    XfsFellBackToDaxNever,
+    RawNamespace,
+    SectorNamespace,
+    NoDaxDevice,
+    VirtioPmemAsynchronous,
+    OverlayOnDax,
+    PersistenceDomainUnknown,
+    VolatileRegion,
+    E820Region,
+    KernelTooOld,
+    HugePagesMisaligned,
+    BadBlocks,
+    ReadOnly,
+    MemoryBacked,
+    LayerUnverified,
+    NoBarrier,
+    NoWriteBackInstruction,
+    NotARegularFile,
+    PermissionDenied,
+    MapSyncRefused,
+}
+
+impl ReasonCode {
+    /// The stable name: `mounted-dax-never`, `overlay-on-dax`, ...
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::MountedDaxNever => "mounted-dax-never",
+            Self::DaxInodeWithoutFlag => "dax-inode-without-flag",
+            Self::DaxFlagSetFileOpen => "dax-flag-set-file-open",
+            Self::FilesystemWithoutDax => "filesystem-without-dax",
+            Self::BlockSizeNotPageSize => "block-size-not-page-size",
+            Self::XfsFellBackToDaxNever => "xfs-fell-back-to-dax-never",
+            Self::RawNamespace => "raw-namespace",
+            Self::SectorNamespace => "sector-namespace",
+            Self::NoDaxDevice => "no-dax-device",
+            Self::VirtioPmemAsynchronous => "virtio-pmem-asynchronous",
+            Self::OverlayOnDax => "overlay-on-dax",
+            Self::PersistenceDomainUnknown => "persistence-domain-unknown",
+            Self::VolatileRegion => "volatile-region",
+            Self::E820Region => "e820-region",
+            Self::KernelTooOld => "kernel-too-old",
+            Self::HugePagesMisaligned => "huge-pages-misaligned",
+            Self::BadBlocks => "bad-blocks",
+            Self::ReadOnly => "read-only",
+            Self::MemoryBacked => "memory-backed",
+            Self::LayerUnverified => "layer-unverified",
+            Self::NoBarrier => "no-barrier",
+            Self::NoWriteBackInstruction => "no-write-back-instruction",
+            Self::NotARegularFile => "not-a-regular-file",
+            Self::PermissionDenied => "permission-denied",
+            Self::MapSyncRefused => "map-sync-refused",
+        }
+    }
+}
+
+impl fmt::Display for ReasonCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// One reason of the verdict, with what to change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    /// The stable code.
+    pub code: ReasonCode,
+    /// What was found, with the names of the things it was found on.
+    pub text: String,
+    /// What to change, as a command where there is one; `None` where nothing helps.
+    pub remedy: Option<String>,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)?;
+        if let Some(remedy) = &self.remedy {
+            write!(f, " (remedy: {remedy})")?;
+        }
+        Ok(())
+    }
+}
+
+/// What lies under one path, and what that means for a region there.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Report {
+    /// The path as it was asked for.
+    pub path: PathBuf,
+    /// What the path is.
+    pub target: Target,
+    /// The mount it lies in; `None` for device nodes of raw devices.
+    pub mount: Option<Mount>,
+    /// The block device under the filesystem, resolved down to the disks.
+    pub device: Option<BlockDevice>,
+    /// The nvdimm namespace or device-DAX instance at the bottom.
+    pub namespace: Option<Namespace>,
+    /// The memory regions at the bottom, each once (striped device-mapper has several).
+    pub regions: Vec<MemoryRegion>,
+    /// `STATX_ATTR_DAX`, a hint only; `None` where the kernel does not report it.
+    pub statx_dax: Option<bool>,
+    /// The trial mapping.
+    pub map_sync: MapSync,
+    /// The weakest persistence domain of the regions.
+    pub persistence_domain: PersistenceDomain,
+    /// The backend a region opened here gets.
+    pub backend: Backend,
+    /// What a drained write survives here.
+    pub durability: Durability,
+    /// The unit a flush works in here.
+    pub granularity: Granularity,
+    /// Whether 2 MiB mappings are possible.
+    pub huge_pages: HugePages,
+    /// The CPU's write-back instruction.
+    pub write_back: WriteBack,
+    /// Preferred block size of the filesystem, in bytes.
+    pub block_size: Option<u64>,
+    /// True if nothing can be written here (mount, device or region read-only).
+    pub read_only: bool,
+    /// Bytes of the file that lie on bad blocks.
+    pub bad_ranges: Vec<Range<u64>>,
+    /// NUMA node of the memory, if known.
+    pub numa_node: Option<i32>,
+    /// Why, most important first.
+    pub reasons: Vec<Reason>,
+}
