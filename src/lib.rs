@@ -7,6 +7,10 @@ pub mod cpu;
 mod durability;
 mod error;
 pub mod probe;
+mod region;
 
 pub use durability::{Backend, Durability, Granularity, PersistenceDomain};
 pub use error::{Error, ErrorKind, Operation, Result};
+pub use region::{
+    AnyRegion, DEFAULT_RESERVE, Emulation, MappedRegion, Options, PageCacheRegion, Region,
+};

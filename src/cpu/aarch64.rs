@@ -136,8 +136,29 @@ macro_rules! write_back {
 write_back!(write_back_cvap, "sys #3, c7, c12, #1, x0");
 write_back!(write_back_cvadp, "sys #3, c7, c13, #1, x0");
 
+slot!(
+    /// Compare and exchange of the word at `to`; `from` points to the expected and the new word,
+    /// and the word found is written over the expected one.
+    compare_exchange,
+    "ldp x3, x4, [x1]",
+    "2:",
+    "ldaxr x5, [x0]",
+    "cmp x5, x3",
+    "b.ne 3f",
+    "stlxr w6, x4, [x0]",
+    "cbnz w6, 2b",
+    "b 4f",
+    "3:",
+    "clrex",
+    "4:",
+    "str x5, [x1]",
+    "mov x0, #0",
+    "ret",
+);
+
 /// Every routine that may fault, for the signal handler.
-pub(super) const GUARDED: [Routine; 4] = [store, load, write_back_cvap, write_back_cvadp];
+pub(super) const GUARDED: [Routine; 5] =
+    [store, load, compare_exchange, write_back_cvap, write_back_cvadp];
 
 /// Waits for this thread's cache maintenance. A DMB does not: it orders, but does not wait for
 /// DC CVAP to complete (Arm ARM, DSB).
@@ -177,6 +198,7 @@ pub(super) fn select() -> Cpu {
     Cpu {
         store,
         load,
+        compare_exchange,
         // STNP is a hint that still goes through the caches: nothing bypasses them here.
         non_temporal: None,
         write_back_lines: match write_back {

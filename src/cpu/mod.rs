@@ -24,6 +24,7 @@ mod arch;
 
 use std::fmt;
 use std::sync::OnceLock;
+use std::sync::atomic::{Ordering, fence};
 
 pub use counters::Counts;
 #[cfg(any(test, feature = "counters"))]
@@ -58,6 +59,8 @@ type Routine = unsafe extern "C" fn(*mut u8, *const u8, usize) -> usize;
 pub struct Cpu {
     store: Routine,
     load: Routine,
+    /// `(word, [expected in, found out; new], _)`
+    compare_exchange: Routine,
     non_temporal: Option<Routine>,
     /// `(first line, line size, lines)`, at least one line.
     write_back_lines: Option<Routine>,
@@ -124,6 +127,52 @@ impl Cpu {
     pub unsafe fn load(&self, to: *mut u8, from: *const u8, len: usize) -> Result<(), Fault> {
         // SAFETY: as in `store`.
         outcome(unsafe { (self.load)(to, from, len) })
+    }
+
+    /// Loads an aligned word of mapped memory, whole.
+    ///
+    /// # Safety
+    ///
+    /// `from` is a multiple of 8 and valid for reads of 8 bytes. Others may access it meanwhile.
+    #[inline]
+    pub unsafe fn load_u64(&self, from: *const u8) -> Result<u64, Fault> {
+        let mut word = 0_u64;
+        // SAFETY: passed on; an aligned word is loaded by one access.
+        unsafe { self.load((&raw mut word).cast(), from, 8)? };
+        fence(Ordering::Acquire);
+        Ok(word)
+    }
+
+    /// Stores an aligned word of mapped memory, whole.
+    ///
+    /// # Safety
+    ///
+    /// `to` is a multiple of 8 and valid for writes of 8 bytes. Others may access it meanwhile.
+    #[inline]
+    pub unsafe fn store_u64(&self, to: *mut u8, word: u64) -> Result<(), Fault> {
+        fence(Ordering::Release);
+        // SAFETY: passed on; an aligned word is stored by one access.
+        unsafe { self.store(to, (&raw const word).cast(), 8) }
+    }
+
+    /// Replaces an aligned word of mapped memory by `new` if it is `current`; returns the word
+    /// found.
+    ///
+    /// # Safety
+    ///
+    /// As [`store_u64`](Self::store_u64).
+    #[inline]
+    pub unsafe fn compare_exchange_u64(
+        &self,
+        to: *mut u8,
+        current: u64,
+        new: u64,
+    ) -> Result<u64, Fault> {
+        let mut words = [current, new];
+        // SAFETY: passed on; `words` is what the routine reads and writes. The pointer is made
+        // from a mutable borrow because the routine writes the word found into it.
+        outcome(unsafe { (self.compare_exchange)(to, words.as_mut_ptr().cast(), 16) })?;
+        Ok(words[0])
     }
 
     /// Starts writing back every line that `[address, address + len)` touches, each once.

@@ -53,6 +53,18 @@ copy!(
         AtomicU8::from_ptr(from.cast_mut()).load(Ordering::Relaxed)
 );
 
+unsafe extern "C" fn compare_exchange(to: *mut u8, from: *const u8, _len: usize) -> usize {
+    let words = from.cast_mut().cast::<u64>();
+    // SAFETY: the caller passes an aligned word, and two words of its own.
+    unsafe {
+        let word = AtomicU64::from_ptr(to.cast());
+        let (Ok(found) | Err(found)) =
+            word.compare_exchange(*words, *words.add(1), Ordering::AcqRel, Ordering::Acquire);
+        *words = found;
+    }
+    0
+}
+
 /// Orders stores; makes nothing durable, and nothing here claims that it does.
 #[inline(always)]
 pub(super) fn fence() {
@@ -64,6 +76,7 @@ pub(super) fn select() -> Cpu {
     Cpu {
         store,
         load,
+        compare_exchange,
         non_temporal: None,
         write_back_lines: None,
         write_back: WriteBack::None,

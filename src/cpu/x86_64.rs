@@ -258,8 +258,21 @@ write_back!(write_back_clwb, "clwb");
 write_back!(write_back_clflushopt, "clflushopt");
 write_back!(write_back_clflush, "clflush");
 
+slot!(
+    /// Compare and exchange of the word at `to`; `from` points to the expected and the new word,
+    /// and the word found is written over the expected one.
+    compare_exchange, exit: "",
+    "mov rax, qword ptr [rsi]",
+    "mov rcx, qword ptr [rsi + 8]",
+    "lock cmpxchg qword ptr [rdi], rcx",
+    "mov qword ptr [rsi], rax",
+    "xor eax, eax",
+    "ret",
+);
+
 /// Every routine that may fault, for the signal handler.
-pub(super) const GUARDED: [Routine; 9] = [
+pub(super) const GUARDED: [Routine; 10] = [
+    compare_exchange,
     store_sse2,
     load_sse2,
     store_avx,
@@ -306,6 +319,7 @@ pub(super) fn select() -> Cpu {
     Cpu {
         store: if avx { store_avx } else { store_sse2 },
         load: if avx { load_avx } else { load_sse2 },
+        compare_exchange,
         non_temporal: Some(if avx { non_temporal_avx } else { non_temporal_sse2 }),
         write_back_lines: match write_back {
             WriteBack::Clwb => Some(write_back_clwb),
@@ -324,6 +338,7 @@ pub(super) fn sse2() -> Cpu {
     Cpu {
         store: store_sse2,
         load: load_sse2,
+        compare_exchange,
         non_temporal: Some(non_temporal_sse2),
         write_back_lines: Some(write_back_clflush),
         write_back: WriteBack::Clflush,
