@@ -17,7 +17,7 @@ use std::path::Path;
 use std::ptr;
 
 /// Length of a trial mapping, bytes: one huge page, the largest unit any device asks for.
-const TRIAL_LEN: usize = 2 << 20;
+pub const TRIAL_LEN: usize = 2 << 20;
 
 /// Opens a file for the trial; one that is not there is made with a block of zeros.
 pub fn open(path: &Path) -> io::Result<File> {
@@ -79,32 +79,15 @@ pub fn print_probe(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Maps the file shared and takes its first page away with `MADV_HWPOISON`.
-pub fn poison(path: &Path) -> io::Result<()> {
-    const PAGE: usize = 4096;
-    let file = open(path)?;
-    let trial = Trial::map(&file, libc::MAP_SHARED)?;
-    // SAFETY: the mapping is TRIAL_LEN bytes long; populating and poisoning change what
-    // later accesses do, and nothing accesses it from here on.
-    let results = unsafe {
-        [
-            libc::madvise(trial.address, PAGE, libc::MADV_POPULATE_WRITE),
-            libc::madvise(trial.address, PAGE, libc::MADV_HWPOISON),
-        ]
-    };
-    if results.contains(&-1) {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
-}
-
 /// A mapping of the first [`TRIAL_LEN`] bytes, removed when dropped.
-struct Trial {
-    address: *mut libc::c_void,
+pub struct Trial {
+    /// Where it begins; [`TRIAL_LEN`] bytes long.
+    pub address: *mut libc::c_void,
 }
 
 impl Trial {
-    fn map(file: &File, flags: i32) -> io::Result<Self> {
+    /// Maps the file for reading and writing with the given `MAP_` flags.
+    pub fn map(file: &File, flags: i32) -> io::Result<Self> {
         // SAFETY: no address is asked for, so no existing mapping is replaced.
         let address = unsafe {
             libc::mmap(
