@@ -80,7 +80,8 @@ pub fn print(paths: &[String]) -> io::Result<()> {
     }
     for entry in sorted(Path::new("/sys/class/block")) {
         let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if !name.starts_with("loop") {
+        let unused_loop = name.starts_with("loop") && !entry.join("loop/backing_file").exists();
+        if !unused_loop {
             block_device(&entry);
         }
     }
