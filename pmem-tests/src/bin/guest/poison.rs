@@ -21,7 +21,7 @@ const PAGE: usize = 4096;
 ///
 pub fn poison(path: &Path) -> io::Result<()> {
     let file = open(path)?;
-    let trial = Trial::map(&file, libc::MAP_SHARED)?;
+    let trial = Trial::map(&file, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED)?;
     report_sigbus()?;
     // SAFETY: the mapping is longer than a page; populating and poisoning change what later
     // accesses do, and the only one is `load_from`, which expects that.
@@ -40,7 +40,7 @@ pub fn poison(path: &Path) -> io::Result<()> {
 /// Loads the first byte of the file through a mapping.
 pub fn load(path: &Path) -> io::Result<()> {
     let file = open(path)?;
-    let trial = Trial::map(&file, libc::MAP_SHARED)?;
+    let trial = Trial::map(&file, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED)?;
     report_sigbus()?;
     load_from(&trial);
     Ok(())
