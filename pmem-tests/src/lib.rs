@@ -1,1 +1,3 @@
 //! Evidence for daxmap: the conformance suite of the trait, and the emulated-NVDIMM guest.
+
+pub mod guest;
