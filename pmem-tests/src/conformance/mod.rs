@@ -21,6 +21,7 @@ mod words;
 use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
 
 pub use subject::{Access, DeviceSubject, Facts, FileSubject, MemorySubject, Subject};
 
@@ -42,6 +43,8 @@ pub struct Outcome {
     pub check: &'static str,
     /// What it found.
     pub verdict: Verdict,
+    /// How long it took.
+    pub took: Duration,
 }
 
 impl fmt::Display for Outcome {
@@ -130,10 +133,11 @@ pub fn run_some(subject: &dyn Subject, wanted: impl Fn(&str) -> bool) -> Vec<Out
 
 fn one(subject: &dyn Subject, check: &Check) -> Outcome {
     let bench = support::Bench::new(subject, check.name);
+    let start = Instant::now();
     let verdict = catch_unwind(AssertUnwindSafe(|| (check.run)(&bench)))
         .unwrap_or_else(|panic| Verdict::Failed(format!("{} ({})", why(&*panic), check.promise)));
     subject.remove(check.name);
-    Outcome { check: check.name, verdict }
+    Outcome { check: check.name, verdict, took: start.elapsed() }
 }
 
 fn why(panic: &(dyn Any + Send)) -> String {

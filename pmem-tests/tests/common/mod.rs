@@ -57,6 +57,8 @@ fn passes(subject: &dyn Subject, not_applicable: &[&str]) {
         }
         println!("{}: {outcome}", subject.name());
     }
+    let slowest = outcomes.iter().max_by_key(|outcome| outcome.took).expect("there are checks");
+    println!("{}: slowest {} with {:?}", subject.name(), slowest.check, slowest.took);
     println!(
         "{}: {} checks, {failed} failed, {} not applicable",
         subject.name(),
