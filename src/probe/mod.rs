@@ -102,8 +102,8 @@ pub fn probe_file(fd: BorrowedFd<'_>, path: &Path) -> Result<Report> {
 ///
 /// The mount table `/proc/self/mountinfo` cannot be read.
 pub fn mounts() -> Result<Vec<PathBuf>> {
-    let context_sources = Sources::system();
-    let context = Context::new(&context_sources);
+    let sources = Sources::system();
+    let context = Context::new(&sources, rustix::param::page_size() as u64);
     if context.mounts().iter().next().is_none() {
         let error = Error::os(Operation::Probe, "open", Errno::NOENT);
         return Err(error.at(Path::new("/proc/self/mountinfo")));
@@ -140,7 +140,7 @@ fn report(fd: BorrowedFd<'_>, path: &Path, missing: bool) -> Result<Report> {
 
 /// Gathers and judges, from any tree and any subject.
 fn inspect(sources: &Sources, subject: &dyn Subject, question: Question<'_>) -> Report {
-    verdict::judge(facts::gather(&Context::new(sources), subject, question))
+    verdict::judge(facts::gather(&Context::new(sources, question.page_size), subject, question))
 }
 
 fn open_path(path: &Path) -> std::result::Result<OwnedFd, Errno> {

@@ -160,29 +160,35 @@ pub(super) fn sector_namespace(device: &BlockDevice, namespace: &Namespace) -> R
 }
 
 pub(super) fn no_dax_device(facts: &Facts) -> Reason {
-    let text = match &facts.device {
-        None => "no block device is visible in /sys under this path".to_owned(),
-        Some(device)
-            if device.kind == "device-mapper"
-                && device.below.iter().any(|d| d.dax == Some(true)) =>
-        {
+    let page = facts.page_size;
+    let below_is_dax =
+        |device: &BlockDevice| device.below.iter().any(|below| below.dax == Some(true));
+    let (text, remedy) = match &facts.device {
+        Some(device) if device.kind == "device-mapper" && below_is_dax(device) => (
             format!(
                 "device-mapper device {} does not pass on the DAX of what is below it",
                 device.name
-            )
-        }
-        Some(device) => format!("{} ({}) is not a DAX device", device.name, device.kind),
+            ),
+            "use only linear and striped targets, over DAX devices alone".to_owned(),
+        ),
+        Some(device) if device.kind == "partition" && below_is_dax(device) => (
+            format!(
+                "partition {} does not begin and end at multiples of the page size, {page} bytes",
+                device.name
+            ),
+            "make it begin at a multiple of 2MiB: parted DISK mkpart data 2MiB 100%".to_owned(),
+        ),
+        Some(device) => (
+            format!("{} ({}) is not a DAX device", device.name, device.kind),
+            "DAX needs persistent memory: an NVDIMM or CXL namespace of mode fsdax (/dev/pmemN)"
+                .to_owned(),
+        ),
+        None => (
+            format!("no block device is visible in /sys under {}", facts.path.display()),
+            "mount /sys; in a container, let it see the host's".to_owned(),
+        ),
     };
-    let remedy = match &facts.device {
-        Some(device)
-            if device.kind == "device-mapper"
-                && device.below.iter().any(|d| d.dax == Some(true)) =>
-        {
-            "use only linear and striped targets, over DAX devices alone"
-        }
-        _ => "DAX needs persistent memory: an NVDIMM or CXL namespace of mode fsdax (/dev/pmemN)",
-    };
-    reason(ReasonCode::NoDaxDevice, text, Some(remedy.to_owned()))
+    reason(ReasonCode::NoDaxDevice, text, Some(remedy))
 }
 
 pub(super) fn virtio_pmem(region: &MemoryRegion) -> Reason {
