@@ -1,6 +1,309 @@
 //! Cache lines: covering a byte range, writing it back, fencing, and copies that are durable
 //! after the next fence.
+//!
+//! This layer knows nothing of files. Its copies take raw pointers into a mapping that other
+//! threads and processes may change at the same time; they are assembly, so that this is not a
+//! data race in the language's sense: concurrent accesses get interleaved 8-byte pieces.
+//!
+//! # Safety
+//!
+//! Every `unsafe fn` here asks for pointers into mapped memory. What may go wrong in mapped
+//! memory all the same, a SIGBUS because the page is gone, is returned as [`Fault`] once
+//! [`guard_faults`] has succeeded; without it the signal takes its usual course.
+#![allow(unsafe_code)]
 
+mod counters;
+mod guard;
+mod lines;
 mod write_back;
 
+#[cfg_attr(target_arch = "x86_64", path = "x86_64.rs")]
+#[cfg_attr(target_arch = "aarch64", path = "aarch64.rs")]
+#[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), path = "other.rs")]
+mod arch;
+
+use std::fmt;
+use std::sync::OnceLock;
+use std::sync::atomic::{Ordering, fence};
+
+pub use counters::Counts;
+#[cfg(any(test, feature = "counters"))]
+pub use counters::counts;
+pub use guard::guard_faults;
+pub use lines::LineCover;
 pub use write_back::WriteBack;
+
+/// From this many bytes on, [`Cpu::store_flush`] uses non-temporal stores for whole lines.
+///
+/// Chosen by measurement (`benches/`, group `crossover`): below it, stores and write-backs are
+/// cheaper, above it non-temporal stores are.
+pub const NON_TEMPORAL_MIN: usize = 1024;
+
+/// The memory under the access is gone: the file was truncated, the page is poisoned, or the
+/// medium could not be read. What was copied before the fault stays copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault;
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("memory fault: file truncated, page poisoned, or unreadable on the medium")
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// `(to, from, len)`; returns 0, or 1 after a fault. See the architecture's file.
+type Routine = unsafe extern "C" fn(*mut u8, *const u8, usize) -> usize;
+
+/// What this processor offers, chosen once per process.
+pub struct Cpu {
+    store: Routine,
+    load: Routine,
+    /// `(word, [expected in, found out; new], _)`
+    compare_exchange: Routine,
+    non_temporal: Option<Routine>,
+    /// `(first line, line size, lines)`, at least one line.
+    write_back_lines: Option<Routine>,
+    write_back: WriteBack,
+    line_size: usize,
+}
+
+impl fmt::Debug for Cpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cpu")
+            .field("write_back", &self.write_back)
+            .field("line_size", &self.line_size)
+            .finish_non_exhaustive()
+    }
+}
+
+#[inline]
+fn outcome(result: usize) -> Result<(), Fault> {
+    if result == 0 { Ok(()) } else { Err(Fault) }
+}
+
+impl Cpu {
+    /// The processor this process runs on.
+    #[inline]
+    pub fn get() -> &'static Self {
+        static CPU: OnceLock<Cpu> = OnceLock::new();
+        CPU.get_or_init(arch::select)
+    }
+
+    /// The write-back instruction in use.
+    #[inline]
+    #[must_use]
+    pub fn write_back(&self) -> WriteBack {
+        self.write_back
+    }
+
+    /// Size of a cache line in bytes, as the write-back instruction sees it.
+    #[inline]
+    #[must_use]
+    pub fn line_size(&self) -> usize {
+        self.line_size
+    }
+
+    /// Copies `len` bytes into mapped memory. Visible to readers; not durable.
+    ///
+    /// # Safety
+    ///
+    /// `to` is valid for writes and `from` for reads of `len` bytes, and they do not overlap.
+    /// Other threads and processes may access `to` meanwhile, but not `from`.
+    #[inline]
+    pub unsafe fn store(&self, to: *mut u8, from: *const u8, len: usize) -> Result<(), Fault> {
+        // SAFETY: the routine writes exactly [to, to + len) and reads exactly [from, from + len),
+        // which the caller vouches for.
+        outcome(unsafe { (self.store)(to, from, len) })
+    }
+
+    /// Copies `len` bytes out of mapped memory.
+    ///
+    /// # Safety
+    ///
+    /// `to` is valid for writes and `from` for reads of `len` bytes, and they do not overlap.
+    /// Other threads and processes may access `from` meanwhile, but not `to`.
+    #[inline]
+    pub unsafe fn load(&self, to: *mut u8, from: *const u8, len: usize) -> Result<(), Fault> {
+        // SAFETY: as in `store`.
+        outcome(unsafe { (self.load)(to, from, len) })
+    }
+
+    /// Loads an aligned word of mapped memory, whole.
+    ///
+    /// # Safety
+    ///
+    /// `from` is a multiple of 8 and valid for reads of 8 bytes. Others may access it meanwhile.
+    #[inline]
+    pub unsafe fn load_u64(&self, from: *const u8) -> Result<u64, Fault> {
+        let mut word = 0_u64;
+        // SAFETY: passed on; an aligned word is loaded by one access.
+        unsafe { self.load((&raw mut word).cast(), from, 8)? };
+        fence(Ordering::Acquire);
+        Ok(word)
+    }
+
+    /// Stores an aligned word of mapped memory, whole.
+    ///
+    /// # Safety
+    ///
+    /// `to` is a multiple of 8 and valid for writes of 8 bytes. Others may access it meanwhile.
+    #[inline]
+    pub unsafe fn store_u64(&self, to: *mut u8, word: u64) -> Result<(), Fault> {
+        fence(Ordering::Release);
+        // SAFETY: passed on; an aligned word is stored by one access.
+        unsafe { self.store(to, (&raw const word).cast(), 8) }
+    }
+
+    /// Replaces an aligned word of mapped memory by `new` if it is `current`; returns the word
+    /// found.
+    ///
+    /// # Safety
+    ///
+    /// As [`store_u64`](Self::store_u64).
+    #[inline]
+    pub unsafe fn compare_exchange_u64(
+        &self,
+        to: *mut u8,
+        current: u64,
+        new: u64,
+    ) -> Result<u64, Fault> {
+        let mut words = [current, new];
+        // SAFETY: passed on; `words` is what the routine reads and writes. The pointer is made
+        // from a mutable borrow because the routine writes the word found into it.
+        outcome(unsafe { (self.compare_exchange)(to, words.as_mut_ptr().cast(), 16) })?;
+        Ok(words[0])
+    }
+
+    /// Starts writing back every line that `[address, address + len)` touches, each once.
+    /// Durable after the next [`fence`](Self::fence) of this thread.
+    ///
+    /// Fails with [`Fault`] also where the processor has no write-back to persistence: there is
+    /// no silent no-op.
+    ///
+    /// # Safety
+    ///
+    /// `[address, address + len)` lies within one mapping.
+    #[inline]
+    pub unsafe fn flush(&self, address: *const u8, len: usize) -> Result<(), Fault> {
+        let lines = LineCover::of(address as usize, len, self.line_size);
+        if lines.count() == 0 {
+            return Ok(());
+        }
+        let Some(write_back_lines) = self.write_back_lines else { return Err(Fault) };
+        counters::count_write_backs(lines.count());
+        let first = address.with_addr(lines.first());
+        let step = std::ptr::without_provenance(self.line_size);
+        // SAFETY: the routine touches the lines of the range and no others. Mappings begin and
+        // end on page boundaries, so a line that the range touches lies within its mapping.
+        outcome(unsafe { write_back_lines(first.cast_mut(), step, lines.count()) })
+    }
+
+    /// Copies `len` bytes into mapped memory such that they are durable after the next
+    /// [`fence`](Self::fence) of this thread: stores and write-backs for little, non-temporal
+    /// stores for whole lines from [`NON_TEMPORAL_MIN`] bytes on.
+    ///
+    /// # Safety
+    ///
+    /// As [`store`](Self::store).
+    #[inline]
+    pub unsafe fn store_flush(
+        &self,
+        to: *mut u8,
+        from: *const u8,
+        len: usize,
+    ) -> Result<(), Fault> {
+        match self.non_temporal {
+            Some(non_temporal) if len >= NON_TEMPORAL_MIN => {
+                // SAFETY: passed on.
+                unsafe { self.store_non_temporal(non_temporal, to, from, len) }
+            }
+            // SAFETY: passed on.
+            _ => unsafe { self.store_cached_flush(to, from, len) },
+        }
+    }
+
+    /// [`store_flush`](Self::store_flush) by stores and write-backs, whatever the size.
+    ///
+    /// # Safety
+    ///
+    /// As [`store`](Self::store).
+    #[inline]
+    pub unsafe fn store_cached_flush(
+        &self,
+        to: *mut u8,
+        from: *const u8,
+        len: usize,
+    ) -> Result<(), Fault> {
+        // SAFETY: passed on; `to` with `len` lies within one mapping because it is valid.
+        unsafe {
+            self.store(to, from, len)?;
+            self.flush(to, len)
+        }
+    }
+
+    /// Lines that the range covers only in part are stored and written back; whole lines
+    /// between them bypass the cache.
+    ///
+    /// # Safety
+    ///
+    /// As [`store`](Self::store), and `len` is at least two lines.
+    unsafe fn store_non_temporal(
+        &self,
+        non_temporal: Routine,
+        to: *mut u8,
+        from: *const u8,
+        len: usize,
+    ) -> Result<(), Fault> {
+        debug_assert!(len >= 2 * self.line_size);
+        let head = to.align_offset(self.line_size);
+        let whole = (len - head) & !(self.line_size - 1);
+        let tail = len - head - whole;
+        // SAFETY: head + whole + tail == len, so the three pieces lie within the caller's
+        // ranges; `to + head` is a multiple of the line size and so is `whole`.
+        unsafe {
+            if head > 0 {
+                self.store_cached_flush(to, from, head)?;
+            }
+            counters::count_non_temporal(whole / self.line_size);
+            outcome(non_temporal(to.add(head), from.add(head), whole))?;
+            if tail > 0 {
+                self.store_cached_flush(to.add(head + whole), from.add(head + whole), tail)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets `len` bytes to `byte` such that they are durable after the next
+    /// [`fence`](Self::fence) of this thread.
+    ///
+    /// # Safety
+    ///
+    /// `to` is valid for writes of `len` bytes.
+    pub unsafe fn fill_flush(&self, to: *mut u8, byte: u8, len: usize) -> Result<(), Fault> {
+        const PATTERN: usize = 4096;
+        let pattern = [byte; PATTERN];
+        let mut done = 0;
+        while done < len {
+            // Pieces end on line boundaries, so that no line is written back twice.
+            let at = to.wrapping_add(done) as usize;
+            let piece = (len - done).min(PATTERN - (at & (self.line_size - 1)));
+            // SAFETY: `done + piece <= len`, and the pattern has at least `piece` bytes.
+            unsafe { self.store_flush(to.add(done), pattern.as_ptr(), piece)? };
+            done += piece;
+        }
+        Ok(())
+    }
+
+    /// Waits until everything this thread wrote back, or stored past the cache, is in the
+    /// persistence domain. Covers this thread's write-backs only: another thread's need a fence
+    /// of their own (SDM vol. 2, SFENCE; Arm ARM, DSB).
+    #[inline]
+    pub fn fence(&self) {
+        counters::count_fence();
+        arch::fence();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -38,7 +38,7 @@ impl WriteBack {
     /// The best instruction this processor offers, found once per process.
     #[must_use]
     pub fn detect() -> Self {
-        Self::None
+        super::Cpu::get().write_back()
     }
 }
 

@@ -1,0 +1,157 @@
+//! A SIGBUS inside the copies of this library, and only there, becomes an error.
+//!
+//! A mapped page can vanish: another process truncates the file, or the memory is poisoned. The
+//! access then raises SIGBUS (mmap(2); Documentation/mm/hwpoison.rst). The handler installed
+//! here looks where it happened: inside a routine of the architecture's file it resumes at that
+//! routine's error exit; anywhere else the handler that was there before decides.
+//!
+//! # Safety
+//!
+//! The handler is async-signal-safe: it reads constants and one atomic pointer, and calls only
+//! sigaction(2), pthread_sigmask(3) and the previous handler.
+
+use std::mem::MaybeUninit;
+use std::ptr;
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+
+use libc::{c_int, c_void, siginfo_t};
+
+use super::arch;
+
+/// What SIGBUS did before; null until installed. Leaked: the handler may run at any time.
+static PREVIOUS: AtomicPtr<libc::sigaction> = AtomicPtr::new(ptr::null_mut());
+
+/// Makes [`Fault`](super::Fault) an error in this process instead of a signal: installs the
+/// handler, once. Returns whether it is in place; it cannot be on an architecture whose copies
+/// have no error exit.
+///
+/// A program that installs a SIGBUS handler of its own after this must pass on what is not its
+/// own to the handler it replaced.
+pub fn guard_faults() -> bool {
+    static INSTALL: Once = Once::new();
+    static INSTALLED: AtomicBool = AtomicBool::new(false);
+    INSTALL.call_once(|| {
+        INSTALLED.store(!arch::GUARDED.is_empty() && install(), Ordering::Release);
+    });
+    INSTALLED.load(Ordering::Acquire)
+}
+
+fn sigaction(new: *const libc::sigaction) -> Option<libc::sigaction> {
+    let mut old = MaybeUninit::uninit();
+    // SAFETY: `new` is null or points to an initialised sigaction, and the kernel fills `old`
+    // when it returns 0.
+    unsafe {
+        if libc::sigaction(libc::SIGBUS, new, old.as_mut_ptr()) == 0 {
+            Some(old.assume_init())
+        } else {
+            None
+        }
+    }
+}
+
+fn remember(previous: libc::sigaction) {
+    PREVIOUS.store(Box::into_raw(Box::new(previous)), Ordering::Release);
+}
+
+fn install() -> bool {
+    // Known before the handler can run for the first time.
+    let Some(previous) = sigaction(ptr::null()) else { return false };
+    remember(previous);
+    // SAFETY: a sigaction of zeros is a valid one (SIG_DFL, no flags, empty mask).
+    let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
+    action.sa_sigaction = on_sigbus as *const () as usize;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+    let Some(replaced) = sigaction(&raw const action) else { return false };
+    if replaced.sa_sigaction != previous.sa_sigaction {
+        // Another thread installed one between the two calls.
+        remember(replaced);
+    }
+    true
+}
+
+/// The error exit of the routine that contains `ip`.
+fn error_exit(ip: usize) -> Option<usize> {
+    arch::GUARDED
+        .iter()
+        .map(|routine| *routine as usize)
+        .find(|start| (*start..*start + arch::EXIT).contains(&ip))
+        .map(|start| start + arch::EXIT)
+}
+
+extern "C" fn on_sigbus(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    // SAFETY: the kernel passes a valid siginfo and ucontext to an SA_SIGINFO handler.
+    let (raised_by_access, ip) = unsafe {
+        (
+            (*info).si_code > 0 && (*info).si_code != BUS_MCEERR_AO,
+            arch::instruction_pointer(context),
+        )
+    };
+    if raised_by_access {
+        // SAFETY: `ip` points into the saved context, which is writable.
+        if let Some(exit) = error_exit(unsafe { *ip }) {
+            // SAFETY: as above. The routine touched no stack and no callee-saved register, so
+            // resuming at its error exit returns to its caller with the value 1.
+            unsafe { *ip = exit };
+            return;
+        }
+    }
+    pass_on(signal, info, context);
+}
+
+/// Memory failure noticed by a scrubber, not by the current instruction: never ours
+/// (sigaction(2)).
+const BUS_MCEERR_AO: c_int = 5;
+
+fn pass_on(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    let previous = PREVIOUS.load(Ordering::Acquire);
+    // SAFETY: set before the handler was installed, never freed, never written again.
+    let previous = unsafe { &*previous };
+    match previous.sa_sigaction {
+        libc::SIG_IGN => {
+            // SAFETY: as in `on_sigbus`.
+            if unsafe { (*info).si_code } > 0 {
+                // The kernel does not let an access fault be ignored (signal(7)).
+                restore_default();
+            }
+        }
+        // The access is repeated, or the signal raised again, and the default action taken.
+        libc::SIG_DFL => {
+            restore_default();
+            // SAFETY: raise(3) is async-signal-safe.
+            unsafe {
+                if (*info).si_code <= 0 {
+                    libc::raise(signal);
+                }
+            }
+        }
+        handler => {
+            let mut before = MaybeUninit::uninit();
+            // SAFETY: pthread_sigmask is async-signal-safe and both sets are valid. `handler`
+            // is the address the program gave for this signal, with the arguments its flags ask
+            // for (sigaction(2)).
+            unsafe {
+                libc::pthread_sigmask(
+                    libc::SIG_BLOCK,
+                    &raw const previous.sa_mask,
+                    before.as_mut_ptr(),
+                );
+                if previous.sa_flags & libc::SA_SIGINFO != 0 {
+                    let handler: extern "C" fn(c_int, *mut siginfo_t, *mut c_void) =
+                        std::mem::transmute(handler);
+                    handler(signal, info, context);
+                } else {
+                    let handler: extern "C" fn(c_int) = std::mem::transmute(handler);
+                    handler(signal);
+                }
+                libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut());
+            }
+        }
+    }
+}
+
+fn restore_default() {
+    // SAFETY: a sigaction of zeros is SIG_DFL.
+    let default: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
+    let _ = sigaction(&raw const default);
+}

@@ -1,0 +1,263 @@
+//! The trait and what it promises.
+
+use std::sync::Arc;
+
+use crate::durability::{Backend, Durability, Granularity};
+use crate::error::Result;
+
+/// A durable region of a file.
+///
+/// Offsets and lengths are in bytes, offsets from the start of the region. All methods take
+/// `&self`: a region may be used by many threads at once.
+///
+/// # The contract
+///
+/// 1. **Durable after drain.** After [`drain`](Self::drain) returns `Ok`, every byte that the
+///    calling thread wrote and flushed before it survives what [`durability`](Self::durability)
+///    names. Nothing else is promised to survive. What was not flushed may survive or not, in
+///    any order, whole or torn; only an aligned 8-byte store is never torn.
+/// 2. **The level is reported, not assumed.** It comes from what lies behind this very region.
+/// 3. **Errors about durability are final.** After a failed `fdatasync` the kernel marks the
+///    pages clean, and the next call returns success while the medium holds the old data
+///    (fsync(2), NOTES). So the first failure poisons the region: every later write, flush and
+///    drain returns [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned), in every thread. Reads
+///    go on. The way on is to reopen and recover from the medium.
+/// 4. **Ready when returned.** Space is allocated, written with zeros and synced, and the file
+///    and its directory entry are durable. A full disk is an error at create or grow.
+/// 5. **Safe methods stay safe.** They copy in and out. A page that is gone (file truncated by
+///    another process, memory poisoned) is [`ErrorKind::Gone`](crate::ErrorKind::Gone). Two
+///    threads or processes that access the same bytes at once get interleaved 8-byte pieces.
+/// 6. **Growth keeps the base.** [`grow`](Self::grow) never moves the region in memory, and when
+///    it fails the region is as it was.
+/// 7. **Close reports.** [`close`](Self::close) returns the error that `Drop` could not.
+///
+/// A `drain` covers the flushes of the calling thread: a store fence orders only the write-backs
+/// that its own core issued (SDM vol. 2, SFENCE; Arm ARM, DSB). A thread that wants another's
+/// data durable lets that thread drain.
+///
+/// Every method but `read`, `load_u64` and the accessors returns `ErrorKind::Poisoned` after the
+/// first durability error, `ErrorKind::Closed` after `close`; every method with a range returns
+/// `ErrorKind::OutOfBounds`, and changes nothing, if the range does not lie in `0..len()`. A
+/// range of zero bytes inside `0..=len()` is a no-op.
+pub trait Region: Send + Sync {
+    /// Length in bytes; at least 1. Grows, never shrinks.
+    fn len(&self) -> u64;
+
+    /// Always false: a region has at least one byte.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What a drained write survives.
+    fn durability(&self) -> Durability;
+
+    /// The unit a flush works in.
+    fn granularity(&self) -> Granularity;
+
+    /// How the region keeps its promise.
+    fn backend(&self) -> Backend;
+
+    /// True if the region imitates another kind of memory on DRAM. Its durability is then
+    /// `ProcessOnly`, and its times are not those of persistent memory.
+    fn is_emulated(&self) -> bool;
+
+    /// Copies bytes out of the region.
+    ///
+    /// # Errors
+    ///
+    /// `Gone` if a page of the range is gone; `buf` is then partly overwritten.
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()>;
+
+    /// Stores bytes into the region: visible to readers on return, not yet durable.
+    ///
+    /// # Errors
+    ///
+    /// `ReadOnly`; `Gone`, after which the range holds old and new bytes; `Os` from `pwrite`.
+    fn write(&self, offset: u64, data: &[u8]) -> Result<()>;
+
+    /// [`write`](Self::write) and [`flush`](Self::flush) in one, by whatever is fastest for this
+    /// size. Durable after the next [`drain`](Self::drain).
+    fn write_flush(&self, offset: u64, data: &[u8]) -> Result<()> {
+        self.write(offset, data)?;
+        self.flush(offset, data.len() as u64)
+    }
+
+    /// Sets `len` bytes to `byte` and flushes them. Durable after the next
+    /// [`drain`](Self::drain).
+    fn fill_flush(&self, offset: u64, len: u64, byte: u8) -> Result<()>;
+
+    /// Starts writing back the stores of a range. Orders nothing, waits for nothing.
+    ///
+    /// # Errors
+    ///
+    /// `Gone` if a page of the range is gone. This poisons the region: what was stored there
+    /// cannot become durable.
+    fn flush(&self, offset: u64, len: u64) -> Result<()>;
+
+    /// Waits until everything the calling thread flushed is durable.
+    ///
+    /// # Errors
+    ///
+    /// `Os` from `fdatasync`. This poisons the region.
+    fn drain(&self) -> Result<()>;
+
+    /// [`flush`](Self::flush), then [`drain`](Self::drain).
+    fn persist(&self, offset: u64, len: u64) -> Result<()> {
+        self.flush(offset, len)?;
+        self.drain()
+    }
+
+    /// [`write_flush`](Self::write_flush), then [`drain`](Self::drain): durable on return.
+    fn write_persist(&self, offset: u64, data: &[u8]) -> Result<()> {
+        self.write_flush(offset, data)?;
+        self.drain()
+    }
+
+    /// [`persist`](Self::persist), and also out of the platform's buffers into the medium
+    /// itself: through the flush hints of the NVDIMM (`msync` on a DAX mapping reaches
+    /// `nvdimm_flush` in drivers/nvdimm/region_devs.c). Protects against a failure of ADR
+    /// itself; not needed for what [`durability`](Self::durability) names. Write-protects the
+    /// pages it cleans, so the next store to each faults: not for steady state.
+    fn deep_flush(&self, offset: u64, len: u64) -> Result<()>;
+
+    /// Loads the aligned 8-byte word at `offset`, in the machine's byte order, never torn.
+    /// Acquires what the [`store_u64`](Self::store_u64) that wrote it released.
+    ///
+    /// # Errors
+    ///
+    /// `Unaligned` if `offset` is not a multiple of 8; `Gone`.
+    fn load_u64(&self, offset: u64) -> Result<u64>;
+
+    /// Stores the aligned 8-byte word at `offset`, in the machine's byte order, never torn, by
+    /// one store. Releases. Not flushed.
+    ///
+    /// # Errors
+    ///
+    /// As [`load_u64`](Self::load_u64), and `ReadOnly`.
+    fn store_u64(&self, offset: u64, value: u64) -> Result<()>;
+
+    /// Replaces the aligned 8-byte word at `offset` by `new` if it is `current`. Returns `Ok` of
+    /// the old value if it did, `Err` of the value found if not. Not flushed: another thread may
+    /// see the new value before it is durable.
+    ///
+    /// # Errors
+    ///
+    /// As [`store_u64`](Self::store_u64).
+    fn compare_exchange_u64(
+        &self,
+        offset: u64,
+        current: u64,
+        new: u64,
+    ) -> Result<std::result::Result<u64, u64>>;
+
+    /// The bytes of a range, without a copy.
+    ///
+    /// # Safety
+    ///
+    /// For as long as the slice lives, nobody changes these bytes: no thread of this process
+    /// through this or another region, no other process. The file keeps its length and its
+    /// memory stays readable: past a truncation, an access raises SIGBUS.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` where the region has no mapping.
+    #[allow(unsafe_code)]
+    unsafe fn slice(&self, offset: u64, len: u64) -> Result<&[u8]>;
+
+    /// The bytes of a range, for storing in place. Stores are visible to readers at once and
+    /// durable after [`flush`](Self::flush) of their range and [`drain`](Self::drain).
+    ///
+    /// # Safety
+    ///
+    /// As [`slice`](Self::slice), and nobody reads these bytes either.
+    ///
+    /// # Errors
+    ///
+    /// `ReadOnly`; `Unsupported` on the page-cache backend, where a store through a mapping
+    /// would dirty a whole large folio.
+    #[allow(unsafe_code, clippy::mut_from_ref)]
+    unsafe fn slice_mut(&self, offset: u64, len: u64) -> Result<&mut [u8]>;
+
+    /// Makes the region `new_len` bytes long. New bytes are zero, allocated, durable; the base
+    /// does not move. Other threads may go on using the region meanwhile. A `new_len` not above
+    /// the present length changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// `TooLarge` past the address space reserved at open
+    /// ([`Options::max_len`](crate::Options::max_len)); `Os(ENOSPC)` and the like. The region and
+    /// the file are then as they were.
+    fn grow(&self, new_len: u64) -> Result<()>;
+
+    /// Drains and closes: reports what `Drop` could not. Every later call but the accessors
+    /// returns `Closed`; the memory stays mapped until the region is dropped. Like `drain`, it
+    /// covers the calling thread's flushes.
+    fn close(&self) -> Result<()>;
+}
+
+/// Every method of the trait, passed on through the macro `$to`, which is given `self.method(…)`.
+macro_rules! delegate {
+    ($self:ident, $to:ident) => {
+        delegate! { $self, $to;
+            fn len() -> u64;
+            fn durability() -> Durability;
+            fn granularity() -> Granularity;
+            fn backend() -> Backend;
+            fn is_emulated() -> bool;
+            fn read(offset: u64, buf: &mut [u8]) -> Result<()>;
+            fn write(offset: u64, data: &[u8]) -> Result<()>;
+            fn write_flush(offset: u64, data: &[u8]) -> Result<()>;
+            fn fill_flush(offset: u64, len: u64, byte: u8) -> Result<()>;
+            fn flush(offset: u64, len: u64) -> Result<()>;
+            fn drain() -> Result<()>;
+            fn persist(offset: u64, len: u64) -> Result<()>;
+            fn write_persist(offset: u64, data: &[u8]) -> Result<()>;
+            fn deep_flush(offset: u64, len: u64) -> Result<()>;
+            fn load_u64(offset: u64) -> Result<u64>;
+            fn store_u64(offset: u64, value: u64) -> Result<()>;
+            fn compare_exchange_u64(offset: u64, current: u64, new: u64)
+                -> Result<std::result::Result<u64, u64>>;
+            fn grow(new_len: u64) -> Result<()>;
+            fn close() -> Result<()>;
+        }
+
+        #[inline]
+        #[allow(unsafe_code)]
+        unsafe fn slice(&$self, offset: u64, len: u64) -> Result<&[u8]> {
+            // SAFETY: passed on.
+            unsafe { $to!($self.slice(offset, len)) }
+        }
+
+        #[inline]
+        #[allow(unsafe_code)]
+        unsafe fn slice_mut(&$self, offset: u64, len: u64) -> Result<&mut [u8]> {
+            // SAFETY: passed on.
+            unsafe { $to!($self.slice_mut(offset, len)) }
+        }
+    };
+    ($self:ident, $to:ident; $(fn $name:ident($($arg:ident: $ty:ty),*) -> $ret:ty;)*) => {
+        $(
+            #[inline]
+            fn $name(&$self, $($arg: $ty),*) -> $ret {
+                $to!($self.$name($($arg),*))
+            }
+        )*
+    };
+}
+pub(super) use delegate;
+
+macro_rules! behind {
+    ($self:ident.$($call:tt)*) => { (**$self).$($call)* };
+}
+
+impl<R: Region + ?Sized> Region for &R {
+    delegate!(self, behind);
+}
+
+impl<R: Region + ?Sized> Region for Box<R> {
+    delegate!(self, behind);
+}
+
+impl<R: Region + ?Sized> Region for Arc<R> {
+    delegate!(self, behind);
+}

@@ -1,0 +1,95 @@
+//! The latch: open, poisoned, or closed. Once it has left open it never returns.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use crossbeam::utils::CachePadded;
+
+use crate::error::{Error, ErrorKind, Operation, Result};
+
+const OPEN: u8 = 0;
+const POISONED: u8 = 1;
+const CLOSED: u8 = 2;
+
+/// Read by every operation, written at most twice: on a cache line of its own.
+pub(super) struct Latch {
+    state: CachePadded<AtomicU8>,
+    cause: OnceLock<Arc<Error>>,
+}
+
+impl Latch {
+    pub(super) fn new() -> Self {
+        Self { state: CachePadded::new(AtomicU8::new(OPEN)), cause: OnceLock::new() }
+    }
+
+    /// For operations that touch durability: refuses once poisoned or closed.
+    #[inline]
+    pub(super) fn check(&self, operation: Operation) -> Result<()> {
+        if self.state.load(Ordering::Acquire) == OPEN { Ok(()) } else { self.refuse(operation) }
+    }
+
+    /// For reads, which go on after an error: refuses once closed.
+    #[inline]
+    pub(super) fn check_readable(&self, operation: Operation) -> Result<()> {
+        if self.state.load(Ordering::Acquire) == CLOSED {
+            return Err(Error::new(operation, ErrorKind::Closed));
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn refuse(&self, operation: Operation) -> Result<()> {
+        match self.cause.get() {
+            Some(cause) => {
+                Err(Error::new(operation, ErrorKind::Poisoned(Arc::clone(cause))).unknown())
+            }
+            None => Err(Error::new(operation, ErrorKind::Closed)),
+        }
+    }
+
+    /// Makes `error` final and returns it. The first error stays the cause.
+    #[cold]
+    pub(super) fn poison(&self, error: Error) -> Error {
+        let error = error.unknown();
+        // The cause first: whoever sees the state must find it.
+        let _ = self.cause.set(Arc::new(error.clone()));
+        let _ = self.state.compare_exchange(OPEN, POISONED, Ordering::AcqRel, Ordering::Acquire);
+        error
+    }
+
+    /// Closes. A cause set before stays what later operations report.
+    pub(super) fn close(&self) {
+        self.state.store(CLOSED, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_error_stays_and_reads_go_on() {
+        let latch = Latch::new();
+        assert!(latch.check(Operation::Write).is_ok());
+        let first = Error::os(Operation::Drain, "fdatasync", rustix::io::Errno::IO);
+        assert!(latch.poison(first).is_durability_unknown());
+        latch.poison(Error::os(Operation::Drain, "fdatasync", rustix::io::Errno::NOSPC));
+        for _ in 0..2 {
+            let error = latch.check(Operation::Flush).unwrap_err();
+            assert!(error.is_poisoned() && error.is_durability_unknown());
+            assert_eq!(error.errno(), Some(rustix::io::Errno::IO));
+        }
+        assert!(latch.check_readable(Operation::Read).is_ok());
+        latch.close();
+        assert!(latch.check_readable(Operation::Read).is_err());
+        assert!(latch.check(Operation::Write).unwrap_err().is_poisoned());
+    }
+
+    #[test]
+    fn closed_without_an_error_says_closed() {
+        let latch = Latch::new();
+        latch.close();
+        let error = latch.check(Operation::Write).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Closed));
+    }
+}

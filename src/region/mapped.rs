@@ -1,0 +1,312 @@
+//! Regions whose stores go straight into a shared mapping: fsdax, devdax and volatile.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::mm::{MapFlags, ProtFlags};
+
+use super::bounds;
+use super::contract::Region;
+use super::latch::Latch;
+use super::mapping::{Mapping, page_size};
+use super::storage;
+use crate::cpu::Fault;
+use crate::durability::{Backend, Durability, Granularity};
+use crate::error::{Error, ErrorKind, Operation, Result};
+
+/// What a backend file settles before the region can be used.
+pub(super) struct Parts {
+    pub(super) mapping: Mapping,
+    pub(super) flags: MapFlags,
+    pub(super) len: u64,
+    pub(super) read_only: bool,
+    pub(super) backend: Backend,
+    pub(super) durability: Durability,
+    pub(super) granularity: Granularity,
+    pub(super) emulated: bool,
+}
+
+/// A region that is a shared mapping. `flush` writes cache lines back where the granularity asks
+/// for it, `drain` is a store fence.
+pub struct MappedRegion {
+    path: PathBuf,
+    fd: OwnedFd,
+    parts: Parts,
+    len: AtomicU64,
+    latch: Latch,
+    growing: Mutex<()>,
+}
+
+impl std::fmt::Debug for MappedRegion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MappedRegion")
+            .field("path", &self.path)
+            .field("len", &self.len.load(Ordering::Relaxed))
+            .field("backend", &self.parts.backend)
+            .field("durability", &self.parts.durability)
+            .finish_non_exhaustive()
+    }
+}
+
+impl MappedRegion {
+    pub(super) fn new(path: PathBuf, fd: OwnedFd, parts: Parts) -> Self {
+        let len = AtomicU64::new(parts.len);
+        Self { path, fd, parts, len, latch: Latch::new(), growing: Mutex::new(()) }
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    #[inline]
+    fn range(&self, operation: Operation, offset: u64, len: u64) -> Result<(usize, usize)> {
+        bounds::check(operation, offset, len, self.len()).map_err(|e| e.at(&self.path))
+    }
+
+    #[inline]
+    fn word(&self, operation: Operation, offset: u64) -> Result<usize> {
+        bounds::check_word(operation, offset, self.len()).map_err(|e| e.at(&self.path))
+    }
+
+    /// Refuses a store once poisoned or closed, and on a read-only region.
+    #[inline]
+    fn check_writable(&self, operation: Operation) -> Result<()> {
+        if self.parts.read_only {
+            return Err(Error::new(operation, ErrorKind::ReadOnly).at(&self.path));
+        }
+        self.latch.check(operation).map_err(|e| e.at(&self.path))
+    }
+
+    #[inline]
+    fn check_readable(&self, operation: Operation) -> Result<()> {
+        self.latch.check_readable(operation).map_err(|e| e.at(&self.path))
+    }
+
+    #[cold]
+    fn gone(&self, operation: Operation, offset: u64, len: u64) -> Error {
+        Error::new(operation, ErrorKind::Gone).at(&self.path).over(offset, len)
+    }
+
+    #[inline]
+    fn writes_lines_back(&self) -> bool {
+        self.parts.granularity == Granularity::CacheLine
+    }
+}
+
+impl Region for MappedRegion {
+    #[inline]
+    fn len(&self) -> u64 {
+        self.len.load(Ordering::Acquire)
+    }
+
+    fn durability(&self) -> Durability {
+        self.parts.durability
+    }
+
+    fn granularity(&self) -> Granularity {
+        self.parts.granularity
+    }
+
+    fn backend(&self) -> Backend {
+        self.parts.backend
+    }
+
+    fn is_emulated(&self) -> bool {
+        self.parts.emulated
+    }
+
+    #[inline]
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        self.check_readable(Operation::Read)?;
+        let len = buf.len() as u64;
+        let (at, _) = self.range(Operation::Read, offset, len)?;
+        self.parts.mapping.read(at, buf).map_err(|Fault| self.gone(Operation::Read, offset, len))
+    }
+
+    #[inline]
+    fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
+        self.check_writable(Operation::Write)?;
+        let len = data.len() as u64;
+        let (at, _) = self.range(Operation::Write, offset, len)?;
+        self.parts.mapping.write(at, data).map_err(|Fault| self.gone(Operation::Write, offset, len))
+    }
+
+    #[inline]
+    fn write_flush(&self, offset: u64, data: &[u8]) -> Result<()> {
+        if !self.writes_lines_back() {
+            return self.write(offset, data);
+        }
+        self.check_writable(Operation::Write)?;
+        let len = data.len() as u64;
+        let (at, _) = self.range(Operation::Write, offset, len)?;
+        self.parts
+            .mapping
+            .write_flush(at, data)
+            .map_err(|Fault| self.gone(Operation::Write, offset, len))
+    }
+
+    fn fill_flush(&self, offset: u64, len: u64, byte: u8) -> Result<()> {
+        self.check_writable(Operation::Write)?;
+        let (at, bytes) = self.range(Operation::Write, offset, len)?;
+        self.parts
+            .mapping
+            .fill_flush(at, bytes, byte)
+            .map_err(|Fault| self.gone(Operation::Write, offset, len))
+    }
+
+    #[inline]
+    fn flush(&self, offset: u64, len: u64) -> Result<()> {
+        self.check_writable(Operation::Flush)?;
+        let (at, bytes) = self.range(Operation::Flush, offset, len)?;
+        if !self.writes_lines_back() {
+            return Ok(());
+        }
+        self.parts
+            .mapping
+            .flush(at, bytes)
+            .map_err(|Fault| self.latch.poison(self.gone(Operation::Flush, offset, len)))
+    }
+
+    #[inline]
+    fn drain(&self) -> Result<()> {
+        self.latch.check(Operation::Drain).map_err(|e| e.at(&self.path))?;
+        self.parts.mapping.cpu.fence();
+        Ok(())
+    }
+
+    fn deep_flush(&self, offset: u64, len: u64) -> Result<()> {
+        self.check_writable(Operation::Flush)?;
+        let (at, bytes) = self.range(Operation::Flush, offset, len)?;
+        // msync does not push lines out of the caches on eADR: the kernel skips it there.
+        if self.parts.backend != Backend::Volatile || self.writes_lines_back() {
+            self.parts
+                .mapping
+                .flush(at, bytes)
+                .map_err(|Fault| self.latch.poison(self.gone(Operation::Flush, offset, len)))?;
+        }
+        self.drain()?;
+        match self.parts.backend {
+            Backend::DevDax => Err(Error::new(
+                Operation::Flush,
+                ErrorKind::Unsupported(
+                    "device DAX answers EINVAL to msync; root can write 1 to the region's deep_flush file",
+                ),
+            )
+            .at(&self.path)
+            .over(offset, len)),
+            Backend::FsDax if bytes > 0 => self.parts.mapping.msync(at, bytes).map_err(|errno| {
+                let error = Error::os(Operation::Flush, "msync", errno);
+                self.latch.poison(error.at(&self.path).over(offset, len))
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    #[inline]
+    fn load_u64(&self, offset: u64) -> Result<u64> {
+        self.check_readable(Operation::Load)?;
+        let at = self.word(Operation::Load, offset)?;
+        self.parts.mapping.load_u64(at).map_err(|Fault| self.gone(Operation::Load, offset, 8))
+    }
+
+    #[inline]
+    fn store_u64(&self, offset: u64, value: u64) -> Result<()> {
+        self.check_writable(Operation::Store)?;
+        let at = self.word(Operation::Store, offset)?;
+        self.parts
+            .mapping
+            .store_u64(at, value)
+            .map_err(|Fault| self.gone(Operation::Store, offset, 8))
+    }
+
+    #[inline]
+    fn compare_exchange_u64(
+        &self,
+        offset: u64,
+        current: u64,
+        new: u64,
+    ) -> Result<std::result::Result<u64, u64>> {
+        self.check_writable(Operation::CompareExchange)?;
+        let at = self.word(Operation::CompareExchange, offset)?;
+        let found = self
+            .parts
+            .mapping
+            .compare_exchange_u64(at, current, new)
+            .map_err(|Fault| self.gone(Operation::CompareExchange, offset, 8))?;
+        Ok(if found == current { Ok(found) } else { Err(found) })
+    }
+
+    #[allow(unsafe_code)]
+    unsafe fn slice(&self, offset: u64, len: u64) -> Result<&[u8]> {
+        self.check_readable(Operation::View)?;
+        let (at, len) = self.range(Operation::View, offset, len)?;
+        // SAFETY: the range is mapped for as long as self is borrowed, and the caller vouches
+        // that nobody changes it meanwhile.
+        Ok(unsafe { std::slice::from_raw_parts(self.parts.mapping.at(at), len) })
+    }
+
+    #[allow(unsafe_code, clippy::mut_from_ref)]
+    unsafe fn slice_mut(&self, offset: u64, len: u64) -> Result<&mut [u8]> {
+        self.check_writable(Operation::View)?;
+        let (at, len) = self.range(Operation::View, offset, len)?;
+        // SAFETY: the range is mapped for writing for as long as self is borrowed, and the
+        // caller vouches that nobody else accesses it meanwhile.
+        Ok(unsafe { std::slice::from_raw_parts_mut(self.parts.mapping.at(at), len) })
+    }
+
+    fn grow(&self, new_len: u64) -> Result<()> {
+        self.check_writable(Operation::Grow)?;
+        let _growing = self.growing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let old_len = self.len();
+        if new_len <= old_len {
+            return Ok(());
+        }
+        let parts = &self.parts;
+        let max = parts.mapping.capacity() as u64;
+        if parts.backend == Backend::DevDax || new_len > max {
+            let max = if parts.backend == Backend::DevDax { old_len } else { max };
+            return Err(Error::new(Operation::Grow, ErrorKind::TooLarge { max })
+                .at(&self.path)
+                .over(old_len, new_len - old_len));
+        }
+        let explain = |error: Error| error.at(&self.path).over(old_len, new_len - old_len);
+        storage::extend(self.fd.as_fd(), old_len, new_len).map_err(explain)?;
+        let mapped = (old_len as usize).next_multiple_of(page_size());
+        let wanted = (new_len as usize).next_multiple_of(page_size());
+        let prot = ProtFlags::READ | ProtFlags::WRITE;
+        let ready = parts
+            .mapping
+            .map(self.fd.as_fd(), mapped, wanted, prot, parts.flags)
+            .map_err(|errno| Error::os(Operation::Grow, "mmap", errno))
+            .and_then(|()| {
+                // From the start: the fsync of the growth write-protected every page that was
+                // dirty, and a store to it would fault.
+                parts
+                    .mapping
+                    .populate(0, wanted, true)
+                    .map_err(|errno| Error::os(Operation::Grow, "madvise", errno))
+            });
+        if let Err(error) = ready {
+            // What was mapped beyond the old length stays mapped and out of bounds.
+            storage::shrink_back(self.fd.as_fd(), old_len);
+            return Err(explain(error));
+        }
+        self.len.store(new_len, Ordering::Release);
+        Ok(())
+    }
+
+    fn close(&self) -> Result<()> {
+        let drained = if self.parts.read_only {
+            self.check_readable(Operation::Close)
+        } else {
+            self.latch.check(Operation::Close).map_err(|e| e.at(&self.path))
+        };
+        if drained.is_ok() {
+            self.parts.mapping.cpu.fence();
+        }
+        self.latch.close();
+        drained
+    }
+}

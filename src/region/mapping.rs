@@ -1,0 +1,342 @@
+//! A range of address space with a file mapped at its start, and copies in and out of it.
+//!
+//! # Safety
+//!
+//! The address space is reserved once, without access rights, and only this module maps into it,
+//! always within the reservation (`MAP_FIXED` replaces nothing else). What is mapped stays
+//! mapped until the value is dropped, so a pointer to a mapped byte is valid for as long as the
+//! mapping is borrowed. The bytes behind it are shared with the world: they are only accessed by
+//! the routines of [`crate::cpu`].
+#![allow(unsafe_code)]
+
+use std::ffi::c_void;
+use std::os::fd::BorrowedFd;
+use std::ptr::{self, NonNull};
+
+use rustix::io::Errno;
+use rustix::mm::{self, Advice, MapFlags, MsyncFlags, ProtFlags};
+
+use crate::cpu::{Cpu, Fault, guard_faults};
+
+/// Memory maps of 2 MiB congruence can use huge pages: address and file offset must be equal
+/// modulo 2 MiB (`dax_iomap_pmd_fault`, fs/dax.c), and regions start at file offset 0.
+pub(super) const HUGE_PAGE: usize = 2 << 20;
+
+/// How safe copies reach mapped memory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    /// Directly; a SIGBUS resumes at an error exit.
+    Guarded,
+    /// Through the kernel (process_vm_readv(2)), which answers EFAULT where a page is gone.
+    Kernel,
+}
+
+/// How much address space a region takes, in bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Reserve {
+    /// Enough for the growth that was asked for, or the default.
+    pub(super) wanted: usize,
+    /// Enough to open: taken where `wanted` cannot be had.
+    pub(super) least: usize,
+}
+
+/// Who gives the memory back.
+enum Owner {
+    /// `reserved` bytes from the base on, unmapped on drop.
+    Reserved(usize),
+    /// An ordinary read mapping that never grows.
+    Adopted(memmap2::Mmap),
+}
+
+pub(super) struct Mapping {
+    base: NonNull<u8>,
+    owner: Owner,
+    access: Access,
+    pub(super) cpu: &'static Cpu,
+}
+
+// SAFETY: the base is plain shared memory, accessed only by routines that allow concurrent use;
+// the owner is not touched between construction and drop.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+/// The page size in bytes.
+pub(super) fn page_size() -> usize {
+    rustix::param::page_size()
+}
+
+impl Mapping {
+    /// Reserves address space at a multiple of `align` (a power of two).
+    pub(super) fn reserve(wanted: &Reserve, align: usize, guard: bool) -> Result<Self, Errno> {
+        match Self::reserve_exactly(wanted.wanted, align, guard) {
+            // A limit on address space (setrlimit(2), RLIMIT_AS) is no reason not to open.
+            Err(Errno::NOMEM) if wanted.least < wanted.wanted => {
+                Self::reserve_exactly(wanted.least, align, guard)
+            }
+            result => result,
+        }
+    }
+
+    fn reserve_exactly(len: usize, align: usize, guard: bool) -> Result<Self, Errno> {
+        let len = len.checked_next_multiple_of(page_size()).ok_or(Errno::NOMEM)?;
+        let span = len.checked_add(align).ok_or(Errno::NOMEM)?;
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice.
+        let start = unsafe {
+            mm::mmap_anonymous(
+                ptr::null_mut(),
+                span,
+                ProtFlags::empty(),
+                MapFlags::PRIVATE | MapFlags::NORESERVE,
+            )?
+        };
+        let head = start.align_offset(align);
+        let base = start.wrapping_byte_add(head);
+        let tail = span - head - len;
+        // SAFETY: both pieces are parts of the mapping just made, outside [base, base + len).
+        // A failure to give them back wastes address space and nothing else.
+        unsafe {
+            if head > 0 {
+                let _ = mm::munmap(start, head);
+            }
+            if tail > 0 {
+                let _ = mm::munmap(base.wrapping_byte_add(len), tail);
+            }
+        }
+        let base = NonNull::new(base.cast()).ok_or(Errno::NOMEM)?;
+        let access = if guard && guard_faults() { Access::Guarded } else { Access::Kernel };
+        Ok(Self { base, owner: Owner::Reserved(len), access, cpu: Cpu::get() })
+    }
+
+    /// Takes over an ordinary read mapping.
+    pub(super) fn adopt(map: memmap2::Mmap, guard: bool) -> Self {
+        let base = NonNull::new(map.as_ptr().cast_mut()).unwrap_or(NonNull::dangling());
+        let access = if guard && guard_faults() { Access::Guarded } else { Access::Kernel };
+        Self { base, owner: Owner::Adopted(map), access, cpu: Cpu::get() }
+    }
+
+    /// Bytes that can be mapped.
+    pub(super) fn capacity(&self) -> usize {
+        match &self.owner {
+            Owner::Reserved(len) => *len,
+            Owner::Adopted(map) => map.len(),
+        }
+    }
+
+    /// Maps the bytes `from..to` of the file at the same distance from the base; both are
+    /// multiples of the page size within the reservation.
+    pub(super) fn map(
+        &self,
+        fd: BorrowedFd<'_>,
+        from: usize,
+        to: usize,
+        prot: ProtFlags,
+        flags: MapFlags,
+    ) -> Result<(), Errno> {
+        let Owner::Reserved(reserved) = self.owner else { return Err(Errno::INVAL) };
+        if from > to || to > reserved {
+            return Err(Errno::INVAL);
+        }
+        if from == to {
+            return Ok(());
+        }
+        // SAFETY: MAP_FIXED stays within the reservation, which is ours alone. The callers map
+        // each range once, so no pointer into it exists yet.
+        unsafe {
+            mm::mmap(
+                self.at(from).cast(),
+                to - from,
+                prot,
+                flags | MapFlags::FIXED,
+                fd,
+                from as u64,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// The address of the byte at `offset`.
+    #[inline]
+    pub(super) fn at(&self, offset: usize) -> *mut u8 {
+        debug_assert!(offset <= self.capacity());
+        // SAFETY: within the reservation, or one past its end.
+        unsafe { self.base.as_ptr().add(offset) }
+    }
+
+    /// Faults the pages of `from..to` in, for writing or for reading, and reports what a store
+    /// would have met as SIGBUS.
+    pub(super) fn populate(&self, from: usize, to: usize, write: bool) -> Result<(), Errno> {
+        if from >= to {
+            return Ok(());
+        }
+        let advice = if write { Advice::LinuxPopulateWrite } else { Advice::LinuxPopulateRead };
+        loop {
+            // SAFETY: the range is mapped; populating changes no byte.
+            match unsafe { mm::madvise(self.at(from).cast::<c_void>(), to - from, advice) } {
+                Err(Errno::INTR | Errno::AGAIN) => {}
+                // Before Linux 5.14.
+                Err(Errno::INVAL) => return self.touch(from, to, write),
+                result => return result,
+            }
+        }
+    }
+
+    /// [`populate`](Self::populate) by accessing every page.
+    fn touch(&self, from: usize, to: usize, write: bool) -> Result<(), Errno> {
+        for offset in (from..to).step_by(page_size()) {
+            // SAFETY: within the mapped range, page-aligned.
+            let touched = unsafe {
+                self.cpu.load_u64(self.at(offset)).and_then(|word| {
+                    if write {
+                        self.cpu.compare_exchange_u64(self.at(offset), word, word)?;
+                    }
+                    Ok(())
+                })
+            };
+            touched.map_err(|Fault| Errno::FAULT)?;
+        }
+        Ok(())
+    }
+
+    /// Copies out. `offset + buf.len()` lies within what is mapped.
+    #[inline]
+    pub(super) fn read(&self, offset: usize, buf: &mut [u8]) -> Result<(), Fault> {
+        match self.access {
+            // SAFETY: the caller checked the range; the buffer is borrowed uniquely.
+            Access::Guarded => unsafe {
+                self.cpu.load(buf.as_mut_ptr(), self.at(offset), buf.len())
+            },
+            Access::Kernel => through_kernel(self.at(offset), buf.as_mut_ptr(), buf.len(), false),
+        }
+    }
+
+    /// Copies in, without flushing. `offset + data.len()` lies within what is mapped for writing.
+    #[inline]
+    pub(super) fn write(&self, offset: usize, data: &[u8]) -> Result<(), Fault> {
+        match self.access {
+            // SAFETY: the caller checked the range; `data` is borrowed.
+            Access::Guarded => unsafe {
+                self.cpu.store(self.at(offset), data.as_ptr(), data.len())
+            },
+            Access::Kernel => {
+                through_kernel(self.at(offset), data.as_ptr().cast_mut(), data.len(), true)
+            }
+        }
+    }
+
+    /// Copies in such that it is durable after the next fence.
+    #[inline]
+    pub(super) fn write_flush(&self, offset: usize, data: &[u8]) -> Result<(), Fault> {
+        if self.access == Access::Kernel {
+            self.write(offset, data)?;
+            return self.flush(offset, data.len());
+        }
+        // SAFETY: as in `write`.
+        unsafe { self.cpu.store_flush(self.at(offset), data.as_ptr(), data.len()) }
+    }
+
+    /// Fills such that it is durable after the next fence.
+    pub(super) fn fill_flush(&self, offset: usize, len: usize, byte: u8) -> Result<(), Fault> {
+        self.check_present(offset, len)?;
+        // SAFETY: as in `write`.
+        unsafe { self.cpu.fill_flush(self.at(offset), byte, len) }
+    }
+
+    /// Writes the lines of a range back.
+    #[inline]
+    pub(super) fn flush(&self, offset: usize, len: usize) -> Result<(), Fault> {
+        self.check_present(offset, len)?;
+        // SAFETY: the caller checked the range.
+        unsafe { self.cpu.flush(self.at(offset), len) }
+    }
+
+    /// Loads the aligned word at `offset`.
+    #[inline]
+    pub(super) fn load_u64(&self, offset: usize) -> Result<u64, Fault> {
+        self.check_present(offset, 8)?;
+        // SAFETY: the caller checked range and alignment; the base is page-aligned.
+        unsafe { self.cpu.load_u64(self.at(offset)) }
+    }
+
+    /// Stores the aligned word at `offset`.
+    #[inline]
+    pub(super) fn store_u64(&self, offset: usize, word: u64) -> Result<(), Fault> {
+        self.check_present(offset, 8)?;
+        // SAFETY: as in `load_u64`.
+        unsafe { self.cpu.store_u64(self.at(offset), word) }
+    }
+
+    /// Compares and exchanges the aligned word at `offset`; returns the word found.
+    #[inline]
+    pub(super) fn compare_exchange_u64(
+        &self,
+        offset: usize,
+        current: u64,
+        new: u64,
+    ) -> Result<u64, Fault> {
+        self.check_present(offset, 8)?;
+        // SAFETY: as in `load_u64`.
+        unsafe { self.cpu.compare_exchange_u64(self.at(offset), current, new) }
+    }
+
+    /// Without the guard, asks the kernel for a byte of every page before touching them. A page
+    /// that vanishes between the question and the access still raises SIGBUS.
+    #[inline]
+    fn check_present(&self, offset: usize, len: usize) -> Result<(), Fault> {
+        if self.access == Access::Guarded { Ok(()) } else { self.ask_for_pages(offset, len) }
+    }
+
+    #[cold]
+    fn ask_for_pages(&self, offset: usize, len: usize) -> Result<(), Fault> {
+        let mut byte = 0_u8;
+        let mut at = offset;
+        while at < offset + len {
+            through_kernel(self.at(at), &raw mut byte, 1, false)?;
+            at = (at + 1).next_multiple_of(page_size());
+        }
+        Ok(())
+    }
+
+    /// Synchronises the pages of a range with the medium (msync(2)).
+    pub(super) fn msync(&self, offset: usize, len: usize) -> Result<(), Errno> {
+        let start = offset / page_size() * page_size();
+        // SAFETY: msync reads no memory of ours; the range is mapped.
+        unsafe { mm::msync(self.at(start).cast(), offset + len - start, MsyncFlags::SYNC) }
+    }
+}
+
+/// Copies between this process's own memory by process_vm_readv(2) or process_vm_writev(2),
+/// which check every page instead of faulting.
+fn through_kernel(shared: *mut u8, own: *mut u8, len: usize, write: bool) -> Result<(), Fault> {
+    let mut done = 0;
+    while done < len {
+        let local = libc::iovec { iov_base: own.wrapping_add(done).cast(), iov_len: len - done };
+        let remote =
+            libc::iovec { iov_base: shared.wrapping_add(done).cast(), iov_len: len - done };
+        // SAFETY: `own` is the caller's buffer of `len` bytes (only read from when writing), and
+        // the kernel checks `shared`.
+        let copied = unsafe {
+            let pid = libc::getpid();
+            if write {
+                libc::process_vm_writev(pid, &raw const local, 1, &raw const remote, 1, 0)
+            } else {
+                libc::process_vm_readv(pid, &raw const local, 1, &raw const remote, 1, 0)
+            }
+        };
+        match usize::try_from(copied) {
+            Ok(copied) if copied > 0 => done += copied,
+            _ => return Err(Fault),
+        }
+    }
+    Ok(())
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        if let Owner::Reserved(len) = self.owner {
+            // SAFETY: reserved with this length and not given back since. Nothing borrows from a
+            // mapping that is dropped.
+            let _ = unsafe { mm::munmap(self.base.as_ptr().cast(), len) };
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! The durable region: one trait, its options, and one file per backend.
+//!
+//! | file | question |
+//! |---|---|
+//! | `contract` | what does every region promise? |
+//! | `options` | how is one opened and created? |
+//! | `draft`, `storage` | how does a file come to be complete, and grow? |
+//! | `mapping`, `bounds`, `latch` | what do all backends share? |
+//! | `mapped`, with `fsdax`, `devdax`, `volatile` | stores into a shared mapping |
+//! | `page_cache` | `pwrite` and `fdatasync` |
+
+mod any;
+mod bounds;
+mod contract;
+mod devdax;
+mod draft;
+mod fsdax;
+mod latch;
+mod mapped;
+mod mapping;
+mod options;
+mod page_cache;
+mod storage;
+mod volatile;
+
+pub use any::AnyRegion;
+pub use contract::Region;
+pub use mapped::MappedRegion;
+pub use options::{DEFAULT_RESERVE, Emulation, Options};
+pub use page_cache::PageCacheRegion;

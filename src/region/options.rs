@@ -1,0 +1,409 @@
+//! How a region is opened and created.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{self, FileType, FlockOperation, MemfdFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::any::AnyRegion;
+use super::draft::Draft;
+use super::mapping::Reserve;
+use super::{devdax, fsdax, page_cache, storage, volatile};
+use crate::durability::{Backend, Durability};
+use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::probe::{self, Report, Target};
+
+/// Which persistent memory to imitate on DRAM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Emulation {
+    /// Lines are written back and fenced, as memory in the ADR domain needs it.
+    Adr,
+    /// Only the fence, as with caches in the persistence domain.
+    Eadr,
+}
+
+/// Options and flags for opening a region.
+///
+/// ```no_run
+/// # fn main() -> daxmap::Result<()> {
+/// use daxmap::{Durability, Options, Region};
+///
+/// let region = Options::new()
+///     .len(64 << 20)
+///     .require(Durability::Fsync)
+///     .open_or_create("/var/lib/engine/wal")?;
+/// region.write_persist(0, b"committed")?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools)] // four independent switches
+pub struct Options {
+    len: Option<u64>,
+    max_len: Option<u64>,
+    mode: u32,
+    require: Option<Durability>,
+    emulate: Option<Emulation>,
+    read_only: bool,
+    lock: bool,
+    fault_guard: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Address space reserved for growth where [`Options::max_len`] is not given: this many bytes,
+/// or four times the length if that is more. Reserved address space costs no memory.
+pub const DEFAULT_RESERVE: u64 = 16 << 30;
+
+impl Options {
+    /// Read and write, mode 0600 less the umask, locked, guarded, no required level.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            len: None,
+            max_len: None,
+            mode: 0o600,
+            require: None,
+            emulate: None,
+            read_only: false,
+            lock: true,
+            fault_guard: true,
+        }
+    }
+
+    /// Length of the region in bytes. Needed to create; when opening, the file must be at least
+    /// this long, and without it the region is as long as the file.
+    #[must_use]
+    pub const fn len(mut self, bytes: u64) -> Self {
+        self.len = Some(bytes);
+        self
+    }
+
+    /// The length up to which the region can grow, in bytes. Reserves address space, no memory.
+    /// Default: [`DEFAULT_RESERVE`].
+    #[must_use]
+    pub const fn max_len(mut self, bytes: u64) -> Self {
+        self.max_len = Some(bytes);
+        self
+    }
+
+    /// Permission bits of a file that is created, less the umask. Default: `0o600`.
+    #[must_use]
+    pub const fn mode(mut self, bits: u32) -> Self {
+        self.mode = bits;
+        self
+    }
+
+    /// The level that the region must give at least. If it cannot, opening fails with
+    /// [`ErrorKind::Durability`], which says why and what to change, and no file is made.
+    #[must_use]
+    pub const fn require(mut self, level: Durability) -> Self {
+        self.require = Some(level);
+        self
+    }
+
+    /// Imitate persistent memory on DRAM: the file must be memory-backed (tmpfs, memfd). The
+    /// region calls itself emulated, and nothing in it survives the kernel.
+    #[must_use]
+    pub const fn emulate(mut self, memory: Emulation) -> Self {
+        self.emulate = Some(memory);
+        self
+    }
+
+    /// Open for reading only: no lock is taken, nothing can be written. Default: false.
+    #[must_use]
+    pub const fn read_only(mut self, yes: bool) -> Self {
+        self.read_only = yes;
+        self
+    }
+
+    /// Take an advisory lock (flock(2), exclusive, not waiting) so that a second writer, in
+    /// this process or another, is refused with [`ErrorKind::Locked`]. Default: true.
+    #[must_use]
+    pub const fn lock(mut self, yes: bool) -> Self {
+        self.lock = yes;
+        self
+    }
+
+    /// Install a SIGBUS handler, once per process, so that a page that is gone is an error. It
+    /// acts only on faults inside this library's copies and passes everything else on.
+    /// Default: true.
+    ///
+    /// Without it, reads and writes of mapped memory go through the kernel
+    /// (process_vm_readv(2), some 200 ns each), or through pread(2) on the page cache. Flushes and word
+    /// accesses ask the kernel for the page first; if it vanishes between question and access,
+    /// the process gets the SIGBUS.
+    #[must_use]
+    pub const fn fault_guard(mut self, yes: bool) -> Self {
+        self.fault_guard = yes;
+        self
+    }
+
+    /// Creates the file, which must not exist, and opens it.
+    ///
+    /// The file is allocated, filled with zeros, synced and mapped before it gets its name, so a
+    /// file of this name is always complete; then the directory is synced. An error leaves no
+    /// file behind.
+    ///
+    /// # Errors
+    ///
+    /// `Os(EEXIST)`, `Os(ENOSPC)`, `Os(EROFS)` and the like from the named system call;
+    /// `Empty` or `TooLarge` for the length; `Durability` if the required level is not there.
+    pub fn create(&self, path: impl AsRef<Path>) -> Result<AnyRegion> {
+        let path = path.as_ref();
+        self.create_at(path).map_err(|error| error.at(path))
+    }
+
+    /// Opens an existing file or device-DAX node. Its contents are not changed.
+    ///
+    /// For writing, file and directory are synced once, since whoever made the file may not
+    /// have: a drained write must not be lost with the file's size or name. A directory that
+    /// may not be read is left out. On DAX, every page is faulted in for writing, which fills
+    /// the holes of a sparse file with allocated zeros.
+    ///
+    /// # Errors
+    ///
+    /// `Os(ENOENT)`, `Os(EACCES)`, `Os(EROFS)` and the like; `WrongFileType`; `TooShort`;
+    /// `Empty`; `Locked`; `Durability` if the required level is not there.
+    pub fn open(&self, path: impl AsRef<Path>) -> Result<AnyRegion> {
+        let path = path.as_ref();
+        self.open_at(path).map_err(|error| error.at(path))
+    }
+
+    /// Opens the file, or creates it if there is none.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open) and [`create`](Self::create).
+    pub fn open_or_create(&self, path: impl AsRef<Path>) -> Result<AnyRegion> {
+        const RACES: u32 = 8;
+        let path = path.as_ref();
+        let mut result = self.open(path);
+        for _ in 0..RACES {
+            // Somebody else may create or remove the file between two attempts.
+            result = match result {
+                Err(error) if error.errno() == Some(Errno::NOENT) => self.create(path),
+                Err(error) if error.errno() == Some(Errno::EXIST) => self.open(path),
+                decided => return decided,
+            };
+        }
+        result
+    }
+
+    /// Creates a region in memory, without a file: for tests, and for trying out emulation.
+    /// Its level is `ProcessOnly`, but nothing of it outlives the last process that has it.
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](Self::create).
+    pub fn in_memory(&self) -> Result<AnyRegion> {
+        let path = Path::new("memfd:daxmap");
+        let create = || {
+            let len = self.creation_len()?;
+            let fd = fs::memfd_create("daxmap", MemfdFlags::CLOEXEC)
+                .map_err(|errno| Error::os(Operation::Create, "memfd_create", errno))?;
+            let report = self.judge(fd.as_fd(), path)?;
+            storage::extend(fd.as_fd(), 0, len)?;
+            self.attach(path, fd, len, report)
+        };
+        create().map_err(|error: Error| error.at(path))
+    }
+
+    fn creation_len(&self) -> Result<u64> {
+        let len = self.len.unwrap_or(0);
+        if self.read_only {
+            return Err(Error::new(Operation::Create, ErrorKind::ReadOnly));
+        }
+        self.check_len(Operation::Create, len)?;
+        Ok(len)
+    }
+
+    fn check_len(&self, operation: Operation, len: u64) -> Result<()> {
+        if len == 0 {
+            return Err(Error::new(operation, ErrorKind::Empty));
+        }
+        // The reservation is rounded up to pages and 2 MiB: leave room for that.
+        let max = self.max_len.unwrap_or(u64::MAX).min((isize::MAX as u64) >> 1);
+        if len > max {
+            return Err(Error::new(operation, ErrorKind::TooLarge { max }).over(0, len));
+        }
+        Ok(())
+    }
+
+    fn create_at(&self, path: &Path) -> Result<AnyRegion> {
+        let len = self.creation_len()?;
+        let draft = Draft::new(path, Mode::from_raw_mode(self.mode & 0o7777))?;
+        self.take_lock(draft.fd())?;
+        let report = self.judge(draft.fd(), path)?;
+        storage::extend(draft.fd(), 0, len)?;
+        // Mapped before it has a name: what fails here leaves nothing.
+        let sync_after_link =
+            report.mount.as_ref().is_none_or(|m| storage::forgets_links(&m.filesystem));
+        let ready = self.prepare(path, draft.fd(), len, &report)?;
+        let fd = draft.publish(sync_after_link)?;
+        Ok(ready.finish(path, fd, report))
+    }
+
+    fn open_at(&self, path: &Path) -> Result<AnyRegion> {
+        let failed = |call| move |errno| Error::os(Operation::Open, call, errno);
+        // Looked at before it is opened: opening a FIFO or a device can have effects.
+        let found = fs::stat(path).map_err(failed("stat"))?;
+        check_type(FileType::from_raw_mode(found.st_mode))?;
+        if FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice
+            && probe::probe(path)?.target != Target::DaxDevice
+        {
+            let what = "a character device that is not device DAX";
+            return Err(Error::new(Operation::Open, ErrorKind::WrongFileType(what)));
+        }
+        let access = if self.read_only { OFlags::RDONLY } else { OFlags::RDWR };
+        let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let fd = fs::open(path, flags, Mode::empty()).map_err(failed("open"))?;
+        // It may have been replaced in between: what counts is what was opened.
+        let found = fs::fstat(&fd).map_err(failed("fstat"))?;
+        check_type(FileType::from_raw_mode(found.st_mode))?;
+        if !self.read_only {
+            self.take_lock(fd.as_fd())?;
+        }
+        let report = self.judge(fd.as_fd(), path)?;
+        let file_len = match report.target {
+            Target::DaxDevice => report.namespace.as_ref().and_then(|n| n.size).unwrap_or(0),
+            _ => found.st_size.cast_unsigned(),
+        };
+        let len = self.len.unwrap_or(file_len);
+        self.check_len(Operation::Open, len)?;
+        if len > file_len {
+            let kind = ErrorKind::TooShort { len: file_len, asked: len };
+            return Err(Error::new(Operation::Open, kind));
+        }
+        if report.target == Target::File && !self.read_only {
+            sync_existing(fd.as_fd(), path)?;
+        }
+        self.attach(path, fd, len, report)
+    }
+
+    fn take_lock(&self, fd: BorrowedFd<'_>) -> Result<()> {
+        if !self.lock {
+            return Ok(());
+        }
+        loop {
+            match fs::flock(fd, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(Errno::WOULDBLOCK) => {
+                    return Err(Error::new(Operation::Lock, ErrorKind::Locked));
+                }
+                Err(errno) => return Err(Error::os(Operation::Lock, "flock", errno)),
+            }
+        }
+    }
+
+    /// What lies under the file, and whether that is enough.
+    fn judge(&self, fd: BorrowedFd<'_>, path: &Path) -> Result<Report> {
+        let report = probe::probe_file(fd, path)?;
+        let available = self.level(&report);
+        match self.require {
+            Some(required) if available < required => {
+                let reasons = report.reasons;
+                let kind = ErrorKind::Durability { required, available, reasons };
+                Err(Error::new(Operation::Open, kind))
+            }
+            _ => Ok(report),
+        }
+    }
+
+    fn level(&self, report: &Report) -> Durability {
+        if self.emulate.is_some() { Durability::ProcessOnly } else { report.durability }
+    }
+
+    fn attach(&self, path: &Path, fd: OwnedFd, len: u64, report: Report) -> Result<AnyRegion> {
+        Ok(self.prepare(path, fd.as_fd(), len, &report)?.finish(path, fd, report))
+    }
+
+    /// Maps the file as its backend does it.
+    fn prepare(&self, path: &Path, fd: BorrowedFd<'_>, len: u64, report: &Report) -> Result<Ready> {
+        let exact = len as usize;
+        let default = exact.saturating_mul(4).max(DEFAULT_RESERVE as usize);
+        let reserve = match self.max_len {
+            _ if self.read_only => Reserve { wanted: exact, least: exact },
+            Some(max_len) => Reserve { wanted: max_len as usize, least: max_len as usize },
+            None => Reserve { wanted: default, least: exact },
+        };
+        let plan = Plan {
+            len,
+            reserve,
+            read_only: self.read_only,
+            guard: self.fault_guard,
+            emulate: self.emulate,
+        };
+        if self.emulate.is_some() && report.backend != Backend::Volatile {
+            let why = "emulation needs a memory-backed file: put it on tmpfs";
+            return Err(Error::new(Operation::Open, ErrorKind::Unsupported(why)));
+        }
+        match report.backend {
+            Backend::FsDax => fsdax::map(&plan, fd, report).map(Ready::Mapped),
+            Backend::DevDax => devdax::map(&plan, fd, report).map(Ready::Mapped),
+            Backend::Volatile => volatile::map(&plan, fd).map(Ready::Mapped),
+            Backend::PageCache => Ok(Ready::PageCache(page_cache::map(&plan, fd, report)?)),
+        }
+        .map_err(|error: Error| error.at(path))
+    }
+}
+
+/// Makes the size, the extents and the name of a file that somebody else made durable, once:
+/// neither `MAP_SYNC` nor `fdatasync` does (mmap(2); fsync(2) on directory entries), and a
+/// drained write would be lost with them.
+fn sync_existing(fd: BorrowedFd<'_>, path: &Path) -> Result<()> {
+    let failed = |call| move |errno| Error::os(Operation::Sync, call, errno);
+    fs::fsync(fd).map_err(failed("fsync"))?;
+    let Ok(real) = path.canonicalize() else { return Ok(()) };
+    let Some(parent) = real.parent() else { return Ok(()) };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match fs::open(parent, flags, Mode::empty()) {
+        Ok(directory) => fs::fsync(directory).map_err(failed("fsync of the directory")),
+        // A directory that may be searched but not read: its entry cannot be synced from here.
+        Err(Errno::ACCESS) => Ok(()),
+        Err(errno) => Err(failed("open of the directory")(errno)),
+    }
+}
+
+/// What a backend needs to know to map a file.
+pub(super) struct Plan {
+    pub(super) len: u64,
+    pub(super) reserve: Reserve,
+    pub(super) read_only: bool,
+    pub(super) guard: bool,
+    pub(super) emulate: Option<Emulation>,
+}
+
+/// A mapped file that still lacks its descriptor: a draft gives it up only when it has a name.
+enum Ready {
+    Mapped(super::mapped::Parts),
+    PageCache(page_cache::Parts),
+}
+
+impl Ready {
+    fn finish(self, path: &Path, fd: OwnedFd, report: Report) -> AnyRegion {
+        match self {
+            Self::Mapped(parts) => AnyRegion::mapped(path, fd, parts, report),
+            Self::PageCache(parts) => AnyRegion::page_cache(path, fd, parts, report),
+        }
+    }
+}
+
+fn check_type(found: FileType) -> Result<()> {
+    let what = match found {
+        FileType::RegularFile | FileType::CharacterDevice => return Ok(()),
+        FileType::Directory => "a directory",
+        FileType::Fifo => "a FIFO",
+        FileType::Socket => "a socket",
+        FileType::BlockDevice => "a block device",
+        _ => "a file of unknown type",
+    };
+    Err(Error::new(Operation::Open, ErrorKind::WrongFileType(what)))
+}

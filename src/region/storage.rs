@@ -1,0 +1,105 @@
+//! Space in a file: allocated, written with zeros, synced.
+
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::{self, FallocateFlags};
+use rustix::io::{self, Errno};
+
+use crate::error::{Error, ErrorKind, Operation, Result};
+
+/// Zeros are written in pieces of this many bytes, which lets ext4 and xfs keep the file in
+/// large folios and extents.
+const PIECE: usize = 1 << 20;
+
+/// Makes `from..to` of the file allocated, zero, written and durable, and the file `to` bytes
+/// long. On an error the file is cut back to `from` bytes.
+///
+/// Allocation comes first, so that a full disk is noticed before anything is written. The zeros
+/// are really written: an unwritten extent costs a journal commit at its first fault under
+/// `MAP_SYNC`, and its conversion at every first write elsewhere.
+pub(super) fn extend(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {
+    if i64::try_from(to).is_err() {
+        return Err(Error::new(Operation::Allocate, ErrorKind::TooLarge { max: i64::MAX as u64 }));
+    }
+    let extended = allocate(fd, from, to)
+        .and_then(|()| write_zeros(fd, from, to))
+        .and_then(|()| fs::fsync(fd).map_err(|errno| Error::os(Operation::Sync, "fsync", errno)));
+    if extended.is_err() {
+        shrink_back(fd, from);
+    }
+    extended
+}
+
+/// Cuts the file back to `len` bytes after a failed growth. If even that fails, the file stays
+/// longer than the region, which harms nothing.
+pub(super) fn shrink_back(fd: BorrowedFd<'_>, len: u64) {
+    let _ = fs::ftruncate(fd, len);
+}
+
+/// Filesystems that forget an unnamed file which is linked but not synced again: all but those
+/// known not to. ext4 and xfs log the link in the transaction that the directory's fsync
+/// commits; btrfs does not.
+pub(super) fn forgets_links(filesystem: &str) -> bool {
+    !matches!(filesystem, "ext2" | "ext3" | "ext4" | "xfs" | "tmpfs")
+}
+
+fn allocate(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {
+    loop {
+        match fs::fallocate(fd, FallocateFlags::empty(), from, to - from) {
+            Err(Errno::INTR) => {}
+            // Not supported: no preallocation here (FUSE, NFSv3, ...), the zeros allocate.
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
+            Err(errno) => return Err(Error::os(Operation::Allocate, "fallocate", errno)),
+        }
+    }
+}
+
+fn write_zeros(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {
+    let zeros = vec![0_u8; PIECE.min((to - from) as usize)];
+    let mut at = from;
+    while at < to {
+        // Pieces end on multiples of their size.
+        let piece = ((PIECE as u64 - at % PIECE as u64).min(to - at) as usize).min(zeros.len());
+        pwrite_all(fd, at, &zeros[..piece])
+            .map_err(|errno| Error::os(Operation::Allocate, "pwrite", errno))?;
+        at += piece as u64;
+    }
+    Ok(())
+}
+
+/// Writes all of `data` at `offset`: repeats after EINTR and after a short write.
+pub(super) fn pwrite_all(
+    fd: BorrowedFd<'_>,
+    offset: u64,
+    data: &[u8],
+) -> std::result::Result<(), Errno> {
+    let mut done = 0;
+    while done < data.len() {
+        match io::pwrite(fd, &data[done..], offset + done as u64) {
+            // A write of nothing that is no error would loop for ever.
+            Ok(0) => return Err(Errno::IO),
+            Ok(written) => done += written,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+/// Reads all of `buf` from `offset`. `Ok(false)` if the file ends before.
+pub(super) fn pread_all(
+    fd: BorrowedFd<'_>,
+    offset: u64,
+    buf: &mut [u8],
+) -> std::result::Result<bool, Errno> {
+    let mut done = 0;
+    while done < buf.len() {
+        match io::pread(fd, &mut buf[done..], offset + done as u64) {
+            Ok(0) => return Ok(false),
+            Ok(read) => done += read,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(true)
+}
