@@ -290,7 +290,9 @@ pub(super) fn huge_pages_misaligned(facts: &Facts) -> Reason {
             facts.dax_device.as_ref().map_or("NAMESPACE", |(namespace, _)| namespace.name.as_str())
         ),
         (_, Some("xfs")) => {
-            format!("mkfs.xfs -f -d su=2m,sw=1 /dev/{device} (erases it), then write the file anew")
+            format!(
+                "mkfs.xfs -f -d su=2m,sw=1 /dev/{device} (erases it), then allocate the file whole: fallocate"
+            )
         }
         _ => {
             "write the file anew, allocated whole (fallocate) in multiples of 2 MiB; on a full or \

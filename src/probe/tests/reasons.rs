@@ -60,6 +60,7 @@ fn dax() -> FakeFile {
 }
 
 /// A report with this reason, and what its text and its remedy must say.
+#[allow(clippy::too_many_lines)] // one arm for each code
 fn produce(code: ReasonCode) -> (Report, &'static str, &'static str) {
     let plain = |mode, filesystem, options| pmem(ADR, mode, filesystem, options).root;
     let foreign = |provider| Region { provider, domain: None, ..ADR };
