@@ -58,7 +58,7 @@ impl<'fd> OpenFile<'fd> {
     /// regular files, directories and device-DAX nodes come here; opening those has no effect.
     fn readable(&self) -> Result<BorrowedFd<'_>, Errno> {
         let opened = self.readable.get_or_init(|| {
-            let path = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
+            let path = format!("/proc/thread-self/fd/{}", self.fd.as_raw_fd());
             let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
             // A mapping would count as an access; only the owner may ask for it not to.
             match rustix::fs::open(&path, flags | OFlags::NOATIME, Mode::empty()) {
@@ -144,7 +144,7 @@ fn stat(sources: &Sources, fd: BorrowedFd<'_>) -> Result<Stat, Errno> {
         Err(errno) => return Err(errno),
     };
     if stat.mount_id.is_none() {
-        let info = sources.text(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()));
+        let info = sources.text(format!("/proc/thread-self/fdinfo/{}", fd.as_raw_fd()));
         stat.mount_id = info.and_then(|info| {
             info.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())
         });
