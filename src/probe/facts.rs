@@ -104,34 +104,43 @@ pub(super) fn gather(
         }
     }
     name_filesystem(&mut facts, subject);
-    let class = facts.class;
     if facts.target != Target::BlockDevice && facts.target != Target::Other {
         devices(&mut facts, context, subject);
     }
-    if class == Some(Class::Pseudo) {
+    if facts.class == Some(Class::Pseudo) {
         facts.target = Target::Other;
     }
     if facts.target == Target::File {
         facts.map_sync = subject.map_sync(usize::try_from(question.page_size).unwrap_or(4096));
     }
-    if class == Some(Class::Dax) && facts.target != Target::BlockDevice {
-        facts.block_size = facts.block_size.or_else(|| Some(subject.filesystem()?.1));
-        if facts.map_sync != MapSync::Accepted && facts.device.as_ref().is_some_and(offers_dax) {
-            facts.dax_flag = subject.dax_flag();
-        }
+    if facts.class == Some(Class::Dax) {
+        conditions(&mut facts, context, subject);
     }
-    if matches!(facts.map_sync, MapSync::Refused(errno) if errno == Errno::INVAL.raw_os_error())
-        || matches!(facts.target, Target::Directory | Target::Missing | Target::BlockDevice)
-            && facts.device.as_ref().is_some_and(offers_dax)
-    {
+    let foretold =
+        matches!(facts.target, Target::Directory | Target::Missing | Target::BlockDevice);
+    let dax_device = facts.device.as_ref().is_some_and(offers_dax);
+    if facts.map_sync == MapSync::Refused(Errno::INVAL.raw_os_error()) || foretold && dax_device {
         facts.kernel = kernel(context);
     }
-    if matches!(facts.target, Target::Directory | Target::Missing | Target::BlockDevice) {
+    if foretold {
         facts.map_sync = MapSync::Predicted(predict(&facts));
     }
     facts.shift = facts.device.as_ref().and_then(extents::shift);
     blocks(&mut facts, subject, stat.size);
     facts
+}
+
+/// What ext4 and xfs ask of a file besides its device: block size, and the flag of the inode.
+fn conditions(facts: &mut Facts, context: &Context<'_>, subject: &dyn Subject) {
+    if facts.target == Target::BlockDevice {
+        let point = facts.mount.as_ref().map(|mount| mount.point.as_path());
+        facts.block_size = point.and_then(|point| context.sources.block_size(point));
+        return;
+    }
+    facts.block_size = facts.block_size.or_else(|| Some(subject.filesystem()?.1));
+    if facts.map_sync != MapSync::Accepted && facts.device.as_ref().is_some_and(offers_dax) {
+        facts.dax_flag = subject.dax_flag();
+    }
 }
 
 fn target(file_type: FileType, missing: bool) -> Target {
@@ -154,6 +163,7 @@ fn device_dax(
     // check_vma).
     let len = namespace.align.unwrap_or(facts.page_size).max(facts.page_size);
     facts.map_sync = subject.map_sync(usize::try_from(len).unwrap_or(4096));
+    facts.statx_dax = subject.dax_now();
     let total = namespace.size.unwrap_or(0) / HUGE_BYTES;
     facts.huge_pages = match namespace.align {
         Some(align) if align >= HUGE_BYTES => HugePages::Possible { aligned: total, total },

@@ -139,6 +139,10 @@ impl Subject for FakeFile {
         self.stat
     }
 
+    fn dax_now(&self) -> Option<bool> {
+        Some(self.map_sync == MapSync::Accepted)
+    }
+
     fn map_sync(&self, len: usize) -> MapSync {
         assert!(len.is_power_of_two() && len >= 4096);
         assert!(
