@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use super::badblocks;
 use super::block::{self, Context};
 use super::devdax::{self, DaxDevice};
 use super::extents::{self, HUGE_BYTES};
@@ -14,6 +13,7 @@ use super::filesystem::{self, Class, DaxMode};
 use super::mountinfo::{has_option, option};
 use super::report::{BlockDevice, HugePages, MapSync, MemoryRegion, Mount, Namespace, Target};
 use super::subject::Subject;
+use super::{badblocks, reasons};
 use crate::cpu::WriteBack;
 use crate::durability::PersistenceDomain;
 
@@ -323,54 +323,45 @@ pub(super) fn weakest(regions: &[&MemoryRegion]) -> PersistenceDomain {
         .unwrap_or(PersistenceDomain::None)
 }
 
-/// Why nothing can be written here, as what was found and what to change.
-pub(super) fn read_only(facts: &Facts) -> Option<(String, Option<String>)> {
-    if let Some(mount) = &facts.mount
-        && facts.target != Target::BlockDevice
-    {
-        let point = mount.point.display();
-        if has_option(mount, "ro") {
-            return Some((
-                format!("{point} is mounted read-only"),
-                Some(format!("mount -o remount,rw {point}")),
-            ));
-        }
-        if mount.filesystem == "overlay" && option(mount, "upperdir").is_none() {
-            return Some((format!("the overlay on {point} has no upper directory"), None));
-        }
+/// Why nothing can be written here: what was found, and what to change, the deepest cause first,
+/// because nothing above it can be changed before.
+pub(super) fn read_only(facts: &Facts) -> Vec<(String, Option<String>)> {
+    let mut out = Vec::new();
+    for region in all_regions(facts).into_iter().filter(|region| region.read_only) {
+        out.push((
+            format!("memory region {} is read-only", region.name),
+            Some(format!("echo 0 > /sys/bus/nd/devices/{}/read_only", region.name)),
+        ));
     }
-    let mut found = None;
-    let mut region_is = |region: &MemoryRegion| {
-        if region.read_only {
-            found.get_or_insert_with(|| {
-                (
-                    format!("memory region {} is read-only", region.name),
-                    Some(format!("echo 0 > /sys/bus/nd/devices/{}/read_only", region.name)),
-                )
-            });
-        }
-    };
-    if let Some((_, region)) = &facts.dax_device {
-        region_is(region);
-    }
-    if let Some(device) = &facts.device {
+    if let Some(device) = facts.device.as_ref().filter(|_| out.is_empty()) {
         walk(device, &mut |device| {
-            if let Some(region) = &device.region {
-                region_is(region);
+            if device.read_only {
+                out.push((
+                    format!("block device {} is read-only", device.name),
+                    Some(format!("blockdev --setrw /dev/{}", device.name)),
+                ));
             }
         });
-        if found.is_none() {
-            walk(device, &mut |device| {
-                if device.read_only {
-                    found.get_or_insert_with(|| {
-                        (
-                            format!("block device {} is read-only", device.name),
-                            Some(format!("blockdev --setrw /dev/{}", device.name)),
-                        )
-                    });
-                }
-            });
+    }
+    if let Some(mount) = facts.mount.as_ref().filter(|_| facts.target != Target::BlockDevice) {
+        let point = &mount.point;
+        if has_option(mount, "ro") {
+            out.push((
+                format!("{} is mounted read-only", point.display()),
+                Some(format!("mount -o remount,rw {}", reasons::quoted(point))),
+            ));
+        } else if mount.filesystem == "overlay" && option(mount, "upperdir").is_none() {
+            out.push((format!("the overlay on {} has no upper directory", point.display()), None));
         }
     }
-    found
+    out
+}
+
+/// The memory regions behind the path, each once.
+pub(super) fn all_regions(facts: &Facts) -> Vec<&MemoryRegion> {
+    match (&facts.dax_device, &facts.device) {
+        (Some((_, region)), _) => vec![region],
+        (None, Some(device)) => regions(device),
+        (None, None) => Vec::new(),
+    }
 }

@@ -1,7 +1,7 @@
 //! From facts to the verdict, without asking the system anything. What a region here survives is
 //! judged in `promise`, what keeps it from being DAX in `obstacles`.
 
-use super::facts::{self, Facts, regions, walk};
+use super::facts::{self, Facts, walk};
 use super::filesystem::Class;
 use super::reasons;
 use super::report::{BlockDevice, MapSync, MemoryRegion, Reason, ReasonCode, Report, Target};
@@ -10,7 +10,7 @@ use crate::durability::{Backend, Granularity, PersistenceDomain};
 
 /// Judges the facts and makes the report.
 pub(super) fn judge(facts: Facts) -> Report {
-    let regions: Vec<MemoryRegion> = all_regions(&facts).into_iter().cloned().collect();
+    let regions: Vec<MemoryRegion> = facts::all_regions(&facts).into_iter().cloned().collect();
     let persistence_domain = facts::weakest(&regions.iter().collect::<Vec<_>>());
     let mut judge = Judge { facts: &facts, reasons: Vec::new() };
     let backend = judge.backend();
@@ -19,8 +19,8 @@ pub(super) fn judge(facts: Facts) -> Report {
     judge.obstacles(backend);
     judge.state();
     let read_only = facts::read_only(&facts);
-    let is_read_only = read_only.is_some();
-    if let Some((text, remedy)) = read_only {
+    let is_read_only = !read_only.is_empty();
+    for (text, remedy) in read_only {
         judge.push(reasons::read_only(text, remedy));
     }
     let mut reasons = judge.reasons;
@@ -53,14 +53,6 @@ pub(super) fn judge(facts: Facts) -> Report {
         read_only: is_read_only,
         bad_ranges: facts.bad_ranges,
         reasons,
-    }
-}
-
-fn all_regions(facts: &Facts) -> Vec<&MemoryRegion> {
-    match (&facts.dax_device, &facts.device) {
-        (Some((_, region)), _) => vec![region],
-        (None, Some(device)) => regions(device),
-        (None, None) => Vec::new(),
     }
 }
 

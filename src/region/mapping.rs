@@ -235,6 +235,20 @@ impl Mapping {
         unsafe { self.cpu.store_flush(self.at(offset), data.as_ptr(), data.len()) }
     }
 
+    /// Fills, without flushing. `offset + len` lies within what is mapped for writing.
+    pub(super) fn fill(&self, offset: usize, len: usize, byte: u8) -> Result<(), Fault> {
+        const PATTERN: usize = 4096;
+        let pattern = [byte; PATTERN];
+        let mut done = 0;
+        while done < len {
+            // Pieces end on multiples of their size, so that no word is split.
+            let piece = (len - done).min(PATTERN - (offset + done) % PATTERN);
+            self.write(offset + done, &pattern[..piece])?;
+            done += piece;
+        }
+        Ok(())
+    }
+
     /// Fills such that it is durable after the next fence.
     pub(super) fn fill_flush(&self, offset: usize, len: usize, byte: u8) -> Result<(), Fault> {
         self.check_present(offset, len)?;

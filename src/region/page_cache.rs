@@ -338,6 +338,8 @@ impl Region for PageCacheRegion {
 
     #[allow(unsafe_code, clippy::mut_from_ref)]
     unsafe fn slice_mut(&self, offset: u64, len: u64) -> Result<&mut [u8]> {
+        self.check_writable(Operation::View)?;
+        self.range(Operation::View, offset, len)?;
         let why = "the page-cache backend writes with pwrite: a store through a mapping would \
                    dirty a whole large folio";
         Err(Error::new(Operation::View, ErrorKind::Unsupported(why))
@@ -357,7 +359,8 @@ impl Region for PageCacheRegion {
         if new_len > max {
             return Err(explain(Error::new(Operation::Grow, ErrorKind::TooLarge { max })));
         }
-        storage::extend(self.fd.as_fd(), old_len, new_len).map_err(explain)?;
+        storage::extend(self.fd.as_fd(), old_len, new_len)
+            .map_err(|error| self.latch.poison_by_sync(explain(error)))?;
         let from = (old_len as usize).next_multiple_of(page_size());
         let to = (new_len as usize).next_multiple_of(page_size());
         if let Err(errno) =

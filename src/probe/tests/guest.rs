@@ -308,25 +308,20 @@ fn device_dax() {
 #[test]
 fn read_only_mount_and_region() {
     let capture = load("mount-read-only-ext4");
-    let point = capture.files[0].stat.mount_id;
-    let file = FakeFile::dax("/mnt/a/file", (259, 0)).with(|file| file.stat.mount_id = point);
-    let report = file.probe(&capture.root);
+    let report = capture.files[0].probe(&capture.root);
     assert!(report.read_only);
+    assert_eq!(report.reasons[0].text, "/mnt/a is mounted read-only");
     check_file("read-only", &report, &Expected { reasons: &["read-only"], ..ADR });
 
-    let capture = load("unarmed");
+    let capture = load("unarmed-ext4");
     let report = capture.files[0].probe(&capture.root);
     assert!(report.read_only && report.regions[0].read_only);
-    assert_eq!(report.map_sync, MapSync::Predicted(false));
-    check_file(
-        "unarmed",
-        &report,
-        &Expected {
-            namespace: "raw:namespace0.0",
-            reasons: &["read-only", "raw-namespace"],
-            ..PAGE_CACHE
-        },
-    );
+    check_file("unarmed", &report, &Expected { reasons: &["read-only", "read-only"], ..ADR });
+    assert_eq!(report.reasons[0].text, "memory region region0 is read-only", "the cause first");
+    let node = FakeFile::node("/dev/pmem0", rustix::fs::FileType::BlockDevice, (259, 0));
+    let report = node.probe(&capture.root);
+    assert!(report.read_only);
+    assert_eq!(report.reasons[0].text, "memory region region0 is read-only");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The program that runs inside the emulated-NVDIMM guest.
 //!
-//! Build it statically (`daxmap-pmem-tests`' harness does) and run it with `ci/vm`.
+//! `pmem_tests::guest::program` builds it statically; `ci/vm` runs it.
 
 mod capture;
 mod mapping;

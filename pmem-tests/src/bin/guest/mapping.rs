@@ -37,11 +37,11 @@ pub fn open(path: &Path) -> io::Result<File> {
 /// Prints one `key=value` a line.
 pub fn print_probe(path: &Path) -> io::Result<()> {
     println!("path={}", path.display());
-    let file = match open(path) {
-        Ok(file) => file,
+    let (file, protection) = match open(path) {
+        Ok(file) => (file, libc::PROT_READ | libc::PROT_WRITE),
         Err(error) => {
-            println!("open={error}");
-            return Ok(());
+            println!("open_for_writing={error}");
+            (File::open(path)?, libc::PROT_READ)
         }
     };
     let metadata = file.metadata()?;
@@ -71,7 +71,7 @@ pub fn print_probe(path: &Path) -> io::Result<()> {
         ("shared_validate", libc::MAP_SHARED_VALIDATE),
         ("shared", libc::MAP_SHARED),
     ] {
-        match Trial::map(&file, flags) {
+        match Trial::map(&file, protection, flags) {
             Ok(_) => println!("mmap_{name}=ok"),
             Err(error) => println!("mmap_{name}={}", errno_name(&error)),
         }
@@ -86,18 +86,11 @@ pub struct Trial {
 }
 
 impl Trial {
-    /// Maps the file for reading and writing with the given `MAP_` flags.
-    pub fn map(file: &File, flags: i32) -> io::Result<Self> {
+    /// Maps the file with the given `PROT_` and `MAP_` flags.
+    pub fn map(file: &File, protection: i32, flags: i32) -> io::Result<Self> {
         // SAFETY: no address is asked for, so no existing mapping is replaced.
         let address = unsafe {
-            libc::mmap(
-                ptr::null_mut(),
-                TRIAL_LEN,
-                libc::PROT_READ | libc::PROT_WRITE,
-                flags,
-                file.as_raw_fd(),
-                0,
-            )
+            libc::mmap(ptr::null_mut(), TRIAL_LEN, protection, flags, file.as_raw_fd(), 0)
         };
         if address == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());

@@ -21,7 +21,7 @@ const PAGE: usize = 4096;
 ///
 pub fn poison(path: &Path) -> io::Result<()> {
     let file = open(path)?;
-    let trial = Trial::map(&file, libc::MAP_SHARED)?;
+    let trial = Trial::map(&file, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED)?;
     report_sigbus()?;
     // SAFETY: the mapping is longer than a page; populating and poisoning change what later
     // accesses do, and the only one is `load_from`, which expects that.
@@ -40,7 +40,7 @@ pub fn poison(path: &Path) -> io::Result<()> {
 /// Loads the first byte of the file through a mapping.
 pub fn load(path: &Path) -> io::Result<()> {
     let file = open(path)?;
-    let trial = Trial::map(&file, libc::MAP_SHARED)?;
+    let trial = Trial::map(&file, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED)?;
     report_sigbus()?;
     load_from(&trial);
     Ok(())
@@ -76,9 +76,9 @@ extern "C" fn on_sigbus(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void
     const BUS_MCEERR_AO: i32 = 5;
     // SAFETY: the kernel passes a valid siginfo to an SA_SIGINFO handler.
     let code = unsafe { (*info).si_code };
-    // SAFETY: si_addr_lsb follows si_addr in the kernel's layout (sigaction(2)); for other
-    // codes the field holds padding, which is read but not used.
-    let lsb = unsafe { info.cast::<u8>().add(24).cast::<i16>().read() };
+    // SAFETY: si_addr_lsb follows si_addr, 24 bytes in, in the kernel's layout (sigaction(2)),
+    // and siginfo_t is aligned to 8; for other codes the field holds padding, not used then.
+    let lsb = unsafe { info.cast::<i16>().add(12).read() };
     // Printing here is sound because the signal arrives in madvise or in the one load of a
     // program with one thread: no lock of the output is held.
     let when = if LOADING.load(Ordering::Relaxed) { "load" } else { "madvise" };
