@@ -46,9 +46,8 @@ impl Machine {
 }
 
 fn cpu_model(cpuinfo: &str) -> Option<&str> {
-    let value = |line: &'static str| {
-        cpuinfo.lines().find(|found| found.starts_with(line))?.split_once(':')
-    };
+    let value =
+        |line: &'static str| cpuinfo.lines().find(|found| found.starts_with(line))?.split_once(':');
     value("model name").or_else(|| value("CPU part")).map(|(_, model)| model.trim())
 }
 

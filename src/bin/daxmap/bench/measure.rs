@@ -10,8 +10,9 @@ use super::plan::{Case, Layout, Method, Phase, Walk};
 use super::progress::Progress;
 use super::tally::{Batch, Tally};
 
-/// A batch ends after this time or this many updates, whichever comes first.
+/// A batch ends after this time, with at least this many updates and at most that many.
 const BATCH: Duration = Duration::from_millis(2);
+const BATCH_UPDATES_MIN: usize = 4;
 const BATCH_UPDATES: u64 = 4096;
 
 /// A case with what is known of it so far.
@@ -163,7 +164,7 @@ impl Visitor for Timed<'_> {
             self.batch.times_ns.push(ns);
             number += 1;
             spent_ns += ns;
-            if spent_ns >= limit_ns {
+            if spent_ns >= limit_ns && self.batch.times_ns.len() >= BATCH_UPDATES_MIN {
                 break;
             }
         }
@@ -182,7 +183,7 @@ fn page_faults() -> u64 {
     // SAFETY: `usage` is valid for writing. RUSAGE_THREAD cannot fail on Linux since 2.6.26; if it
     // did, the counts would stay zero.
     unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
-    (usage.ru_minflt + usage.ru_majflt) as u64
+    (usage.ru_minflt + usage.ru_majflt).cast_unsigned()
 }
 
 /// How many of these the kernel counts as flushes of the device: true if each sends one.

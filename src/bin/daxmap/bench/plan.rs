@@ -75,7 +75,7 @@ impl Method {
     pub const fn label(self) -> &'static str {
         match self {
             Self::RegionPersist => "region persist",
-            Self::CacheLineFlush => "region persist, cache-line flush (emulated on DRAM)",
+            Self::CacheLineFlush => "cache-line flush, emulated on DRAM",
             Self::PwriteFdatasync => "pwrite + fdatasync",
             Self::PwriteFsync => "pwrite + fsync",
             Self::DsyncPwrite => "pwrite, O_DSYNC",
@@ -83,7 +83,7 @@ impl Method {
             Self::Copy => "floor: plain copy to DRAM",
             Self::DeviceFlush => "floor: bare device flush",
             Self::EmptyCall => "floor: empty system call",
-            Self::Clock => "clock: one reading, in every time above",
+            Self::Clock => "clock: one reading",
         }
     }
 
@@ -280,7 +280,7 @@ mod tests {
     fn areas_hold_their_updates_and_do_not_overlap() {
         for layout in [Layout::to_measure(5, u64::MAX), Layout::to_count()] {
             let mut end_before = 0;
-            for size in 0..SIZES.len() {
+            for (size, &bytes) in SIZES.iter().enumerate() {
                 let case = Case { method: Method::Copy, size: Some(size) };
                 let walk = layout.walk(case, Phase::FirstTouch, 0);
                 assert_eq!(walk.offset(0) % AREA_ALIGN, 0);
@@ -288,7 +288,7 @@ mod tests {
                 let slots = layout.slots(size);
                 let pages: HashSet<u64> = (0..slots).map(|n| walk.offset(n) / PAGE).collect();
                 assert_eq!(pages.len() as u64, slots, "each first touch has a page of its own");
-                end_before = walk.offset(slots - 1) + SIZES[size] as u64;
+                end_before = walk.offset(slots - 1) + bytes as u64;
                 assert!(end_before <= layout.len());
             }
         }
@@ -297,16 +297,17 @@ mod tests {
     #[test]
     fn steady_updates_stay_where_first_touches_were() {
         let layout = Layout::to_count();
-        for size in 0..SIZES.len() {
+        for (size, &bytes) in SIZES.iter().enumerate() {
+            let bytes = bytes as u64;
             let case = Case { method: Method::Copy, size: Some(size) };
             for touched in [1, 2, 7] {
                 let first = layout.walk(case, Phase::FirstTouch, 0);
                 let steady = layout.walk(case, Phase::Steady, touched);
-                let end = first.offset(touched - 1) + PAGE.max(SIZES[size] as u64);
+                let end = first.offset(touched - 1) + PAGE.max(bytes);
                 for number in 0..10_000 {
                     let at = steady.offset(number);
-                    assert!(at >= first.offset(0) && at + SIZES[size] as u64 <= end);
-                    assert_eq!(at % SIZES[size] as u64, 0, "no update straddles a line or page");
+                    assert!(at >= first.offset(0) && at + bytes <= end);
+                    assert_eq!(at % bytes, 0, "no update straddles a line or page");
                 }
             }
         }

@@ -47,8 +47,7 @@ impl Drop for Scratch {
 
 /// Makes a file of `len` zeros, allocated and durable.
 pub fn make_file(path: &Path, len: u64) -> io::Result<File> {
-    let file =
-        OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
     match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, len) {
         // No preallocation here: the zeros allocate.
         Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}

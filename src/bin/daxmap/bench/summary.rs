@@ -79,7 +79,8 @@ fn with_fsync(results: &Results, level: Durability, persist: u64, fdatasync: u64
     );
     let flush = results.floor(Method::DeviceFlush).and_then(|row| row.times);
     if let Some(flush) = flush.map(|times| times.p50_ns) {
-        line += &format!("; the device's flush alone takes {}", units::time(flush));
+        line += "; the device's flush alone takes ";
+        line += &units::time(flush);
     }
     line += ".";
     if level == Durability::Unverified {
@@ -112,7 +113,9 @@ fn emulated(results: &Results, flush: u64, fdatasync: u64) -> String {
         units::time(flush)
     );
     if results.report.durability > Durability::ProcessOnly {
-        line += &format!(", {} times less than pwrite + fdatasync", times(fdatasync, flush));
+        line += ", ";
+        line += &times(fdatasync, flush);
+        line += " times less than pwrite + fdatasync";
     }
     line + ". That is the processor's share of MAP_SYNC, not a result for persistent memory."
 }

@@ -123,6 +123,18 @@ pub fn survives(row: &Row) -> &'static str {
     }
 }
 
+/// The name of a hypervisor that has this signature.
+fn known(signature: &str) -> &str {
+    match signature {
+        "KVMKVMKVM" => "KVM",
+        "TCGTCGTCGTCG" => "QEMU TCG",
+        "Microsoft Hv" => "Hyper-V",
+        "XenVMMXenVMM" => "Xen",
+        "VMwareVMware" => "VMware",
+        other => other,
+    }
+}
+
 fn legend(out: &mut impl Write, results: &Results) -> io::Result<()> {
     let machine = &results.machine;
     writeln!(
@@ -131,7 +143,10 @@ fn legend(out: &mut impl Write, results: &Results) -> io::Result<()> {
         machine.cpu,
         machine.cpus,
         machine.kernel,
-        machine.hypervisor.as_ref().map_or(String::new(), |name| format!(", under {name}")),
+        machine
+            .hypervisor
+            .as_deref()
+            .map_or(String::new(), |name| format!(", under {}", known(name))),
         machine.clock_source.as_ref().map_or(String::new(), |name| format!(", clock {name}")),
         units::bytes(results.file_len as f64),
         results.seconds,
