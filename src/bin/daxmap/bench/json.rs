@@ -56,6 +56,7 @@ struct JsonMachine<'a> {
     kernel: &'a str,
     hypervisor: Option<&'a str>,
     clock_source: Option<&'a str>,
+    load_average: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -126,6 +127,7 @@ fn convert<'a>(results: &'a Results, summary: &'a [String]) -> JsonResults<'a> {
             kernel: &machine.kernel,
             hypervisor: machine.hypervisor.as_deref(),
             clock_source: machine.clock_source.as_deref(),
+            load_average: machine.load,
         },
         times_withheld: machine.times_withheld,
         file_bytes: results.file_len,

@@ -17,6 +17,8 @@ pub struct Machine {
     pub hypervisor: Option<String>,
     /// The kernel's clock source.
     pub clock_source: Option<String>,
+    /// Processes that ran or waited for a disk on average in the last minute.
+    pub load: Option<f64>,
     /// Why times here are not results, if they are not.
     pub times_withheld: Option<&'static str>,
 }
@@ -40,8 +42,14 @@ impl Machine {
             )
             .ok()
             .map(|text| text.trim().to_owned()),
+            load: load(&fs::read_to_string("/proc/loadavg").unwrap_or_default()),
             times_withheld: withhold_times(signature),
         }
+    }
+
+    /// True if others used so much of it that times are those of a busy machine.
+    pub fn is_busy(&self) -> bool {
+        self.load.is_some_and(|load| load > self.cpus as f64 / 2.0)
     }
 }
 
@@ -49,6 +57,10 @@ fn cpu_model(cpuinfo: &str) -> Option<&str> {
     let value =
         |line: &'static str| cpuinfo.lines().find(|found| found.starts_with(line))?.split_once(':');
     value("model name").or_else(|| value("CPU part")).map(|(_, model)| model.trim())
+}
+
+fn load(loadavg: &str) -> Option<f64> {
+    loadavg.split_ascii_whitespace().next()?.parse().ok()
 }
 
 /// Decides by the hypervisor's signature whether times are withheld, and why.
@@ -100,5 +112,11 @@ mod tests {
         assert_eq!(cpu_model(x86), Some("A Processor 7: fast"));
         assert_eq!(cpu_model("processor\t: 0\nCPU part\t: 0xd0c\n"), Some("0xd0c"));
         assert_eq!(cpu_model(""), None);
+    }
+
+    #[test]
+    fn the_load_of_the_last_minute() {
+        assert_eq!(load("9.13 6.65 4.02 12/146 22362\n"), Some(9.13));
+        assert_eq!(load(""), None);
     }
 }

@@ -124,6 +124,8 @@ fn measure_and_print(args: &Args, to_stderr: bool) -> io::Result<(Results, Vec<S
 fn measure(args: &Args, out: &mut impl Write) -> io::Result<Results> {
     let start = Instant::now();
     let total = Duration::from_secs_f64(args.seconds);
+    // Before this run adds to the load.
+    let machine = Machine::here();
     let directory = &args.directory;
     let name = directory.display();
     let failed = || doing(format!("bench {name}"));
@@ -152,8 +154,8 @@ fn measure(args: &Args, out: &mut impl Write) -> io::Result<Results> {
     bench.run(Phase::Steady, start + total, &progress)?;
     drop(progress);
 
-    let machine = Machine::here();
     let tracks = bench.finish();
+    notes.extend(results::neighbours(&tracks, &machine));
     Ok(Results {
         directory: directory.to_string_lossy().into_owned(),
         map_sync,

@@ -104,6 +104,11 @@ impl Method {
         )
     }
 
+    /// True if nothing of it reaches a filesystem.
+    pub const fn stays_in_processor(self) -> bool {
+        matches!(self, Self::CacheLineFlush | Self::Copy | Self::EmptyCall | Self::Clock)
+    }
+
     /// True if there is a row for every size.
     const fn has_size(self) -> bool {
         self.needs_file() || matches!(self, Self::CacheLineFlush | Self::Copy)

@@ -8,6 +8,7 @@ use super::measure::Track;
 use super::plan::{Case, Method, Phase, SIZES};
 use super::tally::Times;
 use super::trace::Calls;
+use super::units;
 
 /// One line of the table.
 #[derive(Clone, Debug)]
@@ -80,6 +81,34 @@ pub fn rows(tracks: &[Track], calls: &Calls, region: Durability, machine: &Machi
         }
     }
     rows
+}
+
+/// What others did to this machine and this device meanwhile, if it was enough to matter.
+pub fn neighbours(tracks: &[Track], machine: &Machine) -> Vec<String> {
+    /// Bytes per second of others that do not count.
+    const QUIET: f64 = 100e3;
+    let mut notes = Vec::new();
+    if let Some(load) = machine.load.filter(|_| machine.is_busy()) {
+        notes.push(format!(
+            "{load} processes were running on {} CPUs when this began: the times are those of a \
+             busy machine",
+            machine.cpus
+        ));
+    }
+    // Methods that never leave the processor write nothing: what the device counts then is others'.
+    let idle = tracks.iter().filter(|track| track.case.method.stays_in_processor());
+    let (bytes, ns) = idle.fold((0, 0), |(bytes, ns), track| {
+        let tally = track.tally(Phase::Steady);
+        (bytes + tally.all_device_bytes(), ns + tally.total_ns())
+    });
+    let rate = bytes as f64 * 1e9 / (ns.max(1) as f64);
+    if rate > QUIET {
+        notes.push(format!(
+            "others wrote {}/s to the device meanwhile: device B/op may hold some of it",
+            units::bytes(rate)
+        ));
+    }
+    notes
 }
 
 fn row(track: &Track, phase: Phase, calls: &Calls, region: Durability, machine: &Machine) -> Row {

@@ -125,7 +125,7 @@ fn remedy(results: &Results) -> Option<String> {
         return None;
     }
     let remedy = results.report.reasons.iter().find_map(|reason| reason.remedy.as_deref())?;
-    Some(format!("For MAP_SYNC: {remedy}."))
+    Some(format!("What to change: {remedy}."))
 }
 
 fn without_times(results: &Results, why: &str) -> Vec<String> {

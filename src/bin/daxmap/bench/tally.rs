@@ -176,6 +176,16 @@ impl Tally {
         self.bytes.mean(self.updates)
     }
 
+    /// Bytes the device wrote over all batches; 0 if nobody counts.
+    pub fn all_device_bytes(&self) -> u64 {
+        self.bytes.sum
+    }
+
+    /// Nanoseconds in all updates.
+    pub fn total_ns(&self) -> u64 {
+        self.total_ns
+    }
+
     /// Flushes of the device per update: the middle batch.
     pub fn device_flushes(&self) -> Option<f64> {
         self.flushes.median()

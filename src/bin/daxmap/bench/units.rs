@@ -34,7 +34,7 @@ pub fn ratio(ratio: f64) -> String {
 fn scaled(mut value: f64, units: &[(&str, f64)]) -> String {
     for (unit, step) in units {
         // 999.6 would be printed as 1000 of this unit.
-        if value < step - step / 2000.0 {
+        if value < step * 0.9995 {
             let whole = *unit == "ns" || *unit == "B";
             let space = if unit.len() > 1 || *unit == "B" || *unit == "s" { " " } else { "" };
             return format!("{}{space}{unit}", digits(value, whole));
