@@ -90,8 +90,7 @@ fn filter_bits(number: c_long, index: u32, bits: u32, errno: c_int) -> Vec<libc:
 }
 
 fn install(filter: &[libc::sock_filter]) -> io::Result<()> {
-    let program =
-        libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
     let one: c_ulong = 1;
     let none: c_ulong = 0;
     // SAFETY: PR_SET_NO_NEW_PRIVS takes numbers only; PR_SET_SECCOMP reads the program, which is

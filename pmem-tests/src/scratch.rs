@@ -123,7 +123,10 @@ impl Filesystem {
     /// If it cannot be: files are open for writing.
     pub fn remount(&self, read_only: bool) {
         let options = if read_only { "remount,ro" } else { "remount,rw" };
-        succeed("mount", ["-o", options].map(OsStr::new).into_iter().chain([self.path().as_os_str()]));
+        succeed(
+            "mount",
+            ["-o", options].map(OsStr::new).into_iter().chain([self.path().as_os_str()]),
+        );
     }
 }
 

@@ -82,10 +82,7 @@ pub(super) fn accepted_ranges(bench: &Bench<'_>) -> Verdict {
                 let what = format!("{}({offset}, {count}) of {len}", method.name);
                 (method.call)(&*region, offset, count)
                     .unwrap_or_else(|error| panic!("{what}: {error}"));
-                if matches!(
-                    method.name,
-                    "write" | "write_flush" | "write_persist" | "fill_flush"
-                ) {
+                if matches!(method.name, "write" | "write_flush" | "write_persist" | "fill_flush") {
                     let range = offset as usize..(offset + count) as usize;
                     model[range].fill(STORED);
                     same(&contents(&*region), &model, &what);

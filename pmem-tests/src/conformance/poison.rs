@@ -73,8 +73,7 @@ pub(super) fn flush_of_gone_page(bench: &Bench<'_>) -> Verdict {
         }
         region.flush(0, 4 * PAGE).expect("pages that are left can be flushed");
         let (offset, len) = (4 * PAGE - 10, 20);
-        let result =
-            if persist { region.persist(offset, len) } else { region.flush(offset, len) };
+        let result = if persist { region.persist(offset, len) } else { region.flush(offset, len) };
         let error = refused("flush", result, Refusal::Gone);
         assert!(error.is_durability_unknown(), "{error}");
         assert_eq!(error.range(), Some(offset..offset + len), "{error}");

@@ -231,7 +231,9 @@ pub(super) const METHODS: &[Method] = &[
         mutates: true,
         buffer: false,
         // SAFETY: nothing uses the view.
-        call: |region, offset, len| unsafe { region.slice_mut(offset, len).map(|view| drop_view(view)) },
+        call: |region, offset, len| unsafe {
+            region.slice_mut(offset, len).map(|view| drop_view(view))
+        },
     },
 ];
 
