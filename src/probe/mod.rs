@@ -1,16 +1,168 @@
 //! What lies under a path: the facts, the verdict, and what to change.
+//!
+//! [`probe`] answers for a path, [`probe_file`] for a file that is already open, and [`mounts`] lists
+//! where files can be. All read only, need no privilege and no library of others; a device, a FIFO
+//! or a socket is never opened.
+//!
+//! The trial mapping of the very file decides whether it is DAX; every other fact explains. Facts
+//! come from one module each: statx, the trial mapping and ioctls of the open file (`subject`, `trial`, `ioctl`),
+//! the mount table (`mountinfo`), block devices (`block`), nvdimm namespaces and regions (`nvdimm`),
+//! device DAX (`devdax`), bad ranges (`badblocks`), huge page alignment (`extents`). `facts` gathers
+//! them, `verdict` judges them by the rules in its table, and `reasons` has the words.
+//!
+//! ```
+//! let report = daxmap::probe::probe("/tmp")?;
+//! println!("{}", report.verdict_sentence());
+//! for reason in &report.reasons {
+//!     println!("{reason}");
+//! }
+//! # Ok::<(), daxmap::Error>(())
+//! ```
 
+mod badblocks;
+mod block;
+mod devdax;
+mod extents;
+mod facts;
+mod filesystem;
+mod ioctl;
+mod mountinfo;
+mod nvdimm;
+mod reasons;
 mod report;
+mod sentence;
+mod sources;
+mod subject;
+mod trial;
+mod verdict;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 pub use report::{
     BlockDevice, HugePages, MapSync, MemoryRegion, Mount, Namespace, Reason, ReasonCode, Report,
     Target,
 };
 
-/// stand-in
-pub fn probe_file(
-    _fd: std::os::fd::BorrowedFd<'_>,
-    _path: &std::path::Path,
-) -> crate::Result<Report> {
-    unimplemented!()
+use crate::cpu::WriteBack;
+use crate::error::{Error, Operation, Result};
+use block::Context;
+use facts::Question;
+use filesystem::Class;
+use sources::Sources;
+use subject::{OpenFile, Subject};
+
+/// Links followed to a name that does not exist yet, as in `path_resolution(7)`.
+const LINKS_MAX: usize = 40;
+
+/// Reports on a path: a regular file, a directory, a mount point, a block device, a device-DAX
+/// node, or a name that does not exist yet, for which its directory answers.
+///
+/// Nothing is changed and nothing waits for a writer or a lease: the path is opened with `O_PATH`
+/// first, and for reading only if it is a regular file, a directory or device DAX.
+///
+/// # Errors
+///
+/// The errno of open(2) if the path cannot be reached: `ENOENT` for a missing directory on the way,
+/// `EACCES` for one that may not be searched. A file that exists but may not be read is reported,
+/// with [`MapSync::NotTried`].
+pub fn probe(path: impl AsRef<Path>) -> Result<Report> {
+    let path = path.as_ref();
+    let failed = |errno| Error::os(Operation::Probe, "open", errno).at(path);
+    match open_path(path) {
+        Ok(fd) => report(fd.as_fd(), path, false),
+        Err(Errno::NOENT) => {
+            let directory = directory_of_missing(path).map_err(failed)?;
+            report(directory.as_fd(), path, true)
+        }
+        Err(errno) => Err(failed(errno)),
+    }
 }
+
+/// Reports on a file that is already open, in any mode; `path` is what the report calls it.
+///
+/// Everything is asked of the descriptor: its path may have been renamed, replaced or never have
+/// existed (`O_TMPFILE`, memfd).
+///
+/// # Errors
+///
+/// The errno of statx(2).
+pub fn probe_file(fd: BorrowedFd<'_>, path: &Path) -> Result<Report> {
+    report(fd, path, false)
+}
+
+/// The mount points of every mounted filesystem that can hold files, sorted, each once. Interfaces
+/// of the kernel (proc, sysfs, cgroup, devpts, devtmpfs, ...) are left out, and so are mounts whose
+/// point is a single file. Filesystems are not asked anything, so a dead server delays nothing.
+///
+/// # Errors
+///
+/// The mount table `/proc/self/mountinfo` cannot be read.
+pub fn mounts() -> Result<Vec<PathBuf>> {
+    let context_sources = Sources::system();
+    let context = Context::new(&context_sources);
+    if context.mounts().iter().next().is_none() {
+        let error = Error::os(Operation::Probe, "open", Errno::NOENT);
+        return Err(error.at(Path::new("/proc/self/mountinfo")));
+    }
+    Ok(storage(&context, |point| std::fs::metadata(point).is_ok_and(|found| found.is_file())))
+}
+
+fn storage(context: &Context<'_>, is_file: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
+    let holds_files = |mount: &&Mount| {
+        let class = filesystem::class(&mount.filesystem);
+        // Only bind mounts can be of a single file; a server is not asked.
+        let bind = mount.root != Path::new("/") && class != Class::Layered;
+        class != Class::Pseudo && mount.filesystem != "devtmpfs" && !(bind && is_file(&mount.point))
+    };
+    let mut points: Vec<PathBuf> =
+        context.mounts().iter().filter(holds_files).map(|mount| mount.point.clone()).collect();
+    points.sort_unstable();
+    points.dedup();
+    points
+}
+
+fn report(fd: BorrowedFd<'_>, path: &Path, missing: bool) -> Result<Report> {
+    let sources = Sources::system();
+    let subject = OpenFile::new(&sources, fd)
+        .map_err(|errno| Error::os(Operation::Probe, "statx", errno).at(path))?;
+    let question = Question {
+        path,
+        missing,
+        page_size: rustix::param::page_size() as u64,
+        write_back: WriteBack::detect(),
+    };
+    Ok(inspect(&sources, &subject, question))
+}
+
+/// Gathers and judges, from any tree and any subject.
+fn inspect(sources: &Sources, subject: &dyn Subject, question: Question<'_>) -> Report {
+    verdict::judge(facts::gather(&Context::new(sources), subject, question))
+}
+
+fn open_path(path: &Path) -> std::result::Result<OwnedFd, Errno> {
+    rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// The directory in which creating `path` would make a file, through dangling links.
+fn directory_of_missing(path: &Path) -> std::result::Result<OwnedFd, Errno> {
+    let mut path = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        if path.file_name().is_none() {
+            return Err(Errno::NOENT);
+        }
+        let parent = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+        let parent = parent.unwrap_or(Path::new(".")).to_owned();
+        match std::fs::read_link(&path) {
+            Ok(target) => path = parent.join(target),
+            Err(_) => return open_path(&parent),
+        }
+    }
+    Err(Errno::LOOP)
+}
+
+#[cfg(test)]
+mod tests;

@@ -43,7 +43,7 @@ pub enum MapSync {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum HugePages {
-    /// Every 2 MiB piece of the file can be mapped by one huge page, in this many pieces.
+    /// Every 2 MiB piece of the file can be mapped by one huge page.
     Possible {
         /// 2 MiB pieces whose blocks are contiguous and congruent modulo 2 MiB.
         aligned: u64,
@@ -57,15 +57,19 @@ pub enum HugePages {
         /// 2 MiB pieces in the file.
         total: u64,
     },
-    /// The question does not arise (not DAX), or could not be answered.
+    /// The question does not arise: not DAX, or a file of less than 2 MiB.
     NotApplicable,
-    /// Could not be found out.
+    /// Could not be found out: no file yet, holes in it, or a device (device-mapper) whose mapping
+    /// onto the memory cannot be read without privilege.
     Unknown,
 }
 
 /// One line of `/proc/self/mountinfo`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Mount {
+    /// The mount's number, as `STATX_MNT_ID` gives it.
+    pub id: u64,
     /// Where it is mounted.
     pub point: PathBuf,
     /// The part of the filesystem that is mounted there (`/` unless bind mount or subvolume).
@@ -74,7 +78,8 @@ pub struct Mount {
     pub filesystem: String,
     /// What is mounted: a device path, `tmpfs`, ...
     pub source: String,
-    /// Per-mount options and superblock options, in that order, without repetition.
+    /// Per-mount options and superblock options, in that order, without repetition. One `ro`
+    /// among them makes the mount read-only, whatever else says `rw`.
     pub options: Vec<String>,
     /// Major and minor number of the filesystem's device.
     pub device: (u32, u32),
@@ -82,25 +87,42 @@ pub struct Mount {
 
 /// A block device, with what it is made of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct BlockDevice {
-    /// Kernel name: `pmem0`, `dm-0`, `vda1`.
+    /// Kernel name: `pmem0`, `dm-0`, `vda1`. For a filesystem over several devices, the name of
+    /// the filesystem.
     pub name: String,
     /// Major and minor number.
     pub number: (u32, u32),
-    /// What it is: `disk`, `partition`, `device-mapper`, `loop`, `raid`, ...
+    /// What it is: `disk`, `pmem`, `partition`, `device-mapper`, `loop`, `raid`, `ramdisk`, `zram`,
+    /// `network`, `userspace`; `filesystem` where one filesystem spans several devices.
     pub kind: String,
-    /// `queue/dax`: whether the driver offers DAX at all.
+    /// `queue/dax`: whether the driver offers DAX at all. A partition has that of its disk.
     pub dax: Option<bool>,
     /// Logical sector size in bytes.
     pub sector_size: Option<u32>,
-    /// Bad ranges of the device, in bytes.
+    /// True if the kernel refuses writes to it (`ro` in sysfs).
+    pub read_only: bool,
+    /// Bad ranges of the device, in bytes from its start.
     pub bad_blocks: Vec<Range<u64>>,
-    /// The devices below it: the disk of a partition, the targets of a device-mapper device.
+    /// A partition: its first byte on the disk.
+    pub start: Option<u64>,
+    /// A loop device: the file behind it.
+    pub backing_file: Option<PathBuf>,
+    /// A loop device: the mount that file lies in, if it is visible.
+    pub backing_mount: Option<Box<Mount>>,
+    /// Persistent memory: the namespace the device shows.
+    pub namespace: Option<Namespace>,
+    /// Persistent memory: the region of that namespace.
+    pub region: Option<MemoryRegion>,
+    /// The devices below it: the disk of a partition, the targets of a device-mapper device, the
+    /// device of the filesystem that holds a loop device's file.
     pub below: Vec<BlockDevice>,
 }
 
 /// An nvdimm namespace or device-DAX instance.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Namespace {
     /// Kernel name: `namespace0.0`, `dax0.0`.
     pub name: String,
@@ -114,6 +136,7 @@ pub struct Namespace {
 
 /// The memory region behind a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct MemoryRegion {
     /// Kernel name: `region0`.
     pub name: String,
@@ -127,6 +150,8 @@ pub struct MemoryRegion {
     pub numa_node: Option<i32>,
     /// True if the region flushes through a host or device queue and so cannot `MAP_SYNC`.
     pub asynchronous: bool,
+    /// Bad ranges of the region, in bytes from its start.
+    pub bad_blocks: Vec<Range<u64>>,
 }
 
 /// Why the verdict is what it is. Codes are stable: programs may match on them.
@@ -230,8 +255,13 @@ pub struct Report {
     pub path: PathBuf,
     /// What the path is.
     pub target: Target,
-    /// The mount it lies in; `None` for device nodes of raw devices.
+    /// The mount it lies in. For a block device, where it is mounted; `None` if it is not, for
+    /// device DAX, and for files in no visible mount (memfd).
     pub mount: Option<Mount>,
+    /// Filesystem type; `None` for device nodes that are not mounted.
+    pub filesystem: Option<String>,
+    /// An overlay: the mount of its upper directory, which holds what is written.
+    pub upper: Option<Mount>,
     /// The block device under the filesystem, resolved down to the disks.
     pub device: Option<BlockDevice>,
     /// The nvdimm namespace or device-DAX instance at the bottom.
@@ -240,6 +270,9 @@ pub struct Report {
     pub regions: Vec<MemoryRegion>,
     /// `STATX_ATTR_DAX`, a hint only; `None` where the kernel does not report it.
     pub statx_dax: Option<bool>,
+    /// `FS_XFLAG_DAX` of the file, or of the directory that a new file inherits it from; `None`
+    /// where it was not needed to explain the trial mapping, or cannot be read.
+    pub dax_flag: Option<bool>,
     /// The trial mapping.
     pub map_sync: MapSync,
     /// The weakest persistence domain of the regions.
@@ -254,7 +287,8 @@ pub struct Report {
     pub huge_pages: HugePages,
     /// The CPU's write-back instruction.
     pub write_back: WriteBack,
-    /// Preferred block size of the filesystem, in bytes.
+    /// Block size of the filesystem, in bytes; `None` where it was not asked for, because only ext4
+    /// and xfs make it a condition of DAX.
     pub block_size: Option<u64>,
     /// True if nothing can be written here (mount, device or region read-only).
     pub read_only: bool,

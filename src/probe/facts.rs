@@ -1,0 +1,366 @@
+//! Gathering: from an open file to everything the verdict is judged by.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FileType;
+use rustix::io::Errno;
+
+use super::badblocks;
+use super::block::{self, Context};
+use super::devdax::{self, DaxDevice};
+use super::extents::{self, HUGE_BYTES};
+use super::filesystem::{self, Class, DaxMode};
+use super::mountinfo::{has_option, option};
+use super::report::{BlockDevice, HugePages, MapSync, MemoryRegion, Mount, Namespace, Target};
+use super::subject::Subject;
+use crate::cpu::WriteBack;
+use crate::durability::PersistenceDomain;
+
+/// Everything seen, before it is judged.
+#[derive(Clone, Debug)]
+pub(super) struct Facts {
+    pub(super) path: PathBuf,
+    pub(super) target: Target,
+    pub(super) mount: Option<Mount>,
+    pub(super) filesystem: Option<String>,
+    pub(super) class: Option<Class>,
+    pub(super) upper: Option<Mount>,
+    pub(super) device: Option<BlockDevice>,
+    pub(super) dax_device: Option<(Namespace, MemoryRegion)>,
+    pub(super) statx_dax: Option<bool>,
+    pub(super) dax_flag: Option<bool>,
+    pub(super) map_sync: MapSync,
+    pub(super) block_size: Option<u64>,
+    pub(super) page_size: u64,
+    /// Version of the running kernel, asked only when it may explain an answer.
+    pub(super) kernel: Option<(u32, u32)>,
+    pub(super) write_back: WriteBack,
+    pub(super) huge_pages: HugePages,
+    /// How far the device's first byte lies past a 2 MiB boundary of memory, if known.
+    pub(super) shift: Option<u64>,
+    pub(super) bad_ranges: Vec<Range<u64>>,
+}
+
+/// What decides how `gather` looks at its subject.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Question<'a> {
+    pub(super) path: &'a Path,
+    /// The path does not exist, and the subject is the directory it would be created in.
+    pub(super) missing: bool,
+    pub(super) page_size: u64,
+    pub(super) write_back: WriteBack,
+}
+
+/// Looks at the subject and follows it down.
+pub(super) fn gather(
+    context: &Context<'_>,
+    subject: &dyn Subject,
+    question: Question<'_>,
+) -> Facts {
+    let stat = subject.stat();
+    let mut facts = Facts {
+        path: question.path.to_owned(),
+        target: target(stat.file_type, question.missing),
+        mount: None,
+        filesystem: None,
+        class: None,
+        upper: None,
+        device: None,
+        dax_device: None,
+        statx_dax: stat.dax,
+        dax_flag: None,
+        map_sync: MapSync::NotTried(Errno::NOTSUP.raw_os_error()),
+        block_size: None,
+        page_size: question.page_size,
+        kernel: None,
+        write_back: question.write_back,
+        huge_pages: HugePages::NotApplicable,
+        shift: None,
+        bad_ranges: Vec::new(),
+    };
+    match stat.file_type {
+        FileType::BlockDevice => {
+            facts.device = block::device(context, stat.node);
+            facts.mount = context.mounts().by_device(stat.node).cloned();
+            facts.statx_dax = None;
+        }
+        FileType::CharacterDevice => {
+            if let Some(DaxDevice { namespace, region }) = devdax::find(context.sources, stat.node)
+            {
+                facts.target = Target::DaxDevice;
+                device_dax(&mut facts, subject, namespace, region);
+                return facts;
+            }
+            facts.mount = stat.mount_id.and_then(|id| context.mounts().by_id(id)).cloned();
+        }
+        _ => {
+            let mounts = context.mounts();
+            facts.mount = stat
+                .mount_id
+                .and_then(|id| mounts.by_id(id))
+                .or_else(|| mounts.by_device(stat.device))
+                .cloned();
+        }
+    }
+    name_filesystem(&mut facts, subject);
+    let class = facts.class;
+    if facts.target != Target::BlockDevice && facts.target != Target::Other {
+        devices(&mut facts, context, subject);
+    }
+    if class == Some(Class::Pseudo) {
+        facts.target = Target::Other;
+    }
+    if facts.target == Target::File {
+        facts.map_sync = subject.map_sync(usize::try_from(question.page_size).unwrap_or(4096));
+    }
+    if class == Some(Class::Dax) && facts.target != Target::BlockDevice {
+        facts.block_size = facts.block_size.or_else(|| Some(subject.filesystem()?.1));
+        if facts.map_sync != MapSync::Accepted && facts.device.as_ref().is_some_and(offers_dax) {
+            facts.dax_flag = subject.dax_flag();
+        }
+    }
+    if matches!(facts.map_sync, MapSync::Refused(errno) if errno == Errno::INVAL.raw_os_error())
+        || matches!(facts.target, Target::Directory | Target::Missing | Target::BlockDevice)
+            && facts.device.as_ref().is_some_and(offers_dax)
+    {
+        facts.kernel = kernel(context);
+    }
+    if matches!(facts.target, Target::Directory | Target::Missing | Target::BlockDevice) {
+        facts.map_sync = MapSync::Predicted(predict(&facts));
+    }
+    facts.shift = facts.device.as_ref().and_then(extents::shift);
+    blocks(&mut facts, subject, stat.size);
+    facts
+}
+
+fn target(file_type: FileType, missing: bool) -> Target {
+    match file_type {
+        FileType::Directory if missing => Target::Missing,
+        FileType::Directory => Target::Directory,
+        FileType::RegularFile => Target::File,
+        FileType::BlockDevice => Target::BlockDevice,
+        _ => Target::Other,
+    }
+}
+
+fn device_dax(
+    facts: &mut Facts,
+    subject: &dyn Subject,
+    namespace: Namespace,
+    region: MemoryRegion,
+) {
+    // The mapping must be a whole number of the device's own pages (drivers/dax/device.c
+    // check_vma).
+    let len = namespace.align.unwrap_or(facts.page_size).max(facts.page_size);
+    facts.map_sync = subject.map_sync(usize::try_from(len).unwrap_or(4096));
+    let total = namespace.size.unwrap_or(0) / HUGE_BYTES;
+    facts.huge_pages = match namespace.align {
+        Some(align) if align >= HUGE_BYTES => HugePages::Possible { aligned: total, total },
+        Some(_) => HugePages::Misaligned { aligned: 0, total },
+        None => HugePages::Unknown,
+    };
+    facts.dax_device = Some((namespace, region));
+}
+
+fn name_filesystem(facts: &mut Facts, subject: &dyn Subject) {
+    match &facts.mount {
+        Some(mount) => facts.filesystem = Some(mount.filesystem.clone()),
+        // A memfd, or a mount this process does not see.
+        None if facts.target != Target::BlockDevice => {
+            if let Some((magic, block_size)) = subject.filesystem() {
+                facts.block_size = Some(block_size);
+                facts.filesystem = filesystem::name_of_magic(magic).map(str::to_owned);
+            }
+        }
+        None => {}
+    }
+    facts.class = match &facts.filesystem {
+        Some(name) => Some(filesystem::class(name)),
+        None if facts.target == Target::BlockDevice => None,
+        None => Some(Class::Layered),
+    };
+}
+
+/// The devices under the filesystem; those of an overlay are under its upper directory.
+fn devices(facts: &mut Facts, context: &Context<'_>, subject: &dyn Subject) {
+    let st_dev = subject.stat().device;
+    match (facts.class, &facts.mount) {
+        (Some(Class::Dax | Class::Local), Some(mount)) => {
+            let is_btrfs = mount.filesystem == "btrfs";
+            let uuid = if is_btrfs { subject.btrfs_uuid() } else { None };
+            facts.device = block::of_mount(context, mount, st_dev, uuid.as_deref());
+        }
+        (Some(Class::Dax | Class::Local), None) => {
+            facts.device = block::device(context, st_dev);
+        }
+        (Some(Class::Overlay), Some(mount)) => {
+            let upper = option(mount, "upperdir")
+                .and_then(|upper| context.mounts().by_path(Path::new(upper)))
+                .filter(|upper| upper.id != mount.id);
+            if let Some(upper) = upper {
+                if filesystem::class(&upper.filesystem) != Class::Memory {
+                    facts.device = block::of_mount(context, upper, upper.device, None);
+                }
+                facts.upper = Some(upper.clone());
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Extents are worth asking for only where huge pages or bad blocks are in question.
+fn blocks(facts: &mut Facts, subject: &dyn Subject, size: u64) {
+    let mappable = matches!(facts.map_sync, MapSync::Accepted | MapSync::Predicted(true));
+    if facts.target != Target::File {
+        if mappable {
+            facts.huge_pages = HugePages::Unknown;
+        }
+        return;
+    }
+    let bad = facts.device.as_ref().map_or(&[][..], |device| device.bad_blocks.as_slice());
+    let wants_huge = mappable && size >= HUGE_BYTES;
+    if !wants_huge && bad.is_empty() {
+        return;
+    }
+    let extents = subject.extents();
+    if let Some(extents) = &extents {
+        facts.bad_ranges = badblocks::of_file(bad, extents);
+    }
+    if wants_huge {
+        facts.huge_pages = match extents {
+            Some(extents) => extents::huge_pages(&extents, size, facts.shift),
+            None => HugePages::Unknown,
+        };
+    }
+}
+
+/// Whether the driver offers DAX on this device.
+pub(super) fn offers_dax(device: &BlockDevice) -> bool {
+    device.dax == Some(true)
+}
+
+/// Whether a file created here would get `MAP_SYNC`, from the facts alone.
+fn predict(facts: &Facts) -> bool {
+    let Some(device) = &facts.device else { return false };
+    if !offers_dax(device) || regions(device).iter().any(|region| region.asynchronous) {
+        return false;
+    }
+    if facts.kernel.is_some_and(|kernel| kernel < MAP_SYNC_KERNEL) {
+        return false;
+    }
+    match (facts.class, &facts.mount) {
+        // No filesystem yet: one can be made that does it.
+        (None, _) => true,
+        (Some(Class::Dax), Some(mount)) => {
+            facts.block_size.is_none_or(|size| size == facts.page_size)
+                && match filesystem::dax_mode(mount) {
+                    DaxMode::Always => true,
+                    DaxMode::Inode => facts.dax_flag == Some(true),
+                    DaxMode::Never => false,
+                }
+        }
+        _ => false,
+    }
+}
+
+/// mmap(2): `MAP_SHARED_VALIDATE` and `MAP_SYNC` exist since Linux 4.15.
+pub(super) const MAP_SYNC_KERNEL: (u32, u32) = (4, 15);
+
+fn kernel(context: &Context<'_>) -> Option<(u32, u32)> {
+    let release = context.sources.text("/proc/sys/kernel/osrelease")?;
+    let mut parts = release.split(|c: char| !c.is_ascii_digit());
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// The memory regions that the device itself is made of, each once. A loop device's file is not
+/// followed: its pages are never the memory below.
+pub(super) fn regions(device: &BlockDevice) -> Vec<&MemoryRegion> {
+    let mut out: Vec<&MemoryRegion> = Vec::new();
+    walk(device, &mut |device| {
+        if let Some(region) = &device.region
+            && !out.contains(&region)
+        {
+            out.push(region);
+        }
+    });
+    out
+}
+
+/// Visits a device and what it is made of, except behind loop devices.
+pub(super) fn walk<'a>(device: &'a BlockDevice, visit: &mut impl FnMut(&'a BlockDevice)) {
+    visit(device);
+    if device.kind != "loop" {
+        for below in &device.below {
+            walk(below, visit);
+        }
+    }
+}
+
+/// The weakest domain of several regions: one of them may hold any byte of a file.
+pub(super) fn weakest(regions: &[&MemoryRegion]) -> PersistenceDomain {
+    let rank = |domain| match domain {
+        PersistenceDomain::None => 4,
+        PersistenceDomain::CpuCache => 3,
+        PersistenceDomain::MemoryController => 2,
+        PersistenceDomain::Unknown => 1,
+        PersistenceDomain::Volatile => 0,
+    };
+    regions
+        .iter()
+        .map(|region| region.persistence_domain)
+        .min_by_key(|domain| rank(*domain))
+        .unwrap_or(PersistenceDomain::None)
+}
+
+/// Why nothing can be written here, as what was found and what to change.
+pub(super) fn read_only(facts: &Facts) -> Option<(String, Option<String>)> {
+    if let Some(mount) = &facts.mount
+        && facts.target != Target::BlockDevice
+    {
+        let point = mount.point.display();
+        if has_option(mount, "ro") {
+            return Some((
+                format!("{point} is mounted read-only"),
+                Some(format!("mount -o remount,rw {point}")),
+            ));
+        }
+        if mount.filesystem == "overlay" && option(mount, "upperdir").is_none() {
+            return Some((format!("the overlay on {point} has no upper directory"), None));
+        }
+    }
+    let mut found = None;
+    let mut region_is = |region: &MemoryRegion| {
+        if region.read_only {
+            found.get_or_insert_with(|| {
+                (
+                    format!("memory region {} is read-only", region.name),
+                    Some(format!("echo 0 > /sys/bus/nd/devices/{}/read_only", region.name)),
+                )
+            });
+        }
+    };
+    if let Some((_, region)) = &facts.dax_device {
+        region_is(region);
+    }
+    if let Some(device) = &facts.device {
+        walk(device, &mut |device| {
+            if let Some(region) = &device.region {
+                region_is(region);
+            }
+        });
+        if found.is_none() {
+            walk(device, &mut |device| {
+                if device.read_only {
+                    found.get_or_insert_with(|| {
+                        (
+                            format!("block device {} is read-only", device.name),
+                            Some(format!("blockdev --setrw /dev/{}", device.name)),
+                        )
+                    });
+                }
+            });
+        }
+    }
+    found
+}

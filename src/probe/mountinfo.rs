@@ -1,0 +1,232 @@
+//! The mount table, `/proc/self/mountinfo`.
+//!
+//! Format: proc(5). Fields are separated by one space each; a space, tab, line end or backslash
+//! inside a field is written as a backslash and three octal digits (`fs/proc_namespace.c`,
+//! `mangle_path` in `fs/seq_file.c`). A mount may have an empty source, which shows as two spaces.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use super::report::Mount;
+use super::sources::{Number, Sources, parse_number};
+
+/// The mounts this process sees, in the order in which they were made.
+#[derive(Debug, Default)]
+pub(super) struct Mounts(Vec<Mount>);
+
+impl Mounts {
+    pub(super) fn read(sources: &Sources) -> Self {
+        Self::parse(&sources.table(Path::new("/proc/self/mountinfo")))
+    }
+
+    /// Reads a table; a line that cannot be understood is left out.
+    pub(super) fn parse(table: &[u8]) -> Self {
+        Self(table.split(|&byte| byte == b'\n').filter_map(parse_line).collect())
+    }
+
+    pub(super) fn iter(&self) -> std::slice::Iter<'_, Mount> {
+        self.0.iter()
+    }
+
+    /// The mount with this number (`STATX_MNT_ID`).
+    pub(super) fn by_id(&self, id: u64) -> Option<&Mount> {
+        self.0.iter().find(|mount| mount.id == id)
+    }
+
+    /// A mount of the filesystem on this device, the one of its root if there is one.
+    pub(super) fn by_device(&self, number: Number) -> Option<&Mount> {
+        let mut found = self.0.iter().filter(|mount| mount.device == number);
+        let first = found.next()?;
+        if first.root == Path::new("/") {
+            return Some(first);
+        }
+        Some(found.find(|mount| mount.root == Path::new("/")).unwrap_or(first))
+    }
+
+    /// The mount that an absolute path without symbolic links lies in: the longest mount point
+    /// that is a prefix of it, and of several on one point the last, which hides the others.
+    pub(super) fn by_path(&self, path: &Path) -> Option<&Mount> {
+        self.0
+            .iter()
+            .filter(|mount| path.starts_with(&mount.point))
+            .max_by_key(|mount| mount.point.components().count())
+    }
+}
+
+/// The value of `name=value` among mount options.
+pub(super) fn option<'a>(mount: &'a Mount, name: &str) -> Option<&'a str> {
+    mount.options.iter().find_map(|option| option.strip_prefix(name)?.strip_prefix('='))
+}
+
+/// Whether an option stands there as it is.
+pub(super) fn has_option(mount: &Mount, name: &str) -> bool {
+    mount.options.iter().any(|option| option == name)
+}
+
+fn parse_line(line: &[u8]) -> Option<Mount> {
+    let mut fields = line.split(|&byte| byte == b' ');
+    let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+    let _parent = fields.next()?;
+    let device = parse_number(std::str::from_utf8(fields.next()?).ok()?)?;
+    let root = unescape_path(fields.next()?);
+    let point = unescape_path(fields.next()?);
+    let mount_options = fields.next()?;
+    // Any number of optional fields, closed by a lone hyphen.
+    fields.find(|field| *field == b"-")?;
+    let filesystem = unescape_text(fields.next()?);
+    let source = unescape_text(fields.next()?);
+    let super_options = fields.next().unwrap_or_default();
+    if point.as_os_str().is_empty() || filesystem.is_empty() {
+        return None;
+    }
+
+    let mut options: Vec<String> = Vec::new();
+    // A comma inside a value is escaped, so options are separated first.
+    for list in [mount_options, super_options] {
+        for option in list.split(|&byte| byte == b',').filter(|option| !option.is_empty()) {
+            let option = unescape_text(option);
+            if !options.contains(&option) {
+                options.push(option);
+            }
+        }
+    }
+    Some(Mount { id, point, root, filesystem, source, options, device })
+}
+
+/// Undoes the octal escapes. A backslash without three octal digits after it stands for itself.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let octal = |byte: u8| (b'0'..=b'7').contains(&byte).then(|| u16::from(byte - b'0'));
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        if *first == b'\\'
+            && let [a, b, c, after @ ..] = tail
+            && let (Some(a), Some(b), Some(c)) = (octal(*a), octal(*b), octal(*c))
+            && let Ok(byte) = u8::try_from(a * 64 + b * 8 + c)
+        {
+            out.push(byte);
+            rest = after;
+        } else {
+            out.push(*first);
+        }
+    }
+    out
+}
+
+fn unescape_path(field: &[u8]) -> PathBuf {
+    PathBuf::from(OsString::from_vec(unescape(field)))
+}
+
+fn unescape_text(field: &[u8]) -> String {
+    String::from_utf8_lossy(&unescape(field)).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn one(line: &str) -> Mount {
+        let mounts = Mounts::parse(line.as_bytes());
+        assert_eq!(mounts.0.len(), 1, "{line}");
+        mounts.0.into_iter().next().unwrap()
+    }
+
+    #[test]
+    fn optional_fields_of_any_number() {
+        for optional in ["", "shared:1 ", "shared:1 master:2 ", "propagate_from:3 unbindable "] {
+            let mount =
+                one(&format!("36 35 98:0 /a /b rw,noatime {optional}- ext4 /dev/x rw,sync"));
+            assert_eq!(mount.id, 36);
+            assert_eq!(mount.device, (98, 0));
+            assert_eq!(mount.root, Path::new("/a"));
+            assert_eq!(mount.point, Path::new("/b"));
+            assert_eq!(mount.filesystem, "ext4");
+            assert_eq!(mount.source, "/dev/x");
+            assert_eq!(mount.options, ["rw", "noatime", "sync"]);
+        }
+    }
+
+    #[test]
+    fn escapes() {
+        let mount = one(r"1 0 0:1 / /mnt/a\040b\011c\012d\134e rw - 9p host\040share rw,x=a\054b");
+        assert_eq!(mount.point, Path::new("/mnt/a b\tc\nd\\e"));
+        assert_eq!(mount.source, "host share");
+        assert_eq!(mount.options, ["rw", "x=a,b"]);
+        assert_eq!(unescape(br"\04 \9 \777 \"), br"\04 \9 \777 \");
+    }
+
+    #[test]
+    fn empty_source_and_missing_super_options() {
+        let mount = one("1 0 0:1 / /mnt ro - tmpfs  rw");
+        assert_eq!(
+            (mount.source.as_str(), mount.options.as_slice()),
+            ("", ["ro".into(), "rw".into()].as_slice())
+        );
+        assert!(has_option(&mount, "ro"));
+        assert_eq!(one("1 0 0:1 / /mnt ro - tmpfs none").options, ["ro"]);
+    }
+
+    #[test]
+    fn malformed_lines_are_left_out() {
+        let table =
+            b"\n1 0 0:1 / /a rw - ext4 /dev/a rw\nnonsense\n2 0 zero:1 / /b rw - ext4 s rw\n\
+            3 0 0:1 / /c rw shared:1 ext4 s rw\n4 0 0:1 / /d rw - xfs /dev/d rw\n5 0 0:1";
+        let points: Vec<_> = Mounts::parse(table).iter().map(|m| m.point.clone()).collect();
+        assert_eq!(points, [Path::new("/a"), Path::new("/d")]);
+    }
+
+    #[test]
+    fn a_long_line_is_read_whole() {
+        let lower = (0..4000).map(|i| format!("/lower/{i}")).collect::<Vec<_>>().join(":");
+        let mount = one(&format!(
+            "1 0 0:9 / /m rw - overlay overlay rw,lowerdir={lower},upperdir=/up,workdir=/w"
+        ));
+        assert_eq!(option(&mount, "upperdir"), Some("/up"));
+        assert_eq!(option(&mount, "lowerdir").map(str::len), Some(lower.len()));
+    }
+
+    #[test]
+    fn the_last_mount_on_a_point_hides_the_others() {
+        let mounts = Mounts::parse(
+            b"1 0 8:1 / / rw - ext4 a rw\n2 1 8:2 / /m rw - xfs b rw\n3 1 8:3 / /m rw - btrfs c rw\n\
+              4 1 8:4 / /mm rw - ext4 d rw",
+        );
+        let id = |path: &str| mounts.by_path(Path::new(path)).unwrap().id;
+        assert_eq!([id("/x"), id("/m/f"), id("/mm"), id("/m")], [1, 3, 4, 3]);
+    }
+
+    #[test]
+    fn by_device_prefers_the_root_of_the_filesystem() {
+        let mounts = Mounts::parse(b"1 0 8:1 /sub /a rw - ext4 a rw\n2 0 8:1 / /b rw - ext4 a rw");
+        assert_eq!(mounts.by_device((8, 1)).unwrap().id, 2);
+        assert!(mounts.by_device((8, 2)).is_none());
+    }
+
+    fn escape(bytes: &[u8]) -> String {
+        let parts: Vec<_> = bytes.iter().map(|byte| format!("\\{byte:03o}")).collect();
+        parts.concat()
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_survived(table in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let _ = Mounts::parse(&table);
+        }
+
+        #[test]
+        fn nearly_right_lines_are_survived(line in r"[0-9]{0,3} [0-9:]{0,6} [0-9]{0,2}:?[0-9]{0,2} [/a\\ ]{0,9} [a-z, -]{0,30} [- a-z=,\\0-7]{0,40}") {
+            let _ = Mounts::parse(line.as_bytes());
+        }
+
+        #[test]
+        fn what_was_escaped_reads_back(name in proptest::collection::vec(1_u8.., 1..40)) {
+            let point: Vec<u8> = [b"/", name.as_slice()].concat();
+            let line = format!("7 1 8:1 / {} rw - ext4 /dev/a rw", escape(&point));
+            prop_assert_eq!(one(&line).point, PathBuf::from(OsString::from_vec(point)));
+        }
+    }
+}

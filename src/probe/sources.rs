@@ -1,0 +1,152 @@
+//! The seam to `/proc` and `/sys`: everything the probe reads there goes through [`Sources`], so
+//! that a made-up tree can stand in for the running system.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Component, Path, PathBuf};
+
+/// A device number, major and minor.
+pub(super) type Number = (u32, u32);
+
+/// No sysfs attribute is longer than a page; anything longer is not one.
+const ATTRIBUTE_BYTES_MAX: u64 = 64 << 10;
+/// A host with a hundred thousand mounts has about 20 MiB of mountinfo.
+const TABLE_BYTES_MAX: u64 = 256 << 20;
+
+/// A tree with `/proc`, `/sys` and `/dev`; the real one has the root `/`.
+#[derive(Clone, Debug)]
+pub(super) struct Sources {
+    root: PathBuf,
+}
+
+impl Sources {
+    /// The running system.
+    pub(super) fn system() -> Self {
+        Self { root: PathBuf::from("/") }
+    }
+
+    /// A made-up tree, laid out as below `/`. Block device nodes are regular files that hold
+    /// `major:minor`.
+    #[cfg(test)]
+    pub(super) fn tree(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    fn real(&self, path: &Path) -> PathBuf {
+        self.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    fn bytes(&self, path: &Path, limit: u64) -> Option<Vec<u8>> {
+        let file = File::open(self.real(path)).ok()?;
+        let mut bytes = Vec::with_capacity(512);
+        file.take(limit).read_to_end(&mut bytes).ok()?;
+        Some(bytes)
+    }
+
+    /// A whole table such as mountinfo; empty if it cannot be read.
+    pub(super) fn table(&self, path: &Path) -> Vec<u8> {
+        self.bytes(path, TABLE_BYTES_MAX).unwrap_or_default()
+    }
+
+    /// A sysfs attribute or a short proc file, without the white space around it. `None` if it is
+    /// absent, not readable, or not text.
+    pub(super) fn text(&self, path: impl AsRef<Path>) -> Option<String> {
+        let text = String::from_utf8(self.bytes(path.as_ref(), ATTRIBUTE_BYTES_MAX)?).ok()?;
+        Some(text.trim().to_owned())
+    }
+
+    /// An attribute whose bytes are a path: only the line end is taken off.
+    pub(super) fn path(&self, path: impl AsRef<Path>) -> Option<PathBuf> {
+        use std::os::unix::ffi::OsStringExt;
+        let mut bytes = self.bytes(path.as_ref(), ATTRIBUTE_BYTES_MAX)?;
+        if bytes.last() == Some(&b'\n') {
+            bytes.pop();
+        }
+        (!bytes.is_empty()).then(|| PathBuf::from(std::ffi::OsString::from_vec(bytes)))
+    }
+
+    /// A decimal attribute.
+    pub(super) fn number<T: std::str::FromStr>(&self, path: impl AsRef<Path>) -> Option<T> {
+        self.text(path)?.parse().ok()
+    }
+
+    /// An attribute that is `0` or `1`.
+    pub(super) fn flag(&self, path: impl AsRef<Path>) -> Option<bool> {
+        match self.text(path)?.as_str() {
+            "0" => Some(false),
+            "1" => Some(true),
+            _ => None,
+        }
+    }
+
+    /// A `major:minor` attribute (`dev` in sysfs).
+    pub(super) fn device(&self, path: impl AsRef<Path>) -> Option<Number> {
+        parse_number(&self.text(path)?)
+    }
+
+    /// Where a sysfs link leads, as an absolute path in the tree. sysfs links are relative and lead
+    /// to real directories, so `..` is resolved in the text alone.
+    pub(super) fn link(&self, path: impl AsRef<Path>) -> Option<PathBuf> {
+        let path = path.as_ref();
+        let target = std::fs::read_link(self.real(path)).ok()?;
+        let mut out = PathBuf::from("/");
+        for part in path.parent()?.components().chain(target.components()) {
+            match part {
+                Component::RootDir => out = PathBuf::from("/"),
+                Component::ParentDir => {
+                    out.pop();
+                }
+                Component::Normal(name) => out.push(name),
+                Component::CurDir | Component::Prefix(_) => {}
+            }
+        }
+        Some(out)
+    }
+
+    /// The last part of a link: for `subsystem` and `driver` links, the name.
+    pub(super) fn link_name(&self, path: impl AsRef<Path>) -> Option<String> {
+        Some(self.link(path)?.file_name()?.to_string_lossy().into_owned())
+    }
+
+    /// Whether a path certainly leads nowhere; false if that cannot be found out.
+    pub(super) fn is_absent(&self, path: &Path) -> bool {
+        matches!(
+            std::fs::symlink_metadata(self.real(path)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound
+        )
+    }
+
+    /// The names in a directory, sorted; empty if it cannot be listed.
+    pub(super) fn names(&self, path: impl AsRef<Path>) -> Vec<String> {
+        let Ok(entries) = std::fs::read_dir(self.real(path.as_ref())) else { return Vec::new() };
+        let mut names: Vec<_> = entries
+            .flatten()
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// The device number of a block device node such as `/dev/vda1`; `None` for anything else.
+    pub(super) fn block_node(&self, path: &Path) -> Option<Number> {
+        if !path.is_absolute() {
+            return None;
+        }
+        if self.root != Path::new("/") {
+            return self.device(path);
+        }
+        let metadata = std::fs::metadata(path).ok()?;
+        let number = metadata.rdev();
+        metadata
+            .file_type()
+            .is_block_device()
+            .then(|| (rustix::fs::major(number), rustix::fs::minor(number)))
+    }
+}
+
+/// Reads `major:minor`.
+pub(super) fn parse_number(text: &str) -> Option<Number> {
+    let (major, minor) = text.split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
