@@ -242,6 +242,18 @@ impl Cpu {
         }
     }
 
+    /// x
+    ///
+    /// # Safety
+    ///
+    /// x
+    pub unsafe fn store_non_temporal_flush(&self, to: *mut u8, from: *const u8, len: usize) -> Result<(), Fault> {
+        match self.non_temporal {
+            Some(nt) => unsafe { self.store_non_temporal(nt, to, from, len) },
+            None => unsafe { self.store_cached_flush(to, from, len) },
+        }
+    }
+
     /// Lines that the range covers only in part are stored and written back; whole lines
     /// between them bypass the cache.
     ///
