@@ -33,11 +33,10 @@ pub use guard::guard_faults;
 pub use lines::LineCover;
 pub use write_back::WriteBack;
 
-/// From this many bytes on, [`Cpu::store_flush`] uses non-temporal stores for whole lines.
-///
-/// Chosen by measurement (`benches/`, group `crossover`): below it, stores and write-backs are
-/// cheaper, above it non-temporal stores are.
-pub const NON_TEMPORAL_MIN: usize = 1024;
+/// From this many bytes on, [`Cpu::store_flush`] uses non-temporal stores even for a range that
+/// begins or ends within an 8-byte word, and so has lines that cannot be stored that way: the
+/// mixture is dearer than either kind alone (`benches/compare`, group `ragged`).
+const RAGGED_NON_TEMPORAL_MIN: usize = 1024;
 
 /// The memory under the access is gone: the file was truncated, or the page is poisoned.
 /// What was copied before the fault stays copied.
@@ -61,7 +60,12 @@ pub struct Cpu {
     load: Routine,
     /// `(word, [expected in, found out; new], _)`
     compare_exchange: Routine,
+    /// `(to, from, len)`, `to` and `len` multiples of 8, `len` at least 8.
     non_temporal: Option<Routine>,
+    /// From this many bytes on it is faster than `store_write_back`.
+    non_temporal_min: usize,
+    /// `store` and `write_back_lines` in one pass.
+    store_write_back: Option<Routine>,
     /// `(first line, line size, lines)`, at least one line.
     write_back_lines: Option<Routine>,
     write_back: WriteBack,
@@ -199,9 +203,21 @@ impl Cpu {
         outcome(unsafe { write_back_lines(first.cast_mut(), step, lines.count()) })
     }
 
+    /// From how many bytes on [`store_flush`](Self::store_flush) uses non-temporal stores;
+    /// `usize::MAX` where there are none. Chosen by measurement for each make of processor
+    /// (`benches/compare`, group `crossover`).
+    #[inline]
+    #[must_use]
+    pub fn non_temporal_min(&self) -> usize {
+        self.non_temporal_min
+    }
+
     /// Copies `len` bytes into mapped memory such that they are durable after the next
-    /// [`fence`](Self::fence) of this thread: stores and write-backs for little, non-temporal
-    /// stores for whole lines from [`NON_TEMPORAL_MIN`] bytes on.
+    /// [`fence`](Self::fence) of this thread: by stores and write-backs, or, from
+    /// [`non_temporal_min`](Self::non_temporal_min) bytes on, by non-temporal stores.
+    ///
+    /// Other threads see the bytes at the latest after that fence. Before it, a plain store of
+    /// this thread may overtake non-temporal ones (SDM vol. 1, 10.4.6.2).
     ///
     /// # Safety
     ///
@@ -213,13 +229,13 @@ impl Cpu {
         from: *const u8,
         len: usize,
     ) -> Result<(), Fault> {
-        match self.non_temporal {
-            Some(non_temporal) if len >= NON_TEMPORAL_MIN => {
-                // SAFETY: passed on.
-                unsafe { self.store_non_temporal(non_temporal, to, from, len) }
-            }
+        let words = (to as usize | len) & 7 == 0;
+        if len >= self.non_temporal_min && (words || len >= RAGGED_NON_TEMPORAL_MIN) {
             // SAFETY: passed on.
-            _ => unsafe { self.store_cached_flush(to, from, len) },
+            unsafe { self.store_non_temporal_flush(to, from, len) }
+        } else {
+            // SAFETY: passed on.
+            unsafe { self.store_cached_flush(to, from, len) }
         }
     }
 
@@ -235,55 +251,75 @@ impl Cpu {
         from: *const u8,
         len: usize,
     ) -> Result<(), Fault> {
-        // SAFETY: passed on; `to` with `len` lies within one mapping because it is valid.
-        unsafe {
-            self.store(to, from, len)?;
-            self.flush(to, len)
-        }
+        let Some(store_write_back) = self.store_write_back else {
+            // SAFETY: passed on; `to` with `len` lies within one mapping because it is valid.
+            return unsafe { self.store(to, from, len).and_then(|()| self.flush(to, len)) };
+        };
+        counters::count_write_backs(LineCover::of(to as usize, len, self.line_size).count());
+        // SAFETY: the routine writes exactly [to, to + len), reads exactly [from, from + len),
+        // and writes back the lines of the former.
+        outcome(unsafe { store_write_back(to, from, len) })
     }
 
-    /// x
+    /// [`store_flush`](Self::store_flush) by non-temporal stores, whatever the size, where the
+    /// processor has them. Lines of which the range covers parts of 8-byte words are stored and
+    /// written back.
     ///
     /// # Safety
     ///
-    /// x
-    pub unsafe fn store_non_temporal_flush(&self, to: *mut u8, from: *const u8, len: usize) -> Result<(), Fault> {
-        match self.non_temporal {
-            Some(nt) => unsafe { self.store_non_temporal(nt, to, from, len) },
-            None => unsafe { self.store_cached_flush(to, from, len) },
+    /// As [`store`](Self::store).
+    #[inline]
+    pub unsafe fn store_non_temporal_flush(
+        &self,
+        to: *mut u8,
+        from: *const u8,
+        len: usize,
+    ) -> Result<(), Fault> {
+        let Some(non_temporal) = self.non_temporal else {
+            // SAFETY: passed on.
+            return unsafe { self.store_cached_flush(to, from, len) };
+        };
+        if (to as usize | len) & 7 == 0 && len > 0 {
+            counters::count_non_temporal(LineCover::of(to as usize, len, self.line_size).count());
+            // SAFETY: passed on; the routine asks for whole words.
+            return outcome(unsafe { non_temporal(to, from, len) });
         }
+        // SAFETY: passed on.
+        unsafe { self.store_ragged(non_temporal, to, from, len) }
     }
 
-    /// Lines that the range covers only in part are stored and written back; whole lines
-    /// between them bypass the cache.
+    /// A range that begins or ends within a word: its first line, its last line, or both are
+    /// stored and written back as a whole, so that each line is written one way, once.
     ///
     /// # Safety
     ///
-    /// As [`store`](Self::store), and `len` is at least two lines.
-    unsafe fn store_non_temporal(
+    /// As [`store`](Self::store).
+    unsafe fn store_ragged(
         &self,
         non_temporal: Routine,
         to: *mut u8,
         from: *const u8,
         len: usize,
     ) -> Result<(), Fault> {
-        debug_assert!(len >= 2 * self.line_size);
-        let head = to.align_offset(self.line_size);
-        let whole = (len - head) & !(self.line_size - 1);
-        let tail = len - head - whole;
-        // SAFETY: head + whole + tail == len, so the three pieces lie within the caller's
-        // ranges; `to + head` is a multiple of the line size and so is `whole`.
-        unsafe {
-            if head > 0 {
-                self.store_cached_flush(to, from, head)?;
-            }
-            counters::count_non_temporal(whole / self.line_size);
-            outcome(non_temporal(to.add(head), from.add(head), whole))?;
-            if tail > 0 {
-                self.store_cached_flush(to.add(head + whole), from.add(head + whole), tail)?;
-            }
+        let line = self.line_size;
+        let begin = to as usize;
+        let head = if begin % 8 == 0 { 0 } else { begin.wrapping_neg() % line };
+        let tail = if (begin + len).is_multiple_of(8) { 0 } else { (begin + len) % line };
+        if head + tail >= len {
+            // One line, or two parts of lines that meet.
+            // SAFETY: passed on.
+            return unsafe { self.store_cached_flush(to, from, len) };
         }
-        Ok(())
+        let words = len - head - tail;
+        debug_assert!((begin + head).is_multiple_of(8) && words.is_multiple_of(8));
+        counters::count_non_temporal(LineCover::of(begin + head, words, line).count());
+        // SAFETY: head + words + tail == len, so the three pieces lie within the caller's
+        // ranges; begin + head and words are multiples of 8, and words is not 0.
+        unsafe {
+            self.store_cached_flush(to, from, head)?;
+            outcome(non_temporal(to.add(head), from.add(head), words))?;
+            self.store_cached_flush(to.add(head + words), from.add(head + words), tail)
+        }
     }
 
     /// Sets `len` bytes to `byte` such that they are durable after the next

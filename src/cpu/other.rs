@@ -78,6 +78,8 @@ pub(super) fn select() -> Cpu {
         load,
         compare_exchange,
         non_temporal: None,
+        non_temporal_min: usize::MAX,
+        store_write_back: None,
         write_back_lines: None,
         write_back: WriteBack::None,
         line_size: 64,
