@@ -211,7 +211,9 @@ pub fn trait_object(ground: &Ground<'_>) -> Outcome {
             region.write_persist(at as u64, black_box(&source[..64])).expect("write_persist");
         }),
         each(DYN_COPY, plan, move |at| {
-            through_trait.write_persist(at as u64, black_box(&source[..64])).expect("write_persist");
+            through_trait
+                .write_persist(at as u64, black_box(&source[..64]))
+                .expect("write_persist");
         }),
     ];
     run(plan, &mut competitors)
@@ -225,4 +227,55 @@ fn each<'a>(name: &str, plan: Plan, mut operation: impl FnMut(usize) + 'a) -> Co
             operation(start + i * plan.stride);
         }
     })
+}
+
+/// scratch
+pub fn experiment(ground: &Ground<'_>, off: usize, len: usize, hot: bool) -> Outcome {
+    let plan = ground.plan(len);
+    let plan = Plan {
+        stride: if hot { 0 } else { (off + len).next_multiple_of(64) },
+        len: (off + len).next_multiple_of(64),
+        ..plan
+    };
+    let (base, source) = (ground.base(), ground.source);
+    let cpu = Cpu::get();
+    let mut competitors = vec![
+        each("cached", plan, move |at| {
+            unsafe { cpu.store_cached_flush(base.add(at + off), source.as_ptr(), len) }
+                .expect("store");
+            cpu.fence();
+        }),
+        each("movnti all words", plan, move |at| {
+            unsafe {
+                let to = base.add(at + off);
+                let from = source.as_ptr();
+                let mut i = 0;
+                while i + 8 <= len {
+                    let w = from.add(i).cast::<u64>().read_unaligned();
+                    std::arch::asm!("movnti [{}], {}", in(reg) to.add(i), in(reg) w, options(nostack));
+                    i += 8;
+                }
+            }
+            cpu.fence();
+        }),
+        each("region", plan, move |at| {
+            ground
+                .region
+                .write_persist((at + off) as u64, black_box(&source[..len]))
+                .expect("write_persist");
+        }),
+    ];
+    if len >= 128 {
+        competitors.push(each("mixed", plan, move |at| {
+            unsafe { cpu.store_non_temporal_flush(base.add(at + off), source.as_ptr(), len) }
+                .expect("store");
+            cpu.fence();
+        }));
+    }
+    if let Some(libpmem) = ground.libpmem {
+        competitors.push(each(PMEM_COPY, plan, move |at| unsafe {
+            (libpmem.memcpy_persist)(base.add(at + off).cast(), source.as_ptr().cast(), len);
+        }));
+    }
+    run(plan, &mut competitors)
 }

@@ -15,11 +15,8 @@ mod libpmem;
 
 fn main() {
     let libpmem = libpmem::Libpmem::load();
-    let region = daxmap::Options::new()
-        .len(128 << 20)
-        .emulate(daxmap::Emulation::Adr)
-        .in_memory()
-        .unwrap();
+    let region =
+        daxmap::Options::new().len(128 << 20).emulate(daxmap::Emulation::Adr).in_memory().unwrap();
     let source = vec![0x5a_u8; (16 << 20) + 64];
     let source = &source[source.as_ptr().align_offset(64)..];
     let hurry = std::env::args().filter_map(|a| a.parse().ok()).next().unwrap_or(1);
@@ -35,15 +32,36 @@ fn main() {
             );
         }
     };
+    if std::env::var("EXP").is_ok() {
+        for hot in [false, true] {
+            for (off, len) in [
+                (0, 8),
+                (0, 16),
+                (0, 32),
+                (0, 48),
+                (8, 48),
+                (32, 64),
+                (8, 112),
+                (8, 200),
+                (8, 384),
+                (8, 1016),
+                (8, 1024),
+                (16, 4096),
+            ] {
+                show(
+                    &format!("exp {off}+{len} {hot}"),
+                    &groups::experiment(&ground, off, len, hot),
+                    groups::CACHED,
+                );
+            }
+        }
+        return;
+    }
     for len in [8, 64] {
         show(&format!("persist {len}"), &groups::persist(&ground, len), groups::BARE);
     }
     for len in [64, 256, 1024, 4096, 65536, 1 << 20, 16 << 20] {
-        show(
-            &format!("durable {len}"),
-            &groups::durable_write(&ground, len),
-            groups::DIRECT_COPY,
-        );
+        show(&format!("durable {len}"), &groups::durable_write(&ground, len), groups::DIRECT_COPY);
     }
     for hot in [false, true] {
         for len in [64, 128, 192, 256, 320, 384, 512, 768, 1024, 2048, 4096, 8192] {
