@@ -279,3 +279,92 @@ pub fn experiment(ground: &Ground<'_>, off: usize, len: usize, hot: bool) -> Out
     }
     run(plan, &mut competitors)
 }
+
+pub fn readback(ground: &Ground<'_>, len: usize, hot: bool) -> Outcome {
+    let plan = ground.plan(len);
+    let plan = if hot { Plan { stride: 0, ..plan } } else { plan };
+    let (base, source) = (ground.base(), ground.source);
+    let cpu = Cpu::get();
+    let read = move |at: usize| unsafe {
+        for i in (0..len).step_by(64) {
+            black_box(base.add(at + i).cast::<u64>().read_volatile());
+        }
+        std::arch::asm!("lfence");
+    };
+    let mut competitors = [
+        each(CACHED, plan, move |at| {
+            unsafe { cpu.store_cached_flush(base.add(at), source.as_ptr(), len) }.expect("store");
+            cpu.fence();
+            read(at);
+        }),
+        each(NON_TEMPORAL, plan, move |at| {
+            unsafe { cpu.store_non_temporal_flush(base.add(at), source.as_ptr(), len) }
+                .expect("store");
+            cpu.fence();
+            read(at);
+        }),
+    ];
+    run(plan, &mut competitors)
+}
+pub fn ragged(ground: &Ground<'_>, off: usize, len: usize) -> Outcome {
+    let plan = ground.plan(len);
+    let plan = Plan {
+        stride: (off + len).next_multiple_of(64),
+        len: (off + len).next_multiple_of(64),
+        ..plan
+    };
+    let (base, source) = (ground.base(), ground.source);
+    let cpu = Cpu::get();
+    let mut competitors = [
+        each(CACHED, plan, move |at| {
+            unsafe { cpu.store_cached_flush(base.add(at + off), source.as_ptr(), len) }
+                .expect("store");
+            cpu.fence();
+        }),
+        each(NON_TEMPORAL, plan, move |at| {
+            unsafe { cpu.store_non_temporal_flush(base.add(at + off), source.as_ptr(), len) }
+                .expect("store");
+            cpu.fence();
+        }),
+        each("maskmov tail", plan, move |at| {
+            unsafe {
+                let words = len & !7;
+                cpu.store_non_temporal_flush(base.add(at + off), source.as_ptr(), words)
+                    .expect("store");
+                let mask: [u8; 16] =
+                    std::array::from_fn(|i| if i < len - words { 0x80 } else { 0 });
+                std::arch::asm!("movdqu xmm0, [{s}]", "movdqu xmm1, [{m}]", "maskmovdqu xmm0, xmm1", s = in(reg) source.as_ptr().add(words), m = in(reg) mask.as_ptr(), in("rdi") base.add(at+off+words), out("xmm0") _, out("xmm1") _, options(nostack));
+            }
+            cpu.fence();
+        }),
+    ];
+    run(plan, &mut competitors)
+}
+pub fn eadr(ground: &Ground<'_>, len: usize, hot: bool) -> Outcome {
+    let plan = ground.plan(len);
+    let plan = if hot { Plan { stride: 0, ..plan } } else { plan };
+    let (base, source) = (ground.base(), ground.source);
+    let cpu = Cpu::get();
+    let mut competitors = [
+        each(CACHED, plan, move |at| {
+            unsafe { cpu.store(base.add(at), source.as_ptr(), len) }.expect("store");
+            cpu.fence();
+        }),
+        each(NON_TEMPORAL, plan, move |at| {
+            unsafe { cpu.store_non_temporal_flush(base.add(at), source.as_ptr(), len) }
+                .expect("store");
+            cpu.fence();
+        }),
+        each("memcpy", plan, move |at| {
+            unsafe { libc::memcpy(base.add(at).cast(), source.as_ptr().cast(), len) };
+            cpu.fence();
+        }),
+        each("movsb", plan, move |at| {
+            unsafe {
+                std::arch::asm!("rep movsb", inout("rdi") base.add(at) => _, inout("rsi") source.as_ptr() => _, inout("rcx") len => _, options(nostack));
+            };
+            cpu.fence();
+        }),
+    ];
+    run(plan, &mut competitors)
+}

@@ -32,6 +32,44 @@ fn main() {
             );
         }
     };
+    if std::env::var("EXP2").is_ok() {
+        for hot in [false, true] {
+            for len in [64, 256, 1024, 4096] {
+                show(
+                    &format!("readback {len} {hot}"),
+                    &groups::readback(&ground, len, hot),
+                    groups::CACHED,
+                );
+            }
+            for len in [512, 4096, 16384, 65536, 262144, 1 << 20, 4 << 20, 16 << 20] {
+                show(
+                    &format!("eadr {len} {hot}"),
+                    &groups::eadr(&ground, len, hot),
+                    groups::CACHED,
+                );
+            }
+        }
+        for (off, len) in [
+            (0, 100),
+            (0, 68),
+            (3, 100),
+            (0, 253),
+            (3, 250),
+            (3, 509),
+            (3, 700),
+            (0, 700),
+            (3, 1000),
+            (3, 2000),
+            (3, 4090),
+        ] {
+            show(
+                &format!("ragged {off}+{len}"),
+                &groups::ragged(&ground, off, len),
+                groups::CACHED,
+            );
+        }
+        return;
+    }
     if std::env::var("EXP").is_ok() {
         for hot in [false, true] {
             for (off, len) in [

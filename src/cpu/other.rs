@@ -78,6 +78,7 @@ pub(super) fn select() -> Cpu {
         load,
         compare_exchange,
         non_temporal: None,
+        non_temporal_masked: None,
         non_temporal_min: usize::MAX,
         store_write_back: None,
         write_back_lines: None,

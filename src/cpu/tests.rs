@@ -344,6 +344,7 @@ fn every_routine_in_use_is_known_to_the_handler() {
             guarded(cpu.load);
             guarded(cpu.compare_exchange);
             guarded(cpu.non_temporal.unwrap());
+            guarded(cpu.non_temporal_masked.unwrap());
             guarded(cpu.store_write_back.unwrap());
             guarded(cpu.write_back_lines.unwrap());
         }

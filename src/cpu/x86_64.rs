@@ -512,6 +512,18 @@ non_temporal!(
     "vzeroupper"
 );
 
+slot!(
+    /// Bytes of the 16 at `to`, chosen by the high bits of the 16 mask bytes behind the 16 data
+    /// bytes at `from`. MASKMOVDQU is the only non-temporal store of single bytes, and stores to
+    /// [rdi].
+    non_temporal_masked, exit: "",
+    "xor eax, eax",
+    "movdqu xmm0, [rsi]",
+    "movdqu xmm1, [rsi + 16]",
+    "maskmovdqu xmm0, xmm1",
+    "ret",
+);
+
 /// Writes back `len` lines from `to` on; `from` is not used.
 macro_rules! write_back {
     ($name:ident, $instruction:literal) => {
@@ -545,7 +557,7 @@ slot!(
 );
 
 /// Every routine that may fault, for the signal handler.
-pub(super) const GUARDED: [Routine; 17] = [
+pub(super) const GUARDED: [Routine; 18] = [
     compare_exchange,
     store_sse2,
     load_sse2,
@@ -560,6 +572,7 @@ pub(super) const GUARDED: [Routine; 17] = [
     non_temporal_sse2,
     non_temporal_avx,
     non_temporal_avx512,
+    non_temporal_masked,
     write_back_clwb,
     write_back_clflushopt,
     write_back_clflush,
@@ -652,6 +665,7 @@ pub(super) fn with(vectors: Vectors, write_back: WriteBack, non_temporal_min: us
             Vectors::Avx => non_temporal_avx,
             Vectors::Avx512 => non_temporal_avx512,
         }),
+        non_temporal_masked: Some(non_temporal_masked),
         non_temporal_min,
         store_write_back,
         write_back_lines,

@@ -216,6 +216,20 @@ impl Mapping {
         unsafe { self.cpu.store_flush(self.at(offset), data.as_ptr(), data.len()) }
     }
 
+    /// [`write_flush`](Self::write_flush) where the caches are in the persistence domain.
+    #[inline]
+    pub(super) fn write_flush_cached_domain(
+        &self,
+        offset: usize,
+        data: &[u8],
+    ) -> Result<(), Fault> {
+        if self.access == Access::Kernel {
+            return self.write(offset, data);
+        }
+        // SAFETY: as in `write`.
+        unsafe { self.cpu.store_flush_cached_domain(self.at(offset), data.as_ptr(), data.len()) }
+    }
+
     /// Fills such that it is durable after the next fence.
     pub(super) fn fill_flush(&self, offset: usize, len: usize, byte: u8) -> Result<(), Fault> {
         self.check_present(offset, len)?;
