@@ -8,6 +8,7 @@
 #![allow(unsafe_code)]
 
 use std::hint::black_box;
+use std::os::fd::AsFd;
 
 use daxmap::cpu::Cpu;
 use daxmap::{AnyRegion, Region};
@@ -364,6 +365,36 @@ pub fn eadr(ground: &Ground<'_>, len: usize, hot: bool) -> Outcome {
                 std::arch::asm!("rep movsb", inout("rdi") base.add(at) => _, inout("rsi") source.as_ptr() => _, inout("rcx") len => _, options(nostack));
             };
             cpu.fence();
+        }),
+    ];
+    run(plan, &mut competitors)
+}
+
+pub fn batch(ground: &Ground<'_>, len: usize) -> Outcome {
+    let plan = ground.plan(len);
+    let plan = Plan { ops: plan.ops.max(16), ..plan };
+    let (base, source) = (ground.base(), ground.source);
+    let cpu = Cpu::get();
+    let drain = move |at: usize| {
+        if (at / len) % 16 == 15 {
+            cpu.fence()
+        }
+    };
+    let mut competitors = [
+        each(CACHED, plan, move |at| {
+            unsafe { cpu.store_cached_flush(base.add(at), source.as_ptr(), len) }.expect("store");
+            drain(at);
+        }),
+        each("nt lax", plan, move |at| {
+            unsafe { cpu.store_non_temporal_flush(base.add(at), source.as_ptr(), len) }
+                .expect("store");
+            drain(at);
+        }),
+        each("nt fence", plan, move |at| {
+            unsafe { cpu.store_non_temporal_flush(base.add(at), source.as_ptr(), len) }
+                .expect("store");
+            cpu.fence();
+            drain(at);
         }),
     ];
     run(plan, &mut competitors)

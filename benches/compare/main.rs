@@ -32,6 +32,31 @@ fn main() {
             );
         }
     };
+    if std::env::var("EXP3").is_ok() {
+        for len in [64, 256, 512, 1024, 2048, 4096, 8192, 16384] {
+            show(&format!("batch {len}"), &groups::batch(&ground, len), groups::CACHED);
+        }
+        for (off, len) in [
+            (0, 100),
+            (0, 68),
+            (3, 100),
+            (0, 253),
+            (3, 250),
+            (3, 509),
+            (3, 700),
+            (0, 700),
+            (3, 1000),
+            (3, 2000),
+            (3, 4090),
+        ] {
+            show(
+                &format!("ragged {off}+{len}"),
+                &groups::ragged(&ground, off, len),
+                groups::CACHED,
+            );
+        }
+        return;
+    }
     if std::env::var("EXP2").is_ok() {
         for hot in [false, true] {
             for len in [64, 256, 1024, 4096] {

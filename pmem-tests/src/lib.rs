@@ -1,1 +1,6 @@
 //! Evidence for daxmap: the conformance suite of the trait, and the emulated-NVDIMM guest.
+
+pub mod conformance;
+pub mod failing;
+pub mod guest;
+pub mod scratch;

@@ -57,6 +57,13 @@ impl Latch {
         error
     }
 
+    /// Makes `error` final if it is a failed sync, which the kernel reports once: no later sync
+    /// of this file would tell. Returns it.
+    #[cold]
+    pub(super) fn poison_by_sync(&self, error: Error) -> Error {
+        if error.operation() == Operation::Sync { self.poison(error) } else { error }
+    }
+
     /// Closes. A cause set before stays what later operations report.
     pub(super) fn close(&self) {
         self.state.store(CLOSED, Ordering::Release);

@@ -150,10 +150,13 @@ impl Region for MappedRegion {
     fn fill_flush(&self, offset: u64, len: u64, byte: u8) -> Result<()> {
         self.check_writable(Operation::Write)?;
         let (at, bytes) = self.range(Operation::Write, offset, len)?;
-        self.parts
-            .mapping
-            .fill_flush(at, bytes, byte)
-            .map_err(|Fault| self.gone(Operation::Write, offset, len))
+        let mapping = &self.parts.mapping;
+        if self.writes_lines_back() {
+            mapping.fill_flush(at, bytes, byte)
+        } else {
+            mapping.fill(at, bytes, byte)
+        }
+        .map_err(|Fault| self.gone(Operation::Write, offset, len))
     }
 
     #[inline]
@@ -272,7 +275,8 @@ impl Region for MappedRegion {
                 .over(old_len, new_len - old_len));
         }
         let explain = |error: Error| error.at(&self.path).over(old_len, new_len - old_len);
-        storage::extend(self.fd.as_fd(), old_len, new_len).map_err(explain)?;
+        storage::extend(self.fd.as_fd(), old_len, new_len)
+            .map_err(|error| self.latch.poison_by_sync(explain(error)))?;
         let mapped = (old_len as usize).next_multiple_of(page_size());
         let wanted = (new_len as usize).next_multiple_of(page_size());
         let prot = ProtFlags::READ | ProtFlags::WRITE;
@@ -281,12 +285,15 @@ impl Region for MappedRegion {
             .map(self.fd.as_fd(), mapped, wanted, prot, parts.flags)
             .map_err(|errno| Error::os(Operation::Grow, "mmap", errno))
             .and_then(|()| {
+                // From the start: the fsync of the growth write-protected every page that was
+                // dirty, and a store to it would fault.
                 parts
                     .mapping
-                    .populate(mapped, wanted, true)
+                    .populate(0, wanted, true)
                     .map_err(|errno| Error::os(Operation::Grow, "madvise", errno))
             });
         if let Err(error) = ready {
+            // What was mapped beyond the old length stays mapped and out of bounds.
             storage::shrink_back(self.fd.as_fd(), old_len);
             return Err(explain(error));
         }

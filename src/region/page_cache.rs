@@ -76,8 +76,7 @@ pub(super) fn map(plan: &Plan, fd: BorrowedFd<'_>, report: &Report) -> Result<Pa
     let mapping = if plan.read_only {
         Mapping::adopt(read_mapping(fd, plan.len).map_err(failed)?, plan.guard)
     } else {
-        let mapping =
-            Mapping::reserve(plan.max_len as usize, page_size(), plan.guard).map_err(failed)?;
+        let mapping = Mapping::reserve(&plan.reserve, page_size(), plan.guard).map_err(failed)?;
         let to = (plan.len as usize).next_multiple_of(page_size());
         mapping.map(fd, 0, to, ProtFlags::READ, MapFlags::SHARED).map_err(failed)?;
         mapping
@@ -136,13 +135,14 @@ impl PageCacheRegion {
 
     /// One copy out of the page cache.
     #[inline]
-    fn copy_out(&self, at: usize, buf: &mut [u8]) -> std::result::Result<(), Fault> {
+    fn copy_out(&self, at: usize, buf: &mut [u8]) -> std::result::Result<(), ErrorKind> {
         if self.guarded {
-            return self.mapping.read(at, buf);
+            return self.mapping.read(at, buf).map_err(|Fault| ErrorKind::Gone);
         }
         match storage::pread_all(self.fd.as_fd(), at as u64, buf) {
             Ok(true) => Ok(()),
-            _ => Err(Fault),
+            Ok(false) => Err(ErrorKind::Gone),
+            Err(errno) => Err(ErrorKind::Os(errno)),
         }
     }
 
@@ -180,7 +180,8 @@ impl PageCacheRegion {
         let len = self.len();
         let found = fs::fstat(&self.fd)
             .map_err(|errno| Error::os(Operation::Drain, "fstat", errno).at(&self.path))?
-            .st_size as u64;
+            .st_size
+            .cast_unsigned();
         if found < len {
             return Err(Error::new(Operation::Drain, ErrorKind::Gone)
                 .at(&self.path)
@@ -245,9 +246,8 @@ impl Region for PageCacheRegion {
         self.check_readable(Operation::Read)?;
         let len = buf.len() as u64;
         let (at, _) = self.range(Operation::Read, offset, len)?;
-        self.undisturbed(|| self.copy_out(at, buf)).map_err(|Fault| {
-            Error::new(Operation::Read, ErrorKind::Gone).at(&self.path).over(offset, len)
-        })
+        self.undisturbed(|| self.copy_out(at, buf))
+            .map_err(|kind| Error::new(Operation::Read, kind).at(&self.path).over(offset, len))
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
@@ -294,9 +294,8 @@ impl Region for PageCacheRegion {
         self.check_readable(Operation::Load)?;
         let at = self.word(Operation::Load, offset)?;
         let mut bytes = [0; 8];
-        self.undisturbed(|| self.copy_out(at, &mut bytes)).map_err(|Fault| {
-            Error::new(Operation::Load, ErrorKind::Gone).at(&self.path).over(offset, 8)
-        })?;
+        self.undisturbed(|| self.copy_out(at, &mut bytes))
+            .map_err(|kind| Error::new(Operation::Load, kind).at(&self.path).over(offset, 8))?;
         Ok(u64::from_ne_bytes(bytes))
     }
 
@@ -317,8 +316,8 @@ impl Region for PageCacheRegion {
         let at = self.word(Operation::CompareExchange, offset)?;
         let _writing = lock(&self.writing);
         let mut bytes = [0; 8];
-        self.copy_out(at, &mut bytes).map_err(|Fault| {
-            Error::new(Operation::CompareExchange, ErrorKind::Gone).at(&self.path).over(offset, 8)
+        self.copy_out(at, &mut bytes).map_err(|kind| {
+            Error::new(Operation::CompareExchange, kind).at(&self.path).over(offset, 8)
         })?;
         let found = u64::from_ne_bytes(bytes);
         if found != current {
@@ -339,6 +338,8 @@ impl Region for PageCacheRegion {
 
     #[allow(unsafe_code, clippy::mut_from_ref)]
     unsafe fn slice_mut(&self, offset: u64, len: u64) -> Result<&mut [u8]> {
+        self.check_writable(Operation::View)?;
+        self.range(Operation::View, offset, len)?;
         let why = "the page-cache backend writes with pwrite: a store through a mapping would \
                    dirty a whole large folio";
         Err(Error::new(Operation::View, ErrorKind::Unsupported(why))
@@ -358,7 +359,8 @@ impl Region for PageCacheRegion {
         if new_len > max {
             return Err(explain(Error::new(Operation::Grow, ErrorKind::TooLarge { max })));
         }
-        storage::extend(self.fd.as_fd(), old_len, new_len).map_err(explain)?;
+        storage::extend(self.fd.as_fd(), old_len, new_len)
+            .map_err(|error| self.latch.poison_by_sync(explain(error)))?;
         let from = (old_len as usize).next_multiple_of(page_size());
         let to = (new_len as usize).next_multiple_of(page_size());
         if let Err(errno) =
@@ -372,8 +374,11 @@ impl Region for PageCacheRegion {
     }
 
     fn close(&self) -> Result<()> {
-        let drained =
-            if self.read_only { self.check_readable(Operation::Close) } else { self.drain() };
+        let drained = if self.read_only {
+            self.check_readable(Operation::Close)
+        } else {
+            self.drain().map_err(|error| error.during(Operation::Close))
+        };
         self.latch.close();
         drained
     }

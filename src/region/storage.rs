@@ -46,10 +46,9 @@ pub(super) fn forgets_links(filesystem: &str) -> bool {
 fn allocate(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {
     loop {
         match fs::fallocate(fd, FallocateFlags::empty(), from, to - from) {
-            Ok(()) => return Ok(()),
             Err(Errno::INTR) => {}
-            // No preallocation here (FUSE, NFSv3, ...): the zeros allocate.
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
+            // Not supported: no preallocation here (FUSE, NFSv3, ...), the zeros allocate.
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
             Err(errno) => return Err(Error::os(Operation::Allocate, "fallocate", errno)),
         }
     }
