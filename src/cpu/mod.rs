@@ -33,6 +33,13 @@ pub use guard::guard_faults;
 pub use lines::LineCover;
 pub use write_back::WriteBack;
 
+/// From this many bytes on, [`Cpu::store_flush`] uses non-temporal stores and orders them.
+///
+/// Chosen by measurement (`benches/compare`, group `batch`): at 4 KiB the order costs 100 of 286
+/// ns, and stores with write-backs take 321; at 2 KiB it is 197 to 172 in a batch of sixteen and
+/// 187 to 277 alone.
+const ORDERED_NON_TEMPORAL_MIN: usize = 2048;
+
 /// From this many bytes on, [`Cpu::store_flush_cached_domain`] uses non-temporal stores.
 ///
 /// Chosen by measurement (`benches/compare`, group `eadr`): 64 KiB take 2.8 instead of 5.0 us on
@@ -88,6 +95,14 @@ impl fmt::Debug for Cpu {
 #[inline]
 fn outcome(result: usize) -> Result<(), Fault> {
     if result == 0 { Ok(()) } else { Err(Fault) }
+}
+
+/// Orders this thread's non-temporal stores before its later stores: without it, another thread
+/// could find a later store and not the earlier bytes. No drain, and not counted as one.
+#[inline]
+fn order_non_temporal() {
+    counters::count_order_fence();
+    arch::fence();
 }
 
 /// A range that begins or ends within a word: the words by `words`, the bytes before and after
@@ -267,7 +282,7 @@ impl Cpu {
         outcome(unsafe { write_back_lines(first.cast_mut(), step, lines.count()) })
     }
 
-    /// From how many bytes on [`store_flush`](Self::store_flush) uses non-temporal stores;
+    /// From how many bytes on [`store_persist`](Self::store_persist) uses non-temporal stores;
     /// `usize::MAX` where there are none. Chosen by measurement for each make of processor
     /// (`benches/compare`, group `crossover`).
     #[inline]
@@ -277,11 +292,8 @@ impl Cpu {
     }
 
     /// Copies `len` bytes into mapped memory such that they are durable after the next
-    /// [`fence`](Self::fence) of this thread: by stores and write-backs, or, from
-    /// [`non_temporal_min`](Self::non_temporal_min) bytes on, by non-temporal stores.
-    ///
-    /// Other threads see the bytes at the latest after that fence. Before it, a plain store of
-    /// this thread may overtake non-temporal ones (SDM vol. 1, 10.4.6.2).
+    /// [`fence`](Self::fence) of this thread. On return other threads see them, in the order of
+    /// this thread's other stores.
     ///
     /// # Safety
     ///
@@ -293,13 +305,40 @@ impl Cpu {
         from: *const u8,
         len: usize,
     ) -> Result<(), Fault> {
-        if len >= self.non_temporal_min {
+        if len < ORDERED_NON_TEMPORAL_MIN || self.non_temporal.is_none() {
             // SAFETY: passed on.
-            unsafe { self.store_non_temporal_flush(to, from, len) }
-        } else {
-            // SAFETY: passed on.
-            unsafe { self.store_cached_flush(to, from, len) }
+            return unsafe { self.store_cached_flush(to, from, len) };
         }
+        // SAFETY: passed on.
+        let stored = unsafe { self.store_non_temporal_flush(to, from, len) };
+        order_non_temporal();
+        stored
+    }
+
+    /// Copies `len` bytes into mapped memory, durable on return: one fence included. By stores
+    /// and write-backs, or, from [`non_temporal_min`](Self::non_temporal_min) bytes on, by
+    /// non-temporal stores.
+    ///
+    /// # Safety
+    ///
+    /// As [`store`](Self::store).
+    #[inline]
+    pub unsafe fn store_persist(
+        &self,
+        to: *mut u8,
+        from: *const u8,
+        len: usize,
+    ) -> Result<(), Fault> {
+        // SAFETY: passed on.
+        let stored = unsafe {
+            if len >= self.non_temporal_min {
+                self.store_non_temporal_flush(to, from, len)
+            } else {
+                self.store_cached_flush(to, from, len)
+            }
+        };
+        self.fence();
+        stored
     }
 
     /// [`store_flush`](Self::store_flush) by stores and write-backs, whatever the size.
@@ -327,6 +366,10 @@ impl Cpu {
     /// [`store_flush`](Self::store_flush) by non-temporal stores, whatever the size, where the
     /// processor has them.
     ///
+    /// Other threads are sure to see the bytes only after the next fence: until then, a later
+    /// plain store of this thread, a releasing one too, may overtake them (SDM vol. 1, 10.4.6.2).
+    /// Measured: 4 % of the readers of a flag stored after 64 bytes found the old bytes.
+    ///
     /// # Safety
     ///
     /// As [`store`](Self::store).
@@ -351,7 +394,8 @@ impl Cpu {
     }
 
     /// [`store_flush`](Self::store_flush) for memory whose persistence domain includes the caches
-    /// (eADR): nothing needs a write-back, but a large copy is faster past the cache.
+    /// (eADR): nothing needs a write-back, but a large copy is faster past the cache. Ordered as
+    /// [`store_flush`](Self::store_flush) is.
     ///
     /// # Safety
     ///
@@ -363,18 +407,18 @@ impl Cpu {
         from: *const u8,
         len: usize,
     ) -> Result<(), Fault> {
-        // SAFETY: passed on.
-        unsafe {
-            if len >= CACHED_DOMAIN_NON_TEMPORAL_MIN && self.non_temporal.is_some() {
-                self.store_non_temporal_flush(to, from, len)
-            } else {
-                self.store(to, from, len)
-            }
+        if len < CACHED_DOMAIN_NON_TEMPORAL_MIN || self.non_temporal.is_none() {
+            // SAFETY: passed on.
+            return unsafe { self.store(to, from, len) };
         }
+        // SAFETY: passed on.
+        let stored = unsafe { self.store_non_temporal_flush(to, from, len) };
+        order_non_temporal();
+        stored
     }
 
     /// Sets `len` bytes to `byte` such that they are durable after the next
-    /// [`fence`](Self::fence) of this thread.
+    /// [`fence`](Self::fence) of this thread. Ordered as [`store_flush`](Self::store_flush) is.
     ///
     /// # Safety
     ///
@@ -382,16 +426,27 @@ impl Cpu {
     pub unsafe fn fill_flush(&self, to: *mut u8, byte: u8, len: usize) -> Result<(), Fault> {
         const PATTERN: usize = 4096;
         let pattern = [byte; PATTERN];
+        let past_the_cache = len >= ORDERED_NON_TEMPORAL_MIN && self.non_temporal.is_some();
         let mut done = 0;
-        while done < len {
+        let mut stored = Ok(());
+        while done < len && stored.is_ok() {
             // Pieces end on line boundaries, so that no line is written back twice.
-            let at = to.wrapping_add(done) as usize;
-            let piece = (len - done).min(PATTERN - (at & (self.line_size - 1)));
+            let at = to.wrapping_add(done);
+            let piece = (len - done).min(PATTERN - (at as usize & (self.line_size - 1)));
             // SAFETY: `done + piece <= len`, and the pattern has at least `piece` bytes.
-            unsafe { self.store_flush(to.add(done), pattern.as_ptr(), piece)? };
+            stored = unsafe {
+                if past_the_cache {
+                    self.store_non_temporal_flush(at, pattern.as_ptr(), piece)
+                } else {
+                    self.store_cached_flush(at, pattern.as_ptr(), piece)
+                }
+            };
             done += piece;
         }
-        Ok(())
+        if past_the_cache {
+            order_non_temporal();
+        }
+        stored
     }
 
     /// Waits until everything this thread wrote back, or stored past the cache, is in the

@@ -239,22 +239,79 @@ fn every_line_is_written_back_once_and_none_besides() {
 /// of whole words are where this could go wrong.
 #[test]
 fn every_line_is_written_one_way_once_whatever_the_edges() {
+    type Copy = unsafe fn(&Cpu, *mut u8, *const u8, usize) -> Result<(), Fault>;
+    const PERSIST: Copy = Cpu::store_persist;
     let pages = Pages::new(8192);
     let source = payload(8192);
     let cpu = Cpu::get();
     for offset in 0..64 {
-        for len in (0..270).chain(1016..1100) {
+        for len in (0..270).chain(2040..2120) {
             let lines = LineCover::of(offset, len, cpu.line_size()).count() as u64;
-            for copy in [Cpu::store_flush, Cpu::store_cached_flush, Cpu::store_non_temporal_flush] {
+            for copy in [
+                Cpu::store_flush,
+                Cpu::store_persist,
+                Cpu::store_cached_flush,
+                Cpu::store_non_temporal_flush,
+            ] {
                 let before = counts();
                 // SAFETY: offset + len lies within the mapping.
                 unsafe { copy(cpu, pages.0.add(offset), source.as_ptr(), len) }.unwrap();
                 let done = counts().since(before);
                 assert_eq!(done.write_backs + done.non_temporal_lines, lines, "{offset} + {len}");
-                assert_eq!(done.fences, 0);
+                assert_eq!(done.fences, u64::from(std::ptr::fn_addr_eq(copy, PERSIST)));
             }
         }
     }
+}
+
+/// Non-temporal stores are overtaken by a later store unless something orders them: another
+/// thread that finds the flag must find the bytes.
+#[test]
+fn whoever_sees_a_later_store_sees_the_bytes() {
+    const LEN: usize = ORDERED_NON_TEMPORAL_MIN;
+    const ROUNDS: u64 = 20_000;
+    let pages = Pages::new(64 * LEN);
+    let base = pages.0 as usize;
+    let (flag, seen) = (AtomicU64::new(0), AtomicU64::new(0));
+    let cpu = Cpu::get();
+    let slot = |round: u64| (base + (round as usize % 64) * LEN) as *mut u8;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut round = 0;
+            while round < ROUNDS {
+                let found = flag.load(Ordering::Acquire);
+                if found == round {
+                    std::hint::spin_loop();
+                    continue;
+                }
+                round = found;
+                for word in (0..LEN).step_by(64) {
+                    // SAFETY: an aligned word within the mapping, which outlives the scope.
+                    let value = unsafe { cpu.load_u64(slot(round).add(word)) }.unwrap();
+                    assert_eq!(value, round, "the flag was stored after the bytes");
+                }
+                seen.store(round, Ordering::Release);
+            }
+        });
+        for round in 1..=ROUNDS {
+            let source = [round; LEN / 8];
+            // SAFETY: within the mapping; by turns, whichever kind of copy it is.
+            unsafe {
+                match round % 3 {
+                    0 => cpu.store_flush(slot(round), source.as_ptr().cast(), LEN),
+                    1 => cpu.store_flush(slot(round), source.as_ptr().cast(), 64).and_then(|()| {
+                        cpu.store_flush(slot(round).add(64), source.as_ptr().cast(), LEN - 64)
+                    }),
+                    _ => cpu.store_persist(slot(round), source.as_ptr().cast(), LEN),
+                }
+            }
+            .unwrap();
+            flag.store(round, Ordering::Release);
+            while seen.load(Ordering::Acquire) != round {
+                std::thread::yield_now();
+            }
+        }
+    });
 }
 
 /// A file of `pages` pages in memory, mapped, then cut to `left` pages.
@@ -298,6 +355,7 @@ fn a_page_that_is_gone_is_an_error_in_every_routine() {
                 assert_eq!(cpu.load(buffer.as_mut_ptr(), at, len), Err(Fault));
                 assert_eq!(cpu.store(at, buffer.as_ptr(), len), Err(Fault));
                 assert_eq!(cpu.store_flush(at, buffer.as_ptr(), len), Err(Fault));
+                assert_eq!(cpu.store_persist(at, buffer.as_ptr(), len), Err(Fault));
                 assert_eq!(cpu.fill_flush(at, 0, len), Err(Fault));
                 assert_eq!(cpu.flush(at, len), Err(Fault));
                 let whole = mapping.0.add(edge - 4096);

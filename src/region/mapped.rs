@@ -147,6 +147,21 @@ impl Region for MappedRegion {
         written.map_err(|Fault| self.gone(Operation::Write, offset, len))
     }
 
+    #[inline]
+    fn write_persist(&self, offset: u64, data: &[u8]) -> Result<()> {
+        if !self.writes_lines_back() {
+            self.write_flush(offset, data)?;
+            return self.drain();
+        }
+        self.check_writable(Operation::Write)?;
+        let len = data.len() as u64;
+        let (at, _) = self.range(Operation::Write, offset, len)?;
+        self.parts
+            .mapping
+            .write_persist(at, data)
+            .map_err(|Fault| self.gone(Operation::Write, offset, len))
+    }
+
     fn fill_flush(&self, offset: u64, len: u64, byte: u8) -> Result<()> {
         self.check_writable(Operation::Write)?;
         let (at, bytes) = self.range(Operation::Write, offset, len)?;

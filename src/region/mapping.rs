@@ -235,6 +235,18 @@ impl Mapping {
         unsafe { self.cpu.store_flush(self.at(offset), data.as_ptr(), data.len()) }
     }
 
+    /// Copies in, durable on return.
+    #[inline]
+    pub(super) fn write_persist(&self, offset: usize, data: &[u8]) -> Result<(), Fault> {
+        if self.access == Access::Kernel {
+            self.write_flush(offset, data)?;
+            self.cpu.fence();
+            return Ok(());
+        }
+        // SAFETY: as in `write`.
+        unsafe { self.cpu.store_persist(self.at(offset), data.as_ptr(), data.len()) }
+    }
+
     /// [`write_flush`](Self::write_flush) where the caches are in the persistence domain.
     #[inline]
     pub(super) fn write_flush_cached_domain(
