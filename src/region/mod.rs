@@ -15,12 +15,15 @@ mod contract;
 mod devdax;
 mod draft;
 mod fsdax;
+mod gather;
+mod group;
 mod kernel_copy;
 mod latch;
 mod mapped;
 mod mapping;
 mod options;
 mod page_cache;
+mod siblings;
 mod storage;
 mod volatile;
 

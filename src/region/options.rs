@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use super::any::AnyRegion;
 use super::draft::Draft;
 use super::mapping::Reserve;
+use super::siblings::Membership;
 use super::{devdax, fsdax, page_cache, storage, volatile};
 use crate::durability::{Backend, Durability};
 use crate::error::{Error, ErrorKind, Operation, Result};
@@ -347,13 +348,16 @@ impl Options {
             let why = "emulation needs a memory-backed file: put it on tmpfs";
             return Err(Error::new(Operation::Open, ErrorKind::Unsupported(why)));
         }
-        match report.backend {
-            Backend::FsDax => fsdax::map(&plan, fd, report).map(Ready::Mapped),
-            Backend::DevDax => devdax::map(&plan, fd, report).map(Ready::Mapped),
-            Backend::Volatile => volatile::map(&plan, fd).map(Ready::Mapped),
-            Backend::PageCache => Ok(Ready::PageCache(page_cache::map(&plan, fd, report)?)),
-        }
-        .map_err(|error: Error| error.at(path))
+        let map = || {
+            let file = Membership::join(fd)?;
+            Ok(match report.backend {
+                Backend::FsDax => Ready::Mapped(fsdax::map(&plan, fd, report)?, file),
+                Backend::DevDax => Ready::Mapped(devdax::map(&plan, fd, report)?, file),
+                Backend::Volatile => Ready::Mapped(volatile::map(&plan, fd)?, file),
+                Backend::PageCache => Ready::PageCache(page_cache::map(&plan, fd, report)?, file),
+            })
+        };
+        map().map_err(|error: Error| error.at(path))
     }
 }
 
@@ -385,15 +389,15 @@ pub(super) struct Plan {
 
 /// A mapped file that still lacks its descriptor: a draft gives it up only when it has a name.
 enum Ready {
-    Mapped(super::mapped::Parts),
-    PageCache(page_cache::Parts),
+    Mapped(super::mapped::Parts, Membership),
+    PageCache(page_cache::Parts, Membership),
 }
 
 impl Ready {
     fn finish(self, path: &Path, fd: OwnedFd, report: Report) -> AnyRegion {
         match self {
-            Self::Mapped(parts) => AnyRegion::mapped(path, fd, parts, report),
-            Self::PageCache(parts) => AnyRegion::page_cache(path, fd, parts, report),
+            Self::Mapped(parts, file) => AnyRegion::mapped(path, fd, parts, file, report),
+            Self::PageCache(parts, file) => AnyRegion::page_cache(path, fd, parts, file, report),
         }
     }
 }
