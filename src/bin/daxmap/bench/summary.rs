@@ -132,12 +132,13 @@ fn without_times(results: &Results, why: &str) -> Vec<String> {
     let mut lines = vec![format!("fsync or MAP_SYNC? Times are withheld: {why}. The counts hold:")];
     let mut describe = |method: Method| {
         let Some(row) = results.row(method, SUMMARY_SIZE, Phase::Steady) else { return };
-        let calls = row.system_calls.map_or_else(|| "unknown".to_owned(), units::count);
         lines.push(format!(
-            "{} bytes by {}{}: {calls} system calls, {} write-backs, {} fences, {} page faults.",
+            "{} bytes by {}{}: system calls {}, cache lines written back {}, fences {}, page \
+             faults {}.",
             size(),
             method.label(),
             if method == Method::RegionPersist && results.map_sync { " (MAP_SYNC)" } else { "" },
+            row.system_calls.map_or_else(|| "unknown".to_owned(), units::count),
             units::count(row.write_backs + row.non_temporal_lines),
             units::count(row.fences),
             units::count(row.page_faults),
