@@ -183,6 +183,30 @@ fn on_memory() {
     }
 }
 
+/// No child can be started from a program that has been removed: nothing is made up for it.
+#[test]
+fn system_calls_that_cannot_be_counted_are_not_invented() {
+    let directory = on_disk("uncounted");
+    let copy = on_disk("copy").join("daxmap");
+    fs::copy(cli_binary::path(), &copy).unwrap();
+    let child = Command::new(&copy)
+        .args(["bench", "--seconds", "0.1", "--json", "-"])
+        .arg(&directory)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    fs::remove_file(&copy).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("note: system calls: not counted"), "{text}");
+    let results: Value = serde_json::from_slice(&output.stdout).unwrap();
+    for row in results["rows"].as_array().unwrap() {
+        assert!(row["system_calls_per_operation"].is_null(), "{row}");
+    }
+}
+
 #[test]
 fn json_on_standard_output_is_alone_there() {
     let directory = on_disk("stdout");

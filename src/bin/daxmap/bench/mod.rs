@@ -263,7 +263,7 @@ fn count_calls(
         Ok(calls) => calls,
         Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
         Err(error) => {
-            notes.push(format!("system calls were not counted: ptrace: {error}"));
+            notes.push(format!("system calls: not counted, {error}"));
             Calls::new()
         }
     };
