@@ -16,6 +16,7 @@ use rustix::mm::{MapFlags, ProtFlags};
 
 use super::bounds;
 use super::contract::Region;
+use super::kernel_copy;
 use super::latch::Latch;
 use super::mapping::{Mapping, page_size};
 use super::options::Plan;
@@ -139,11 +140,7 @@ impl PageCacheRegion {
         if self.guarded {
             return self.mapping.read(at, buf).map_err(|Fault| ErrorKind::Gone);
         }
-        match storage::pread_all(self.fd.as_fd(), at as u64, buf) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(ErrorKind::Gone),
-            Err(errno) => Err(ErrorKind::Os(errno)),
-        }
+        kernel_copy::read_file(self.fd.as_fd(), at as u64, buf).map_err(|Fault| ErrorKind::Gone)
     }
 
     /// Runs `copy` such that no write of this region runs at the same time: a kernel copies in
@@ -167,7 +164,7 @@ impl PageCacheRegion {
     /// Writes with the write lock held.
     fn write_locked(&self, operation: Operation, at: u64, data: &[u8]) -> Result<()> {
         self.sequence.fetch_add(1, Ordering::AcqRel);
-        let written = storage::pwrite_all(self.fd.as_fd(), at, data);
+        let written = kernel_copy::write_file(self.fd.as_fd(), at, data);
         self.sequence.fetch_add(1, Ordering::AcqRel);
         written.map_err(|errno| {
             Error::os(operation, "pwrite", errno).at(&self.path).over(at, data.len() as u64)

@@ -68,11 +68,7 @@ fn write_zeros(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {
 }
 
 /// Writes all of `data` at `offset`: repeats after EINTR and after a short write.
-pub(super) fn pwrite_all(
-    fd: BorrowedFd<'_>,
-    offset: u64,
-    data: &[u8],
-) -> std::result::Result<(), Errno> {
+fn pwrite_all(fd: BorrowedFd<'_>, offset: u64, data: &[u8]) -> std::result::Result<(), Errno> {
     let mut done = 0;
     while done < data.len() {
         match io::pwrite(fd, &data[done..], offset + done as u64) {
@@ -84,22 +80,4 @@ pub(super) fn pwrite_all(
         }
     }
     Ok(())
-}
-
-/// Reads all of `buf` from `offset`. `Ok(false)` if the file ends before.
-pub(super) fn pread_all(
-    fd: BorrowedFd<'_>,
-    offset: u64,
-    buf: &mut [u8],
-) -> std::result::Result<bool, Errno> {
-    let mut done = 0;
-    while done < buf.len() {
-        match io::pread(fd, &mut buf[done..], offset + done as u64) {
-            Ok(0) => return Ok(false),
-            Ok(read) => done += read,
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(true)
 }
