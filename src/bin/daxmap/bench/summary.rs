@@ -95,7 +95,8 @@ fn msync(results: &Results, fdatasync: u64) -> Option<String> {
     let bytes = |row: &Row| row.device_bytes.filter(|&bytes| bytes > 0.0);
     let base = results.row(Method::PwriteFdatasync, SUMMARY_SIZE, Phase::Steady).and_then(bytes)?;
     let written = bytes(row)?;
-    (written >= 2.0 * base && msync > fdatasync).then(|| {
+    let slower = msync as f64 >= 1.2 * fdatasync as f64;
+    (written >= 2.0 * base && slower).then(|| {
         format!(
             "Stores through a mapping and msync take {}, {} times as long as pwrite + fdatasync: \
              they write {} where {} would do.",
@@ -109,7 +110,7 @@ fn msync(results: &Results, fdatasync: u64) -> Option<String> {
 
 fn emulated(results: &Results, flush: u64, fdatasync: u64) -> String {
     let mut line = format!(
-        "Emulated on DRAM, write-back and fence take {} for the same update",
+        "Emulated on DRAM, the same update takes {} by cache-line flush and fence",
         units::time(flush)
     );
     if results.report.durability > Durability::ProcessOnly {
