@@ -89,7 +89,7 @@ fn check_everywhere(results: &Value, text: &str) {
         assert_eq!(row["p99_9_ns"].is_null(), few, "no percentile out of too few: {row}");
     }
     let emulated: Vec<&str> =
-        text.lines().filter(|line| line.contains("cache-line flush")).collect();
+        text.lines().filter(|line| line.starts_with("   cache-line flush")).collect();
     assert_eq!(emulated.len(), 2 * SIZES.len());
     for line in emulated {
         assert!(line.contains("(emulated)") && line.ends_with("lost"), "{line}");
