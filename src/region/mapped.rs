@@ -275,7 +275,7 @@ impl Region for MappedRegion {
                 .over(old_len, new_len - old_len));
         }
         let explain = |error: Error| error.at(&self.path).over(old_len, new_len - old_len);
-        storage::extend(self.fd.as_fd(), old_len, new_len)
+        let file_len = storage::extend(self.fd.as_fd(), old_len, new_len)
             .map_err(|error| self.latch.poison_by_sync(explain(error)))?;
         let mapped = (old_len as usize).next_multiple_of(page_size());
         let wanted = (new_len as usize).next_multiple_of(page_size());
@@ -291,7 +291,7 @@ impl Region for MappedRegion {
                     .map_err(|errno| Error::os(Operation::Grow, "madvise", errno))
             });
         if let Err(error) = ready {
-            storage::shrink_back(self.fd.as_fd(), old_len);
+            storage::shrink_back(self.fd.as_fd(), file_len);
             return Err(explain(error));
         }
         self.len.store(new_len, Ordering::Release);

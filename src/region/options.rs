@@ -261,11 +261,7 @@ impl Options {
         let report = self.judge(fd.as_fd(), path)?;
         let file_len = match report.target {
             Target::DaxDevice => report.namespace.as_ref().and_then(|n| n.size).unwrap_or(0),
-            Target::File => found.st_size as u64,
-            _ => {
-                let what = "a device that is not device DAX";
-                return Err(Error::new(Operation::Open, ErrorKind::WrongFileType(what)));
-            }
+            _ => found.st_size as u64,
         };
         let len = self.len.unwrap_or(file_len);
         self.check_len(Operation::Open, len)?;
@@ -295,6 +291,11 @@ impl Options {
     /// What lies under the file, and whether that is enough.
     fn judge(&self, fd: BorrowedFd<'_>, path: &Path) -> Result<Report> {
         let report = probe::probe_file(fd, path)?;
+        // Before the level: a level that is not there is not what is wrong with a device.
+        if !matches!(report.target, Target::File | Target::DaxDevice) {
+            let what = "a device that is not device DAX";
+            return Err(Error::new(Operation::Open, ErrorKind::WrongFileType(what)));
+        }
         let available = self.level(&report);
         match self.require {
             Some(required) if available < required => {

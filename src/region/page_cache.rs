@@ -358,14 +358,14 @@ impl Region for PageCacheRegion {
         if new_len > max {
             return Err(explain(Error::new(Operation::Grow, ErrorKind::TooLarge { max })));
         }
-        storage::extend(self.fd.as_fd(), old_len, new_len)
+        let file_len = storage::extend(self.fd.as_fd(), old_len, new_len)
             .map_err(|error| self.latch.poison_by_sync(explain(error)))?;
         let from = (old_len as usize).next_multiple_of(page_size());
         let to = (new_len as usize).next_multiple_of(page_size());
         if let Err(errno) =
             self.mapping.map(self.fd.as_fd(), from, to, ProtFlags::READ, MapFlags::SHARED)
         {
-            storage::shrink_back(self.fd.as_fd(), old_len);
+            storage::shrink_back(self.fd.as_fd(), file_len);
             return Err(explain(Error::os(Operation::Grow, "mmap", errno)));
         }
         self.len.store(new_len, Ordering::Release);
