@@ -3,3 +3,5 @@
 pub mod conformance;
 pub mod failing;
 pub mod scratch;
+pub mod snapshot;
+pub mod unprivileged;
