@@ -111,7 +111,8 @@ pub enum ErrorKind {
     Locked,
     /// The region was opened read-only.
     ReadOnly,
-    /// The memory under the range is gone: the file was truncated, or the page is poisoned.
+    /// The memory under the range is gone: the file was truncated, the page is poisoned, or the
+    /// medium could not be read.
     Gone,
     /// An earlier durability error made this region final; its message follows.
     Poisoned(Arc<Error>),
@@ -161,6 +162,12 @@ impl Error {
 
     pub(crate) fn over(mut self, offset: u64, len: u64) -> Self {
         self.0.range = Some(offset..offset.saturating_add(len));
+        self
+    }
+
+    /// The same error, met while doing something else.
+    pub(crate) fn during(mut self, operation: Operation) -> Self {
+        self.0.operation = operation;
         self
     }
 
@@ -231,7 +238,8 @@ impl fmt::Display for Error {
             write!(f, "{call}: ")?;
         }
         write!(f, "{}", self.0.kind)?;
-        if self.0.durability_unknown {
+        // A poisoned error quotes its cause, which says this itself.
+        if self.0.durability_unknown && !self.is_poisoned() {
             write!(
                 f,
                 "; durability of these bytes is unknown, reopen and recover from the medium"
@@ -244,7 +252,8 @@ impl fmt::Display for Error {
 impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Os(errno) => write!(f, "{errno} (errno {})", errno.raw_os_error()),
+            // "File exists (os error 17)"
+            Self::Os(errno) => write!(f, "{errno}"),
             Self::OutOfBounds { len } => {
                 write!(f, "range past the end, the region has {len} bytes")
             }
@@ -266,7 +275,10 @@ impl fmt::Display for ErrorKind {
             }
             Self::Locked => write!(f, "another writer has the file locked"),
             Self::ReadOnly => write!(f, "the region was opened read-only"),
-            Self::Gone => write!(f, "the memory is gone: file truncated, or page poisoned"),
+            Self::Gone => write!(
+                f,
+                "the memory is gone: file truncated, page poisoned, or unreadable on the medium"
+            ),
             Self::Poisoned(cause) => {
                 write!(f, "the region is poisoned by an earlier error: {cause}")
             }

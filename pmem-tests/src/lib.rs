@@ -2,6 +2,7 @@
 
 pub mod conformance;
 pub mod failing;
+pub mod guest;
 pub mod scratch;
 pub mod snapshot;
 pub mod unprivileged;

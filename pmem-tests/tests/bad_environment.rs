@@ -44,11 +44,15 @@ fn free(path: &Path) -> u64 {
     }
 }
 
+fn errno_of(error: &Error) -> Option<i32> {
+    Some(error.errno()?.raw_os_error())
+}
+
 #[track_caller]
 fn refused<T: std::fmt::Debug>(result: Result<T>, path: &Path, errno: i32) -> Error {
     let error = result.expect_err("this must be refused");
     let message = error.to_string();
-    assert_eq!(error.errno().map(|errno| errno.raw_os_error()), Some(errno), "{message}");
+    assert_eq!(errno_of(&error), Some(errno), "{message}");
     assert!(message.contains(&format!("errno {errno}")), "no errno in: {message}");
     assert!(message.starts_with(error.operation().as_str()), "no operation in: {message}");
     assert!(message.contains(&*path.to_string_lossy()), "no path in: {message}");
@@ -73,7 +77,7 @@ fn full_disk_at_creation() {
             let created = Options::new().len(len).create(&path);
             let error = created.expect_err("there is no room");
             // ext4 has an upper limit of its own.
-            let errno = error.errno().map_or(0, |errno| errno.raw_os_error());
+            let errno = errno_of(&error).unwrap_or(0);
             assert!([libc::ENOSPC, libc::EFBIG].contains(&errno), "{kind}: {error}");
             assert!(error.to_string().contains(&*path.to_string_lossy()), "{kind}: {error}");
             before.assert_unchanged(disk.path(), kind);

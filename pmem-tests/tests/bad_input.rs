@@ -30,6 +30,10 @@ fn directory() -> Directory {
 }
 
 /// Runs `call`, which must be refused without a change under `directory`, and without a wait.
+fn errno_of(error: &Error) -> Option<i32> {
+    Some(error.errno()?.raw_os_error())
+}
+
 #[track_caller]
 fn refused(
     directory: &Path,
@@ -56,7 +60,7 @@ fn refused(
 #[track_caller]
 fn is_errno(error: &Error, operation: &str, errno: i32) {
     let message = error.to_string();
-    assert_eq!(error.errno().map(|errno| errno.raw_os_error()), Some(errno), "{message}");
+    assert_eq!(errno_of(error), Some(errno), "{message}");
     assert!(message.contains(&format!("errno {errno}")), "no errno in: {message}");
     assert!(message.starts_with(operation), "{operation} is not what was done: {message}");
 }

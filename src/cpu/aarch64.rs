@@ -162,7 +162,7 @@ pub(super) const GUARDED: [Routine; 5] =
 
 /// Waits for this thread's cache maintenance. A DMB does not: it orders, but does not wait for
 /// DC CVAP to complete (Arm ARM, DSB).
-#[inline(always)]
+#[inline]
 pub(super) fn fence() {
     // SAFETY: DSB has no operands in memory. Not `nomem`: stores must not move across it.
     unsafe { asm!("dsb sy", options(nostack, preserves_flags)) };

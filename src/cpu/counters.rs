@@ -65,13 +65,13 @@ mod enabled {
 
 #[cfg(not(any(test, feature = "counters")))]
 mod disabled {
-    #[inline(always)]
+    #[inline]
     pub(in crate::cpu) fn count_write_backs(_lines: usize) {}
 
-    #[inline(always)]
+    #[inline]
     pub(in crate::cpu) fn count_non_temporal(_lines: usize) {}
 
-    #[inline(always)]
+    #[inline]
     pub(in crate::cpu) fn count_fence() {}
 }
 

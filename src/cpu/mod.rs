@@ -39,14 +39,14 @@ pub use write_back::WriteBack;
 /// cheaper, above it non-temporal stores are.
 pub const NON_TEMPORAL_MIN: usize = 1024;
 
-/// The memory under the access is gone: the file was truncated, or the page is poisoned.
-/// What was copied before the fault stays copied.
+/// The memory under the access is gone: the file was truncated, the page is poisoned, or the
+/// medium could not be read. What was copied before the fault stays copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault;
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("memory fault: file truncated, or page poisoned")
+        f.write_str("memory fault: file truncated, page poisoned, or unreadable on the medium")
     }
 }
 

@@ -66,7 +66,7 @@ unsafe extern "C" fn compare_exchange(to: *mut u8, from: *const u8, _len: usize)
 }
 
 /// Orders stores; makes nothing durable, and nothing here claims that it does.
-#[inline(always)]
+#[inline]
 pub(super) fn fence() {
     atomic_fence(Ordering::SeqCst);
 }

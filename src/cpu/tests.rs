@@ -193,7 +193,7 @@ fn cut_file(pages: usize, left: usize) -> Pages {
     unsafe {
         let fd = libc::memfd_create(c"cut".as_ptr(), 0);
         assert!(fd >= 0);
-        assert_eq!(libc::ftruncate(fd, (pages * 4096) as i64), 0);
+        assert_eq!(libc::ftruncate(fd, (pages * 4096).cast_signed() as i64), 0);
         let base = libc::mmap(
             std::ptr::null_mut(),
             pages * 4096,
@@ -203,7 +203,7 @@ fn cut_file(pages: usize, left: usize) -> Pages {
             0,
         );
         assert_ne!(base, libc::MAP_FAILED);
-        assert_eq!(libc::ftruncate(fd, (left * 4096) as i64), 0);
+        assert_eq!(libc::ftruncate(fd, (left * 4096).cast_signed() as i64), 0);
         libc::close(fd);
         Pages(base.cast(), pages * 4096)
     }

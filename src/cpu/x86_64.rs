@@ -286,7 +286,7 @@ pub(super) const GUARDED: [Routine; 10] = [
 
 /// Orders every earlier store, write-back and non-temporal store of this thread before every
 /// later one (SDM vol. 2, SFENCE).
-#[inline(always)]
+#[inline]
 pub(super) fn fence() {
     // SAFETY: SFENCE has no operands and is part of SSE, which x86-64 implies. Not `nomem`:
     // the compiler must not move stores across it.

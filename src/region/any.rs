@@ -44,16 +44,6 @@ impl AnyRegion {
     pub fn report(&self) -> &Report {
         &self.report
     }
-
-    /// Bytes that the caller may store into the open file by other means; the region does not
-    /// notice. Meant for fstat(2) and the like.
-    #[must_use]
-    pub fn as_fd(&self) -> BorrowedFd<'_> {
-        match &self.inner {
-            Inner::Mapped(region) => region.fd(),
-            Inner::PageCache(region) => region.fd(),
-        }
-    }
 }
 
 /// One branch, then the backend's own method, which can be inlined.
@@ -71,7 +61,9 @@ impl Region for AnyRegion {
 }
 
 impl AsFd for AnyRegion {
+    /// The open file, for fstat(2) and the like. What is done to the file through it, the region
+    /// does not notice.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        Self::as_fd(self)
+        inner!(self.fd())
     }
 }

@@ -7,7 +7,7 @@ use std::os::fd::BorrowedFd;
 
 use super::fsdax::{FLAGS, map_populated};
 use super::mapped::Parts;
-use super::mapping::{HUGE_PAGE, page_size};
+use super::mapping::{HUGE_PAGE, Reserve, page_size};
 use super::options::Plan;
 use crate::durability::Backend;
 use crate::error::{Error, ErrorKind, Operation, Result};
@@ -19,7 +19,8 @@ pub(super) fn map(plan: &Plan, fd: BorrowedFd<'_>, report: &Report) -> Result<Pa
         return Err(Error::new(Operation::Map, ErrorKind::Unaligned { align }).over(0, plan.len));
     }
     // A device does not grow: reserve what it has.
-    let whole = Plan { max_len: plan.len, ..*plan };
+    let exact = plan.len as usize;
+    let whole = Plan { reserve: Reserve { wanted: exact, least: exact }, ..*plan };
     let align = usize::try_from(align).unwrap_or(HUGE_PAGE).next_power_of_two().max(page_size());
     map_populated(&whole, fd, FLAGS, align).map(|mapping| Parts {
         mapping,

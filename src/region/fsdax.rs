@@ -40,8 +40,7 @@ pub(super) fn map_populated(
     align: usize,
 ) -> Result<Mapping> {
     let failed = |call| move |errno| Error::os(Operation::Map, call, errno);
-    let mapping =
-        Mapping::reserve(plan.max_len as usize, align, plan.guard).map_err(failed("mmap"))?;
+    let mapping = Mapping::reserve(&plan.reserve, align, plan.guard).map_err(failed("mmap"))?;
     let len = (plan.len as usize).next_multiple_of(align.min(page_size()));
     let prot = if plan.read_only { ProtFlags::READ } else { ProtFlags::READ | ProtFlags::WRITE };
     mapping.map(fd, 0, len, prot, flags).map_err(failed("mmap"))?;

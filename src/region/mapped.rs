@@ -285,12 +285,15 @@ impl Region for MappedRegion {
             .map(self.fd.as_fd(), mapped, wanted, prot, parts.flags)
             .map_err(|errno| Error::os(Operation::Grow, "mmap", errno))
             .and_then(|()| {
+                // From the start: the fsync of the growth write-protected every page that was
+                // dirty, and a store to it would fault.
                 parts
                     .mapping
-                    .populate(mapped, wanted, true)
+                    .populate(0, wanted, true)
                     .map_err(|errno| Error::os(Operation::Grow, "madvise", errno))
             });
         if let Err(error) = ready {
+            // What was mapped beyond the old length stays mapped and out of bounds.
             storage::shrink_back(self.fd.as_fd(), file_len);
             return Err(explain(error));
         }

@@ -32,6 +32,15 @@ enum Access {
     Kernel,
 }
 
+/// How much address space a region takes, in bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Reserve {
+    /// Enough for the growth that was asked for, or the default.
+    pub(super) wanted: usize,
+    /// Enough to open: taken where `wanted` cannot be had.
+    pub(super) least: usize,
+}
+
 /// Who gives the memory back.
 enum Owner {
     /// `reserved` bytes from the base on, unmapped on drop.
@@ -59,8 +68,18 @@ pub(super) fn page_size() -> usize {
 }
 
 impl Mapping {
-    /// Reserves `len` bytes of address space at a multiple of `align` (a power of two).
-    pub(super) fn reserve(len: usize, align: usize, guard: bool) -> Result<Self, Errno> {
+    /// Reserves address space at a multiple of `align` (a power of two).
+    pub(super) fn reserve(wanted: &Reserve, align: usize, guard: bool) -> Result<Self, Errno> {
+        match Self::reserve_exactly(wanted.wanted, align, guard) {
+            // A limit on address space (setrlimit(2), RLIMIT_AS) is no reason not to open.
+            Err(Errno::NOMEM) if wanted.least < wanted.wanted => {
+                Self::reserve_exactly(wanted.least, align, guard)
+            }
+            result => result,
+        }
+    }
+
+    fn reserve_exactly(len: usize, align: usize, guard: bool) -> Result<Self, Errno> {
         let len = len.checked_next_multiple_of(page_size()).ok_or(Errno::NOMEM)?;
         let span = len.checked_add(align).ok_or(Errno::NOMEM)?;
         // SAFETY: a new anonymous mapping at an address of the kernel's choice.

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use super::any::AnyRegion;
 use super::draft::Draft;
+use super::mapping::Reserve;
 use super::{devdax, fsdax, page_cache, storage, volatile};
 use crate::durability::{Backend, Durability};
 use crate::error::{Error, ErrorKind, Operation, Result};
@@ -161,6 +162,11 @@ impl Options {
 
     /// Opens an existing file or device-DAX node. Its contents are not changed.
     ///
+    /// For writing, file and directory are synced once, since whoever made the file may not
+    /// have: a drained write must not be lost with the file's size or name. A directory that
+    /// may not be read is left out. On DAX, every page is faulted in for writing, which fills
+    /// the holes of a sparse file with allocated zeros.
+    ///
     /// # Errors
     ///
     /// `Os(ENOENT)`, `Os(EACCES)`, `Os(EROFS)` and the like; `WrongFileType`; `TooShort`;
@@ -234,8 +240,10 @@ impl Options {
         let len = self.creation_len()?;
         let draft = Draft::new(path, Mode::from_raw_mode(self.mode & 0o7777))?;
         self.take_lock(draft.fd())?;
-        let report = self.judge(draft.fd(), path)?;
+        self.judge(draft.fd(), path)?;
         storage::extend(draft.fd(), 0, len)?;
+        // Once more, now that there are extents to look at.
+        let report = probe::probe_file(draft.fd(), path)?;
         // Mapped before it has a name: what fails here leaves nothing.
         let sync_after_link =
             report.mount.as_ref().is_none_or(|m| storage::forgets_links(&m.filesystem));
@@ -249,6 +257,12 @@ impl Options {
         // Looked at before it is opened: opening a FIFO or a device can have effects.
         let found = fs::stat(path).map_err(failed("stat"))?;
         check_type(FileType::from_raw_mode(found.st_mode))?;
+        if FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice
+            && probe::probe(path)?.target != Target::DaxDevice
+        {
+            let what = "a character device that is not device DAX";
+            return Err(Error::new(Operation::Open, ErrorKind::WrongFileType(what)));
+        }
         let access = if self.read_only { OFlags::RDONLY } else { OFlags::RDWR };
         let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let fd = fs::open(path, flags, Mode::empty()).map_err(failed("open"))?;
@@ -261,13 +275,16 @@ impl Options {
         let report = self.judge(fd.as_fd(), path)?;
         let file_len = match report.target {
             Target::DaxDevice => report.namespace.as_ref().and_then(|n| n.size).unwrap_or(0),
-            _ => found.st_size as u64,
+            _ => found.st_size.cast_unsigned(),
         };
         let len = self.len.unwrap_or(file_len);
         self.check_len(Operation::Open, len)?;
         if len > file_len {
             let kind = ErrorKind::TooShort { len: file_len, asked: len };
             return Err(Error::new(Operation::Open, kind));
+        }
+        if report.target == Target::File && !self.read_only {
+            sync_existing(fd.as_fd(), path)?;
         }
         self.attach(path, fd, len, report)
     }
@@ -317,14 +334,16 @@ impl Options {
 
     /// Maps the file as its backend does it.
     fn prepare(&self, path: &Path, fd: BorrowedFd<'_>, len: u64, report: &Report) -> Result<Ready> {
-        let max_len = if self.read_only {
-            len
-        } else {
-            self.max_len.unwrap_or_else(|| DEFAULT_RESERVE.max(len.saturating_mul(4))).max(len)
+        let exact = len as usize;
+        let default = exact.saturating_mul(4).max(DEFAULT_RESERVE as usize);
+        let reserve = match self.max_len {
+            _ if self.read_only => Reserve { wanted: exact, least: exact },
+            Some(max_len) => Reserve { wanted: max_len as usize, least: max_len as usize },
+            None => Reserve { wanted: default, least: exact },
         };
         let plan = Plan {
             len,
-            max_len,
+            reserve,
             read_only: self.read_only,
             guard: self.fault_guard,
             emulate: self.emulate,
@@ -343,10 +362,27 @@ impl Options {
     }
 }
 
+/// Makes the size, the extents and the name of a file that somebody else made durable, once:
+/// neither `MAP_SYNC` nor `fdatasync` does (mmap(2); fsync(2) on directory entries), and a
+/// drained write would be lost with them.
+fn sync_existing(fd: BorrowedFd<'_>, path: &Path) -> Result<()> {
+    let failed = |call| move |errno| Error::os(Operation::Sync, call, errno);
+    fs::fsync(fd).map_err(failed("fsync"))?;
+    let Ok(real) = path.canonicalize() else { return Ok(()) };
+    let Some(parent) = real.parent() else { return Ok(()) };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match fs::open(parent, flags, Mode::empty()) {
+        Ok(directory) => fs::fsync(directory).map_err(failed("fsync of the directory")),
+        // A directory that may be searched but not read: its entry cannot be synced from here.
+        Err(Errno::ACCESS) => Ok(()),
+        Err(errno) => Err(failed("open of the directory")(errno)),
+    }
+}
+
 /// What a backend needs to know to map a file.
 pub(super) struct Plan {
     pub(super) len: u64,
-    pub(super) max_len: u64,
+    pub(super) reserve: Reserve,
     pub(super) read_only: bool,
     pub(super) guard: bool,
     pub(super) emulate: Option<Emulation>,

@@ -77,8 +77,7 @@ pub(super) fn map(plan: &Plan, fd: BorrowedFd<'_>, report: &Report) -> Result<Pa
     let mapping = if plan.read_only {
         Mapping::adopt(read_mapping(fd, plan.len).map_err(failed)?, plan.guard)
     } else {
-        let mapping =
-            Mapping::reserve(plan.max_len as usize, page_size(), plan.guard).map_err(failed)?;
+        let mapping = Mapping::reserve(&plan.reserve, page_size(), plan.guard).map_err(failed)?;
         let to = (plan.len as usize).next_multiple_of(page_size());
         mapping.map(fd, 0, to, ProtFlags::READ, MapFlags::SHARED).map_err(failed)?;
         mapping
@@ -137,11 +136,11 @@ impl PageCacheRegion {
 
     /// One copy out of the page cache.
     #[inline]
-    fn copy_out(&self, at: usize, buf: &mut [u8]) -> std::result::Result<(), Fault> {
+    fn copy_out(&self, at: usize, buf: &mut [u8]) -> std::result::Result<(), ErrorKind> {
         if self.guarded {
-            return self.mapping.read(at, buf);
+            return self.mapping.read(at, buf).map_err(|Fault| ErrorKind::Gone);
         }
-        kernel_copy::read_file(self.fd.as_fd(), at as u64, buf)
+        kernel_copy::read_file(self.fd.as_fd(), at as u64, buf).map_err(|Fault| ErrorKind::Gone)
     }
 
     /// Runs `copy` such that no write of this region runs at the same time: a kernel copies in
@@ -178,7 +177,8 @@ impl PageCacheRegion {
         let len = self.len();
         let found = fs::fstat(&self.fd)
             .map_err(|errno| Error::os(Operation::Drain, "fstat", errno).at(&self.path))?
-            .st_size as u64;
+            .st_size
+            .cast_unsigned();
         if found < len {
             return Err(Error::new(Operation::Drain, ErrorKind::Gone)
                 .at(&self.path)
@@ -243,9 +243,8 @@ impl Region for PageCacheRegion {
         self.check_readable(Operation::Read)?;
         let len = buf.len() as u64;
         let (at, _) = self.range(Operation::Read, offset, len)?;
-        self.undisturbed(|| self.copy_out(at, buf)).map_err(|Fault| {
-            Error::new(Operation::Read, ErrorKind::Gone).at(&self.path).over(offset, len)
-        })
+        self.undisturbed(|| self.copy_out(at, buf))
+            .map_err(|kind| Error::new(Operation::Read, kind).at(&self.path).over(offset, len))
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
@@ -292,9 +291,8 @@ impl Region for PageCacheRegion {
         self.check_readable(Operation::Load)?;
         let at = self.word(Operation::Load, offset)?;
         let mut bytes = [0; 8];
-        self.undisturbed(|| self.copy_out(at, &mut bytes)).map_err(|Fault| {
-            Error::new(Operation::Load, ErrorKind::Gone).at(&self.path).over(offset, 8)
-        })?;
+        self.undisturbed(|| self.copy_out(at, &mut bytes))
+            .map_err(|kind| Error::new(Operation::Load, kind).at(&self.path).over(offset, 8))?;
         Ok(u64::from_ne_bytes(bytes))
     }
 
@@ -315,8 +313,8 @@ impl Region for PageCacheRegion {
         let at = self.word(Operation::CompareExchange, offset)?;
         let _writing = lock(&self.writing);
         let mut bytes = [0; 8];
-        self.copy_out(at, &mut bytes).map_err(|Fault| {
-            Error::new(Operation::CompareExchange, ErrorKind::Gone).at(&self.path).over(offset, 8)
+        self.copy_out(at, &mut bytes).map_err(|kind| {
+            Error::new(Operation::CompareExchange, kind).at(&self.path).over(offset, 8)
         })?;
         let found = u64::from_ne_bytes(bytes);
         if found != current {
@@ -373,8 +371,11 @@ impl Region for PageCacheRegion {
     }
 
     fn close(&self) -> Result<()> {
-        let drained =
-            if self.read_only { self.check_readable(Operation::Close) } else { self.drain() };
+        let drained = if self.read_only {
+            self.check_readable(Operation::Close)
+        } else {
+            self.drain().map_err(|error| error.during(Operation::Close))
+        };
         self.latch.close();
         drained
     }

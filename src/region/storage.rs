@@ -23,7 +23,7 @@ pub(super) fn extend(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<u64> {
         return Err(Error::new(Operation::Allocate, ErrorKind::TooLarge { max: i64::MAX as u64 }));
     }
     let found = fs::fstat(fd).map_err(|errno| Error::os(Operation::Allocate, "fstat", errno))?;
-    let file_len = found.st_size as u64;
+    let file_len = found.st_size.cast_unsigned();
     let extended = allocate(fd, from, to)
         .and_then(|()| write_zeros(fd, from, to))
         .and_then(|()| fs::fsync(fd).map_err(|errno| Error::os(Operation::Sync, "fsync", errno)));
@@ -49,10 +49,9 @@ pub(super) fn forgets_links(filesystem: &str) -> bool {
 fn allocate(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {
     loop {
         match fs::fallocate(fd, FallocateFlags::empty(), from, to - from) {
-            Ok(()) => return Ok(()),
             Err(Errno::INTR) => {}
-            // No preallocation here (FUSE, NFSv3, ...): the zeros allocate.
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
+            // Not supported: no preallocation here (FUSE, NFSv3, ...), the zeros allocate.
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
             Err(errno) => return Err(Error::os(Operation::Allocate, "fallocate", errno)),
         }
     }

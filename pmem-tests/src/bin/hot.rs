@@ -22,7 +22,6 @@ pub extern "C" fn hot_persist(region: &AnyRegion) -> bool {
 }
 
 /// The same through the trait object.
-#[unsafe(no_mangle)]
 #[inline(never)]
 pub fn hot_persist_dyn(region: &dyn Region) -> bool {
     region.persist(64, 8).is_ok()

@@ -1,0 +1,314 @@
+//! The emulated-NVDIMM guest, from the host's side: builds a program for it, boots it
+//! through `ci/vm`, and hands back what it printed and how it ended.
+//!
+//! What is not there is an error, never a pass: a guest that cannot be had, runs out of
+//! time, or ends without a status is a [`GuestError`].
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+/// Exit status of `ci/vm` for a guest that ran out of time.
+const STATUS_TIMED_OUT: i32 = 124;
+/// Exit status of `ci/vm` for a guest that could not be had or ended without a status.
+const STATUS_NO_GUEST: i32 = 125;
+
+/// What the guest's NVDIMMs say is safe when the power goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Persistence {
+    /// What reached the memory controller (ADR): stores need a cache-line write-back.
+    MemoryController,
+    /// What reached the CPU caches (eADR).
+    CpuCache,
+    /// The platform does not say.
+    Absent,
+}
+
+impl Persistence {
+    fn as_option(self) -> &'static str {
+        match self {
+            Self::MemoryController => "mem-ctrl",
+            Self::CpuCache => "cpu",
+            Self::Absent => "absent",
+        }
+    }
+}
+
+/// A guest that ended by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// Exit status of the command; 128 and the signal's number if one killed it.
+    pub status: i32,
+    /// What the command printed, output and errors in their order.
+    pub stdout: String,
+}
+
+/// Why there is no [`Output`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum GuestError {
+    /// `ci/vm` could not be started, or its output not read.
+    Host(io::Error),
+    /// The static program for the guest could not be built; the compiler's words.
+    Build(String),
+    /// The guest could not be had, panicked, or ended without a status; what `ci/vm` said,
+    /// console log included, and what the command printed until then.
+    NoGuest {
+        /// Words of `ci/vm`.
+        reason: String,
+        /// Words of the command.
+        stdout: String,
+    },
+    /// The guest was still running after its time; fields as above.
+    TimedOut {
+        /// Words of `ci/vm`.
+        reason: String,
+        /// Words of the command.
+        stdout: String,
+    },
+}
+
+impl fmt::Display for GuestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host(error) => write!(f, "ci/vm: {error}"),
+            Self::Build(reason) => write!(f, "building the guest program: {reason}"),
+            Self::NoGuest { reason, stdout } => {
+                write!(f, "no guest: {reason}\nthe command printed:\n{stdout}")
+            }
+            Self::TimedOut { reason, stdout } => {
+                write!(f, "guest timed out: {reason}\nthe command printed:\n{stdout}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for GuestError {}
+
+impl From<io::Error> for GuestError {
+    fn from(error: io::Error) -> Self {
+        Self::Host(error)
+    }
+}
+
+/// A guest to boot. Every run is a machine of its own; several may run at once.
+#[derive(Clone, Debug, Default)]
+pub struct Guest {
+    options: Vec<OsString>,
+}
+
+impl Guest {
+    /// A guest without any persistent memory.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What the NVDIMMs promise. Without it they promise nothing.
+    #[must_use]
+    pub fn persistence(self, persistence: Persistence) -> Self {
+        self.option("--persistence", persistence.as_option())
+    }
+
+    /// Adds an NVDIMM of the size ("512M", "1G"); at most two. It comes up as a raw namespace.
+    #[must_use]
+    pub fn nvdimm(self, size: &str) -> Self {
+        self.option("--nvdimm", size)
+    }
+
+    /// Gives the NVDIMMs label areas: a region then holds several namespaces.
+    #[must_use]
+    pub fn labels(self) -> Self {
+        self.flag("--labels")
+    }
+
+    /// Makes the NVDIMMs report that their save at power loss is not armed: read-only.
+    #[must_use]
+    pub fn unarmed(self) -> Self {
+        self.flag("--unarmed")
+    }
+
+    /// Declares RAM persistent, as `memmap=SIZE!OFFSET` does; offset and size below 2 GiB.
+    #[must_use]
+    pub fn e820(self, size: &str, offset: &str) -> Self {
+        self.option("--e820", format!("{size}@{offset}"))
+    }
+
+    /// Adds a virtio-pmem device.
+    #[must_use]
+    pub fn virtio_pmem(self, size: &str) -> Self {
+        self.option("--virtio-pmem", size)
+    }
+
+    /// Adds a disk: `/dev/vda`, `/dev/vdb`, ...
+    #[must_use]
+    pub fn disk(self, size: &str) -> Self {
+        self.option("--disk", size)
+    }
+
+    /// Copies a file of the host to `/root` of the guest.
+    #[must_use]
+    pub fn file(self, path: &Path) -> Self {
+        self.option("--file", path)
+    }
+
+    /// Sets an environment variable of the command.
+    #[must_use]
+    pub fn env(self, name: &str, value: &str) -> Self {
+        self.option("--env", format!("{name}={value}"))
+    }
+
+    /// Keeps the contents of NVDIMMs and disks in `directory`; the next guest with the same
+    /// directory finds them as this one left them.
+    #[must_use]
+    pub fn keep_files(self, directory: &Path) -> Self {
+        self.option("--keep-files", directory)
+    }
+
+    /// Time after which the guest is killed; 300 s unless set. Whole seconds.
+    #[must_use]
+    pub fn timeout(self, timeout: Duration) -> Self {
+        self.option("--timeout", timeout.as_secs().to_string())
+    }
+
+    /// Boots, runs the command, and waits for its end. A first word with a slash is a static
+    /// executable of the host, any other a program of the guest (`sh`, `ndctl`, ...).
+    pub fn run(&self, command: &[&str]) -> Result<Output, GuestError> {
+        self.spawn(command)?.wait()
+    }
+
+    /// Boots, runs the shell script with `-e`, and waits for its end.
+    pub fn run_script(&self, script: &str) -> Result<Output, GuestError> {
+        self.run(&["sh", "-ec", script])
+    }
+
+    /// Boots and starts the command.
+    pub fn spawn(&self, command: &[&str]) -> Result<Running, GuestError> {
+        let mut child = Command::new(workspace().join("ci/vm"))
+            .args(&self.options)
+            .arg("--")
+            .args(command)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        // ci/vm speaks up at its end only, and less than a pipe holds: reading its errors
+        // after the output cannot block it.
+        let Some(stdout) = child.stdout.take().map(BufReader::new) else {
+            return Err(io::Error::other("no pipe for the output").into());
+        };
+        Ok(Running { child, stdout, seen: String::new() })
+    }
+
+    fn option(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.options.push(name.into());
+        self.options.push(value.into());
+        self
+    }
+
+    fn flag(mut self, name: &str) -> Self {
+        self.options.push(name.into());
+        self
+    }
+}
+
+/// A guest that runs. Dropping it kills the guest.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    seen: String,
+}
+
+impl Running {
+    /// The next line the command printed, without its end; `None` when it has ended.
+    pub fn line(&mut self) -> io::Result<Option<String>> {
+        let start = self.seen.len();
+        if self.stdout.read_line(&mut self.seen)? == 0 {
+            return Ok(None);
+        }
+        Ok(Some(self.seen[start..].trim_end_matches('\n').to_owned()))
+    }
+
+    /// Waits for the end of the command.
+    pub fn wait(mut self) -> Result<Output, GuestError> {
+        let mut rest = Vec::new();
+        self.stdout.read_to_end(&mut rest)?;
+        let mut stdout = std::mem::take(&mut self.seen);
+        stdout.push_str(&String::from_utf8_lossy(&rest));
+        let mut reason = String::new();
+        if let Some(mut stderr) = self.child.stderr.take() {
+            stderr.read_to_string(&mut reason)?;
+        }
+        match self.child.wait()?.code() {
+            Some(STATUS_TIMED_OUT) => Err(GuestError::TimedOut { reason, stdout }),
+            None | Some(STATUS_NO_GUEST) => Err(GuestError::NoGuest { reason, stdout }),
+            Some(status) => Ok(Output { status, stdout }),
+        }
+    }
+
+    /// Cuts the guest's power at this moment and returns the lines it had printed. The
+    /// contents of its NVDIMMs stay where [`Guest::keep_files`] put them: every store it
+    /// executed, flushed or not, and the disks as the host's page cache has them.
+    pub fn kill(mut self) -> io::Result<String> {
+        self.terminate()?;
+        let mut rest = Vec::new();
+        self.stdout.read_to_end(&mut rest)?;
+        self.child.wait()?;
+        let mut stdout = std::mem::take(&mut self.seen);
+        stdout.push_str(&String::from_utf8_lossy(&rest));
+        Ok(stdout)
+    }
+
+    /// Asks `ci/vm` to kill the guest and to clean up after it.
+    fn terminate(&self) -> io::Result<()> {
+        let pid = self.child.id().to_string();
+        let killed = Command::new("kill").args(["-TERM", &pid]).status()?;
+        if killed.success() { Ok(()) } else { Err(io::Error::other("ci/vm is gone already")) }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            // Nothing is left to tell if this fails: ci/vm then ends with its own timeout.
+            let _ = self.terminate();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// The guest program of this package, built statically, once in a process.
+///
+/// A directory of its own keeps it from waiting for the build that runs the tests.
+pub fn program() -> Result<&'static Path, GuestError> {
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    BUILT.get_or_init(build).as_deref().map_err(|reason| GuestError::Build(reason.clone()))
+}
+
+fn build() -> Result<PathBuf, String> {
+    const TARGET: &str = "x86_64-unknown-linux-gnu";
+    let directory = workspace().join("target/guest");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .current_dir(workspace())
+        .args(["build", "--quiet", "--release", "-p", "pmem-tests", "--bin", "guest"])
+        .args(["--target", TARGET, "--target-dir"])
+        .arg(&directory)
+        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .output()
+        .map_err(|error| format!("cargo: {error}"))?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+    }
+    Ok(directory.join(TARGET).join("release/guest"))
+}
+
+fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("pmem-tests is inside the workspace")
+}

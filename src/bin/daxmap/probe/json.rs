@@ -1,0 +1,206 @@
+//! The report as JSON: one object per line, so that a reader need not wait for the last path.
+//!
+//! Fields are only ever added within a schema version. Sizes and offsets are in bytes; a path that
+//! is not UTF-8 has the offending bytes replaced. `null` stands for what is unknown or not there.
+
+use std::io::{self, Write};
+use std::ops::Range;
+use std::path::Path;
+
+use daxmap::probe::{
+    BlockDevice, HugePages, MapSync, MemoryRegion, Namespace, Reason, Report, Target,
+};
+use serde::Serialize;
+
+/// Version of the layout: raised when a field changes its meaning or goes.
+const SCHEMA: u32 = 1;
+
+#[derive(Serialize)]
+struct JsonReport<'a> {
+    schema: u32,
+    path: String,
+    target: &'static str,
+    filesystem: Option<&'a str>,
+    mount_point: Option<String>,
+    mount_root: Option<String>,
+    mount_source: Option<&'a str>,
+    mount_options: &'a [String],
+    upper_mount_point: Option<String>,
+    device: Option<&'a str>,
+    backend: &'static str,
+    statx_dax: Option<bool>,
+    dax_flag: Option<bool>,
+    map_sync: &'static str,
+    map_sync_errno: Option<i32>,
+    persistence_domain: &'static str,
+    durability: &'static str,
+    granularity: &'static str,
+    huge_pages: &'static str,
+    huge_pages_aligned: Option<u64>,
+    huge_pages_total: Option<u64>,
+    write_back: &'static str,
+    block_size: Option<u64>,
+    read_only: bool,
+    numa_node: Option<i32>,
+    bad_ranges: Vec<[u64; 2]>,
+    namespace: Option<JsonNamespace<'a>>,
+    regions: Vec<JsonRegion<'a>>,
+    device_stack: Option<JsonDevice<'a>>,
+    verdict: String,
+    reasons: Vec<JsonReason<'a>>,
+}
+
+#[derive(Serialize)]
+struct JsonNamespace<'a> {
+    name: &'a str,
+    mode: &'a str,
+    size: Option<u64>,
+    align: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct JsonRegion<'a> {
+    name: &'a str,
+    provider: &'a str,
+    persistence_domain: &'static str,
+    read_only: bool,
+    numa_node: Option<i32>,
+    asynchronous: bool,
+    bad_blocks: Vec<[u64; 2]>,
+}
+
+#[derive(Serialize)]
+struct JsonDevice<'a> {
+    name: &'a str,
+    number: String,
+    kind: &'a str,
+    dax: Option<bool>,
+    sector_size: Option<u32>,
+    read_only: bool,
+    start: Option<u64>,
+    backing_file: Option<String>,
+    bad_blocks: Vec<[u64; 2]>,
+    namespace: Option<JsonNamespace<'a>>,
+    region: Option<&'a str>,
+    below: Vec<JsonDevice<'a>>,
+}
+
+#[derive(Serialize)]
+struct JsonReason<'a> {
+    code: &'static str,
+    text: &'a str,
+    remedy: Option<&'a str>,
+}
+
+/// Writes one object and a line end.
+pub fn write(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, &convert(report))?;
+    writeln!(out)
+}
+
+fn convert(report: &Report) -> JsonReport<'_> {
+    let mount = report.mount.as_ref();
+    let (map_sync, map_sync_errno) = match report.map_sync {
+        MapSync::Accepted => ("accepted", None),
+        MapSync::Refused(errno) => ("refused", Some(errno)),
+        MapSync::Predicted(true) => ("predicted_accepted", None),
+        MapSync::Predicted(false) => ("predicted_refused", None),
+        MapSync::NotTried(errno) => ("not_tried", Some(errno)),
+        _ => ("unknown", None),
+    };
+    let (huge_pages, pieces) = match report.huge_pages {
+        HugePages::Possible { aligned, total } => ("possible", Some((aligned, total))),
+        HugePages::Misaligned { aligned, total } => ("misaligned", Some((aligned, total))),
+        HugePages::NotApplicable => ("not_applicable", None),
+        _ => ("unknown", None),
+    };
+    // Device DAX has no block device; its instance is the device.
+    let device = match (&report.device, report.target) {
+        (Some(device), _) => Some(device.name.as_str()),
+        (None, Target::DaxDevice) => report.namespace.as_ref().map(|found| found.name.as_str()),
+        (None, _) => None,
+    };
+    JsonReport {
+        schema: SCHEMA,
+        path: text(&report.path),
+        target: super::text::target(report.target),
+        filesystem: report.filesystem.as_deref(),
+        mount_point: mount.map(|mount| text(&mount.point)),
+        mount_root: mount.map(|mount| text(&mount.root)),
+        mount_source: mount.map(|mount| mount.source.as_str()),
+        mount_options: mount.map_or(&[], |mount| mount.options.as_slice()),
+        upper_mount_point: report.upper.as_ref().map(|mount| text(&mount.point)),
+        device,
+        backend: report.backend.as_str(),
+        statx_dax: report.statx_dax,
+        dax_flag: report.dax_flag,
+        map_sync,
+        map_sync_errno,
+        persistence_domain: report.persistence_domain.as_str(),
+        durability: report.durability.as_str(),
+        granularity: report.granularity.as_str(),
+        huge_pages,
+        huge_pages_aligned: pieces.map(|(aligned, _)| aligned),
+        huge_pages_total: pieces.map(|(_, total)| total),
+        write_back: report.write_back.as_str(),
+        block_size: report.block_size,
+        read_only: report.read_only,
+        numa_node: report.numa_node,
+        bad_ranges: ranges(&report.bad_ranges),
+        namespace: report.namespace.as_ref().map(namespace),
+        regions: report.regions.iter().map(region).collect(),
+        device_stack: report.device.as_ref().map(stack),
+        verdict: report.verdict_sentence(),
+        reasons: report.reasons.iter().map(reason).collect(),
+    }
+}
+
+fn namespace(namespace: &Namespace) -> JsonNamespace<'_> {
+    JsonNamespace {
+        name: &namespace.name,
+        mode: &namespace.mode,
+        size: namespace.size,
+        align: namespace.align,
+    }
+}
+
+fn region(region: &MemoryRegion) -> JsonRegion<'_> {
+    JsonRegion {
+        name: &region.name,
+        provider: &region.provider,
+        persistence_domain: region.persistence_domain.as_str(),
+        read_only: region.read_only,
+        numa_node: region.numa_node,
+        asynchronous: region.asynchronous,
+        bad_blocks: ranges(&region.bad_blocks),
+    }
+}
+
+fn stack(device: &BlockDevice) -> JsonDevice<'_> {
+    JsonDevice {
+        name: &device.name,
+        number: format!("{}:{}", device.number.0, device.number.1),
+        kind: &device.kind,
+        dax: device.dax,
+        sector_size: device.sector_size,
+        read_only: device.read_only,
+        start: device.start,
+        backing_file: device.backing_file.as_deref().map(text),
+        bad_blocks: ranges(&device.bad_blocks),
+        namespace: device.namespace.as_ref().map(namespace),
+        region: device.region.as_ref().map(|region| region.name.as_str()),
+        below: device.below.iter().map(stack).collect(),
+    }
+}
+
+fn reason(reason: &Reason) -> JsonReason<'_> {
+    JsonReason { code: reason.code.as_str(), text: &reason.text, remedy: reason.remedy.as_deref() }
+}
+
+fn ranges(ranges: &[Range<u64>]) -> Vec<[u64; 2]> {
+    ranges.iter().map(|range| [range.start, range.end]).collect()
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}

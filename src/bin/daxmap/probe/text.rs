@@ -1,0 +1,151 @@
+//! The report for people: the verdict, then why and what to change, then the facts.
+
+use std::io::{self, Write};
+
+use comfy_table::{ContentArrangement, Table, presets};
+use daxmap::probe::{BlockDevice, HugePages, MapSync, Report, Target};
+
+/// Writes the report.
+pub fn write(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    writeln!(out, "{}", clean(&report.verdict_sentence()))?;
+    for reason in &report.reasons {
+        writeln!(out, "  why: {} [{}]", clean(&reason.text), reason.code)?;
+        if let Some(remedy) = &reason.remedy {
+            writeln!(out, "  fix: {}", clean(remedy))?;
+        }
+    }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    for (name, value) in facts(report) {
+        table.add_row([format!("  {name}"), clean(&value)]);
+    }
+    writeln!(out, "{}", table.trim_fmt())
+}
+
+fn facts(report: &Report) -> Vec<(&'static str, String)> {
+    let mut rows = vec![("path", report.path.display().to_string())];
+    let mut row = |name, value: String| rows.push((name, value));
+    row("target", target(report.target).replace('_', " "));
+    if let Some(filesystem) = &report.filesystem {
+        row("filesystem", filesystem.clone());
+    }
+    if let Some(mount) = &report.mount {
+        row("mount point", mount.point.display().to_string());
+        if mount.root != std::path::Path::new("/") {
+            row("mounted part", mount.root.display().to_string());
+        }
+        row("mount source", mount.source.clone());
+        row("mount options", mount.options.join(","));
+    }
+    if let Some(upper) = &report.upper {
+        row("upper directory in", format!("{} ({})", upper.point.display(), upper.filesystem));
+    }
+    if let Some(device) = &report.device {
+        row("device", stack(device));
+    }
+    if let Some(namespace) = &report.namespace {
+        let size = namespace.size.map_or_else(String::new, |size| format!(", {}", bytes(size)));
+        row("namespace", format!("{} ({}{size})", namespace.name, namespace.mode));
+    }
+    for region in &report.regions {
+        row(
+            "memory region",
+            format!("{} ({}, {})", region.name, region.provider, region.persistence_domain),
+        );
+    }
+    row("persistence domain", report.persistence_domain.to_string());
+    row("statx DAX", yes_no(report.statx_dax));
+    if report.dax_flag.is_some() {
+        row("DAX flag", yes_no(report.dax_flag));
+    }
+    row("MAP_SYNC", map_sync(report.map_sync));
+    row("backend", report.backend.to_string());
+    row("durability", report.durability.to_string());
+    row("granularity", report.granularity.to_string());
+    row("huge pages", huge_pages(report.huge_pages));
+    row("CPU write-back", report.write_back.to_string());
+    if let Some(size) = report.block_size {
+        row("block size", size.to_string());
+    }
+    if let Some(node) = report.numa_node {
+        row("NUMA node", node.to_string());
+    }
+    row("read only", yes_no(Some(report.read_only)));
+    rows
+}
+
+/// The name of a target, as in the JSON.
+pub fn target(target: Target) -> &'static str {
+    match target {
+        Target::File => "file",
+        Target::Directory => "directory",
+        Target::Missing => "missing",
+        Target::BlockDevice => "block_device",
+        Target::DaxDevice => "dax_device",
+        _ => "other",
+    }
+}
+
+/// A device and what it is made of: `dm-0 (device-mapper) on [pmem0 (pmem), pmem1 (pmem)]`.
+fn stack(device: &BlockDevice) -> String {
+    let mut out = format!("{} ({})", device.name, device.kind);
+    if let Some(file) = &device.backing_file {
+        out = format!("{out} of {}", file.display());
+    }
+    match device.below.as_slice() {
+        [] => out,
+        [one] => format!("{out} on {}", stack(one)),
+        several => {
+            let several: Vec<_> = several.iter().map(stack).collect();
+            format!("{out} on [{}]", several.join(", "))
+        }
+    }
+}
+
+fn yes_no(value: Option<bool>) -> String {
+    match value {
+        Some(true) => "yes",
+        Some(false) => "no",
+        None => "unknown",
+    }
+    .to_owned()
+}
+
+fn map_sync(found: MapSync) -> String {
+    match found {
+        MapSync::Accepted => "accepted".to_owned(),
+        MapSync::Refused(errno) => format!("refused: {}", io::Error::from_raw_os_error(errno)),
+        MapSync::Predicted(true) => "would be accepted".to_owned(),
+        MapSync::Predicted(false) => "would be refused".to_owned(),
+        MapSync::NotTried(errno) => format!("not tried: {}", io::Error::from_raw_os_error(errno)),
+        _ => "unknown".to_owned(),
+    }
+}
+
+fn huge_pages(found: HugePages) -> String {
+    match found {
+        HugePages::Possible { aligned, total } => format!("possible ({aligned} of {total})"),
+        HugePages::Misaligned { aligned, total } => format!("misaligned ({aligned} of {total})"),
+        HugePages::NotApplicable => "not applicable".to_owned(),
+        _ => "unknown".to_owned(),
+    }
+}
+
+fn bytes(size: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut divisor = 1_u64;
+    let mut name = "B";
+    for unit in UNITS {
+        if size / divisor < 1024 {
+            break;
+        }
+        divisor *= 1024;
+        name = unit;
+    }
+    format!("{}.{} {name}", size / divisor, size % divisor * 10 / divisor)
+}
+
+/// Text for a terminal: a name may hold control characters, and they would be obeyed.
+pub fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
