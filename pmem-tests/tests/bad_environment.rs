@@ -53,7 +53,7 @@ fn refused<T: std::fmt::Debug>(result: Result<T>, path: &Path, errno: i32) -> Er
     let error = result.expect_err("this must be refused");
     let message = error.to_string();
     assert_eq!(errno_of(&error), Some(errno), "{message}");
-    assert!(message.contains(&format!("errno {errno}")), "no errno in: {message}");
+    assert!(message.contains(&format!("os error {errno}")), "no errno in: {message}");
     assert!(message.starts_with(error.operation().as_str()), "no operation in: {message}");
     assert!(message.contains(&*path.to_string_lossy()), "no path in: {message}");
     error
@@ -114,7 +114,7 @@ fn full_disk_at_growth_of_the_first_part_of_a_file() {
     for (kind, bytes) in KINDS {
         let disk = small(kind, bytes);
         let path = disk.path().join("region");
-        fs::write(&path, [0x5A; 100_000]).expect("a file can be written");
+        fs::write(&path, vec![0x5A; 100_000]).expect("a file can be written");
         let region = Options::new().len(10_000).open(&path).expect("a file can be opened");
         assert_eq!(region.len(), 10_000);
         let before = Snapshot::of(disk.path());
@@ -172,6 +172,9 @@ fn without_unnamed_files<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     with_failing_bits(libc::SYS_openat, 2, bit, libc::EOPNOTSUPP, work)
 }
 
+/// Creates a region by this name on a filesystem that lacks something.
+type Without<'a> = &'a (dyn Fn(&str) -> Result<AnyRegion> + Sync);
+
 /// Filesystems lack this or that; the file comes into being all the same, whole and alone.
 #[test]
 fn what_a_filesystem_may_lack() {
@@ -179,7 +182,6 @@ fn what_a_filesystem_may_lack() {
     let disk = Directory::new(HERE);
     for directory in [memory.path(), disk.path()] {
         let create = |name: &str| Options::new().len(100_000).create(directory.join(name));
-        type Without<'a> = &'a (dyn Fn(&str) -> Result<AnyRegion> + Sync);
         let ways: [(&str, Without<'_>); 5] = [
             ("everything", &create),
             ("O_TMPFILE", &|name| without_unnamed_files(|| create(name))),

@@ -43,12 +43,12 @@ fn refused(
     let before = Snapshot::of(directory);
     let (sender, answer) = mpsc::channel();
     let owned = path.to_owned();
-    thread::spawn(move || sender.send(call(&owned)));
-    let error = match answer.recv_timeout(Duration::from_secs(20)) {
-        Ok(Ok(region)) => panic!("{}: {region:?}", path.display()),
-        Ok(Err(error)) => error,
-        Err(_) => panic!("{}: the call hangs or panicked", path.display()),
-    };
+    thread::spawn(move || {
+        let _ = sender.send(call(&owned));
+    });
+    let answer = answer.recv_timeout(Duration::from_secs(20));
+    let answer = answer.unwrap_or_else(|how| panic!("{}: no answer: {how}", path.display()));
+    let error = answer.expect_err("this must be refused");
     before.assert_unchanged(directory, &error.to_string());
     let message = error.to_string();
     assert!(message.contains(error.operation().as_str()), "no operation in: {message}");
@@ -61,7 +61,7 @@ fn refused(
 fn is_errno(error: &Error, operation: &str, errno: i32) {
     let message = error.to_string();
     assert_eq!(errno_of(error), Some(errno), "{message}");
-    assert!(message.contains(&format!("errno {errno}")), "no errno in: {message}");
+    assert!(message.contains(&format!("os error {errno}")), "no errno in: {message}");
     assert!(message.starts_with(operation), "{operation} is not what was done: {message}");
 }
 

@@ -194,7 +194,7 @@ pub(super) fn failed_growth(bench: &Bench<'_>) -> Verdict {
         let error = refused(call, result, Refusal::Os(errno));
         let message = error.to_string();
         assert!(message.contains(call), "{call}: not named in: {message}");
-        assert!(message.contains(&format!("errno {errno}")), "{call}: no errno in: {message}");
+        assert!(message.contains(&format!("os error {errno}")), "{call}: no errno in: {message}");
         assert!(!error.is_durability_unknown(), "{call}: {message}");
         assert_eq!(error.range(), Some(5000..20 * PAGE), "{call}: {message}");
         assert_eq!(region.len(), 5000, "{call}: the length");

@@ -127,7 +127,10 @@ pub(super) fn failed_sync(bench: &Bench<'_>) -> Verdict {
         let error = refused(name, result, Refusal::Os(libc::EIO));
         let message = error.to_string();
         assert!(error.is_durability_unknown(), "{name}: {message}");
-        assert!(message.contains("fdatasync") && message.contains("errno 5"), "{name}: {message}");
+        assert!(
+            message.contains("fdatasync") && message.contains("os error 5"),
+            "{name}: {message}"
+        );
         if name == "close" {
             refused(name, region.drain(), Refusal::Poisoned);
             refused(name, region.read(0, &mut [0]), Refusal::Closed);

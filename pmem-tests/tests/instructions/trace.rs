@@ -104,7 +104,7 @@ pub fn trace(program: &Path, arguments: &[&str]) -> Trace {
     // SAFETY: ptrace is async-signal-safe as a bare system call.
     unsafe { command.pre_exec(trace_me) };
     let mut child = command.spawn().expect("the program starts, traced");
-    let pid = child.id() as libc::pid_t;
+    let pid = child.id().cast_signed();
     // It stops when it has been loaded.
     let status = wait(pid);
     assert!(libc::WIFSTOPPED(status), "the program did not start: status {status:#x}");

@@ -16,7 +16,7 @@ const HERE: &str = env!("CARGO_TARGET_TMPDIR");
 fn changes(case: &str, file: &Path) -> Vec<Call> {
     let program = Path::new(env!("CARGO_BIN_EXE_calls"));
     let mut found = calls(program, &[case, &file.to_string_lossy()]);
-    found.retain(|call| call.changes_files());
+    found.retain(Call::changes_files);
     println!("{case}: {found:?}");
     found
 }
@@ -62,7 +62,7 @@ fn a_new_file_is_synced_named_and_its_directory_synced() {
 fn growth_allocates_writes_and_syncs() {
     let directory = Directory::new(HERE);
     let file = directory.path().join("region");
-    std::fs::write(&file, [0; 100_000]).expect("a file can be written");
+    std::fs::write(&file, vec![0; 100_000]).expect("a file can be written");
     let calls = changes("grow", &file);
     assert_eq!(names(&calls), ["fallocate", "pwrite64", "fsync"]);
     assert!(calls.iter().all(|call| call.path.as_deref() == Some(&*file)), "{calls:?}");

@@ -75,7 +75,7 @@ pub fn calls(program: &Path, arguments: &[&str]) -> Vec<Call> {
     // SAFETY: ptrace is async-signal-safe as a bare system call.
     unsafe { command.pre_exec(trace_me) };
     let mut child = command.spawn().expect("the program starts, traced");
-    let pid = child.id() as libc::pid_t;
+    let pid = child.id().cast_signed();
     let mut status = 0;
     // SAFETY: our child, which stops when it has been loaded; the option is a number.
     unsafe {
