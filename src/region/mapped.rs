@@ -135,15 +135,30 @@ impl Region for MappedRegion {
 
     #[inline]
     fn write_flush(&self, offset: u64, data: &[u8]) -> Result<()> {
+        self.check_writable(Operation::Write)?;
+        let len = data.len() as u64;
+        let (at, _) = self.range(Operation::Write, offset, len)?;
+        let mapping = &self.parts.mapping;
+        let written = if self.writes_lines_back() {
+            mapping.write_flush(at, data)
+        } else {
+            mapping.write_flush_cached_domain(at, data)
+        };
+        written.map_err(|Fault| self.gone(Operation::Write, offset, len))
+    }
+
+    #[inline]
+    fn write_persist(&self, offset: u64, data: &[u8]) -> Result<()> {
         if !self.writes_lines_back() {
-            return self.write(offset, data);
+            self.write_flush(offset, data)?;
+            return self.drain();
         }
         self.check_writable(Operation::Write)?;
         let len = data.len() as u64;
         let (at, _) = self.range(Operation::Write, offset, len)?;
         self.parts
             .mapping
-            .write_flush(at, data)
+            .write_persist(at, data)
             .map_err(|Fault| self.gone(Operation::Write, offset, len))
     }
 

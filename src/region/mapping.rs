@@ -234,6 +234,32 @@ impl Mapping {
         unsafe { self.cpu.store_flush(self.at(offset), data.as_ptr(), data.len()) }
     }
 
+    /// Copies in, durable on return.
+    #[inline]
+    pub(super) fn write_persist(&self, offset: usize, data: &[u8]) -> Result<(), Fault> {
+        if self.access == Access::Kernel {
+            self.write_flush(offset, data)?;
+            self.cpu.fence();
+            return Ok(());
+        }
+        // SAFETY: as in `write`.
+        unsafe { self.cpu.store_persist(self.at(offset), data.as_ptr(), data.len()) }
+    }
+
+    /// [`write_flush`](Self::write_flush) where the caches are in the persistence domain.
+    #[inline]
+    pub(super) fn write_flush_cached_domain(
+        &self,
+        offset: usize,
+        data: &[u8],
+    ) -> Result<(), Fault> {
+        if self.access == Access::Kernel {
+            return self.write(offset, data);
+        }
+        // SAFETY: as in `write`.
+        unsafe { self.cpu.store_flush_cached_domain(self.at(offset), data.as_ptr(), data.len()) }
+    }
+
     /// Fills, without flushing. `offset + len` lies within what is mapped for writing.
     pub(super) fn fill(&self, offset: usize, len: usize, byte: u8) -> Result<(), Fault> {
         const PATTERN: usize = 4096;
