@@ -9,6 +9,7 @@ use rustix::mm::{MapFlags, ProtFlags};
 
 use super::bounds;
 use super::contract::Region;
+use super::descriptor::Descriptor;
 use super::latch::Latch;
 use super::mapping::{Mapping, page_size};
 use super::storage;
@@ -32,7 +33,7 @@ pub(super) struct Parts {
 /// for it, `drain` is a store fence.
 pub struct MappedRegion {
     path: PathBuf,
-    fd: OwnedFd,
+    fd: Descriptor,
     parts: Parts,
     len: AtomicU64,
     latch: Latch,
@@ -52,6 +53,7 @@ impl std::fmt::Debug for MappedRegion {
 
 impl MappedRegion {
     pub(super) fn new(path: PathBuf, fd: OwnedFd, parts: Parts) -> Self {
+        let fd = Descriptor::new(fd);
         let len = AtomicU64::new(parts.len);
         Self { path, fd, parts, len, latch: Latch::new(), growing: Mutex::new(()) }
     }

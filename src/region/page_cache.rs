@@ -16,6 +16,7 @@ use rustix::mm::{MapFlags, ProtFlags};
 
 use super::bounds;
 use super::contract::Region;
+use super::descriptor::Descriptor;
 use super::kernel_copy;
 use super::latch::Latch;
 use super::mapping::{Mapping, page_size};
@@ -29,7 +30,7 @@ use crate::probe::Report;
 /// A region that writes with `pwrite`, drains with `fdatasync` and reads through a mapping.
 pub struct PageCacheRegion {
     path: PathBuf,
-    fd: OwnedFd,
+    fd: Descriptor,
     mapping: Mapping,
     read_only: bool,
     guarded: bool,
@@ -93,6 +94,7 @@ pub(super) fn map(plan: &Plan, fd: BorrowedFd<'_>, report: &Report) -> Result<Pa
 
 impl PageCacheRegion {
     pub(super) fn new(path: PathBuf, fd: OwnedFd, parts: Parts) -> Self {
+        let fd = Descriptor::new(fd);
         let Parts { mapping, len, read_only, guarded, durability } = parts;
         Self {
             path,
