@@ -5,8 +5,10 @@ use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use daxmap::{AnyRegion, Error, ErrorKind, Options, Region, Result};
 use pmem_tests::failing::{with_failing, with_failing_bits};
@@ -322,4 +324,31 @@ fn two_writers() {
     child.kill().expect("a child can be killed");
     child.wait().expect("the child ends");
     drop(Options::new().open(&path).expect("the lock is free again"));
+}
+
+/// A child that is being started has a copy of every descriptor, and with it of the lock, until
+/// it has executed its program.
+#[test]
+#[allow(unsafe_code)]
+fn a_child_being_started_does_not_keep_the_lock() {
+    let directory = Directory::new(HERE);
+    let path = directory.path().join("region");
+    let region = Options::new().len(8192).create(&path).expect("a region can be made");
+    std::thread::scope(|scope| {
+        let child = scope.spawn(|| {
+            let mut command = Command::new("true");
+            // SAFETY: usleep is a bare system call, which a forked child may make.
+            unsafe {
+                command.pre_exec(|| {
+                    libc::usleep(600_000);
+                    Ok(())
+                });
+            }
+            command.status().expect("a child can be started")
+        });
+        std::thread::sleep(Duration::from_millis(200));
+        drop(region);
+        drop(Options::new().open(&path).expect("the region was dropped"));
+        assert!(!child.is_finished(), "the child was too quick to show anything");
+    });
 }
