@@ -4,7 +4,7 @@ use super::capture::load;
 use super::{FakeFile, TempDir, codes};
 use crate::durability::{Backend, Durability, Granularity, PersistenceDomain};
 use crate::probe::extents::Extent;
-use crate::probe::report::{HugePages, MapSync, Report};
+use crate::probe::report::{HugePages, Report};
 
 /// What a capture's first file gets.
 struct Expected<'a> {
