@@ -98,6 +98,14 @@ impl Outcome {
         self.names.iter().map(String::as_str)
     }
 
+    /// Adds the rounds of another run of the same group.
+    pub fn extend(&mut self, other: Self) {
+        assert_eq!(self.names, other.names);
+        for (samples, more) in self.samples.iter_mut().zip(other.samples) {
+            samples.extend(more);
+        }
+    }
+
     fn samples(&self, name: &str) -> Option<&[f64]> {
         let index = self.names.iter().position(|n| n == name)?;
         Some(&self.samples[index])
@@ -119,10 +127,10 @@ impl Outcome {
         Some(Spread::of(&pairs.map(|(a, b)| a - b).collect::<Vec<_>>()))
     }
 
-    /// Of the competitors whose name begins with `prefix`, the one with the lowest median.
-    pub fn best(&self, prefix: &str) -> Option<&str> {
+    /// Of the competitors whose name begins with one of `prefixes`, the one with the lowest median.
+    pub fn best(&self, prefixes: &[&str]) -> Option<&str> {
         self.names()
-            .filter(|name| name.starts_with(prefix))
+            .filter(|name| prefixes.iter().any(|prefix| name.starts_with(prefix)))
             .min_by(|a, b| self.median(a).total_cmp(&self.median(b)))
     }
 
