@@ -68,12 +68,11 @@ pub fn run(plan: Plan, competitors: &mut [Competitor<'_>]) -> Outcome {
     let batch_bytes = plan.ops.saturating_sub(1) * plan.stride + plan.len;
     assert!(batch_bytes <= plan.span, "a batch must fit the span");
     let mut start = 0;
+    let mut order: Vec<usize> = (0..count).collect();
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     for round in 0..plan.rounds + WARM_UP {
-        for place in 0..count {
-            // A different first one each round, and a different neighbour every `count` rounds.
-            let step = 1 + (round / count) % count.saturating_sub(1).max(1);
-            let step = if gcd(step, count) == 1 { step } else { 1 };
-            let index = (round + place * step) % count;
+        shuffle(&mut order, &mut random);
+        for &index in &order {
             if start + batch_bytes > plan.span {
                 start = 0;
             }
@@ -89,8 +88,15 @@ pub fn run(plan: Plan, competitors: &mut [Competitor<'_>]) -> Outcome {
     Outcome { names: competitors.iter().map(|c| c.name.clone()).collect(), samples }
 }
 
-fn gcd(a: usize, b: usize) -> usize {
-    if b == 0 { a } else { gcd(b, a % b) }
+/// Everybody follows everybody equally often: what one batch leaves behind (lines on their way to
+/// memory) must not always burden the same next one. Fisher and Yates, with xorshift.
+fn shuffle(order: &mut [usize], random: &mut u64) {
+    for last in (1..order.len()).rev() {
+        *random ^= *random << 13;
+        *random ^= *random >> 7;
+        *random ^= *random << 17;
+        order.swap(last, (*random % (last as u64 + 1)) as usize);
+    }
 }
 
 impl Outcome {
