@@ -9,6 +9,7 @@ use rustix::mm::{MapFlags, ProtFlags};
 
 use super::bounds;
 use super::contract::Region;
+use super::descriptor::Descriptor;
 use super::mapping::{Mapping, page_size};
 use super::siblings::Membership;
 use super::storage;
@@ -32,7 +33,7 @@ pub(super) struct Parts {
 /// for it, `drain` is a store fence.
 pub struct MappedRegion {
     path: PathBuf,
-    fd: OwnedFd,
+    fd: Descriptor,
     parts: Parts,
     len: AtomicU64,
     file: Membership,
@@ -52,6 +53,7 @@ impl std::fmt::Debug for MappedRegion {
 
 impl MappedRegion {
     pub(super) fn new(path: PathBuf, fd: OwnedFd, parts: Parts, file: Membership) -> Self {
+        let fd = Descriptor::new(fd);
         let len = AtomicU64::new(parts.len);
         Self { path, fd, parts, len, file, growing: Mutex::new(()) }
     }
@@ -289,7 +291,7 @@ impl Region for MappedRegion {
                 .over(old_len, new_len - old_len));
         }
         let explain = |error: Error| error.at(&self.path).over(old_len, new_len - old_len);
-        storage::extend(self.fd.as_fd(), old_len, new_len)
+        let file_len = storage::extend(self.fd.as_fd(), old_len, new_len)
             .map_err(|error| self.file.shared.poison_by_sync(explain(error)))?;
         let mapped = (old_len as usize).next_multiple_of(page_size());
         let wanted = (new_len as usize).next_multiple_of(page_size());
@@ -308,7 +310,7 @@ impl Region for MappedRegion {
             });
         if let Err(error) = ready {
             // What was mapped beyond the old length stays mapped and out of bounds.
-            storage::shrink_back(self.fd.as_fd(), old_len);
+            storage::shrink_back(self.fd.as_fd(), file_len);
             return Err(explain(error));
         }
         self.len.store(new_len, Ordering::Release);

@@ -309,6 +309,11 @@ impl Options {
     /// What lies under the file, and whether that is enough.
     fn judge(&self, fd: BorrowedFd<'_>, path: &Path) -> Result<Report> {
         let report = probe::probe_file(fd, path)?;
+        // Before the level: a level that is not there is not what is wrong with a device.
+        if !matches!(report.target, Target::File | Target::DaxDevice) {
+            let what = "a device that is not device DAX";
+            return Err(Error::new(Operation::Open, ErrorKind::WrongFileType(what)));
+        }
         let available = self.level(&report);
         match self.require {
             Some(required) if available < required => {

@@ -26,6 +26,7 @@ use rustix::mm::{MapFlags, ProtFlags};
 
 use super::bounds;
 use super::contract::Region;
+use super::descriptor::Descriptor;
 use super::gather::{Gather, WRITE_MAX};
 use super::kernel_copy;
 use super::mapping::{Mapping, page_size};
@@ -44,7 +45,7 @@ use crate::probe::Report;
 /// processes see them when they are sent.
 pub struct PageCacheRegion {
     path: PathBuf,
-    fd: OwnedFd,
+    fd: Descriptor,
     mapping: Mapping,
     read_only: bool,
     guarded: bool,
@@ -97,6 +98,7 @@ pub(super) fn map(plan: &Plan, fd: BorrowedFd<'_>, report: &Report) -> Result<Pa
 
 impl PageCacheRegion {
     pub(super) fn new(path: PathBuf, fd: OwnedFd, parts: Parts, file: Membership) -> Self {
+        let fd = Descriptor::new(fd);
         let Parts { mapping, len, read_only, guarded, durability } = parts;
         let (len, growing) = (AtomicU64::new(len), Mutex::new(()));
         Self { path, fd, mapping, read_only, guarded, durability, len, file, growing }
@@ -442,14 +444,14 @@ impl Region for PageCacheRegion {
         if new_len > max {
             return Err(explain(Error::new(Operation::Grow, ErrorKind::TooLarge { max })));
         }
-        storage::extend(self.fd.as_fd(), old_len, new_len)
+        let file_len = storage::extend(self.fd.as_fd(), old_len, new_len)
             .map_err(|error| self.file.shared.poison_by_sync(explain(error)))?;
         let from = (old_len as usize).next_multiple_of(page_size());
         let to = (new_len as usize).next_multiple_of(page_size());
         if let Err(errno) =
             self.mapping.map(self.fd.as_fd(), from, to, ProtFlags::READ, MapFlags::SHARED)
         {
-            storage::shrink_back(self.fd.as_fd(), old_len);
+            storage::shrink_back(self.fd.as_fd(), file_len);
             return Err(explain(Error::os(Operation::Grow, "mmap", errno)));
         }
         self.len.store(new_len, Ordering::Release);

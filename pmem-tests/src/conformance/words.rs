@@ -156,7 +156,7 @@ fn write_words(region: &dyn Region, turn: u64) {
 fn check_words(region: &dyn Region, turn: u64) {
     const SIZES: [usize; 6] = [8, 23, 64, 301, 1031, 4500];
     let mut buffer = vec![0; SIZES[turn as usize % SIZES.len()]];
-    let start = if turn % 2 == 0 { PAGE - 64 } else { ODD.start + 64 };
+    let start = if turn.is_multiple_of(2) { PAGE - 64 } else { ODD.start + 64 };
     let offset = start - turn % 9;
     if turn % 2 == 1 {
         buffer.truncate((ODD.end - offset) as usize);
