@@ -444,6 +444,8 @@ impl Region for PageCacheRegion {
         if new_len > max {
             return Err(explain(Error::new(Operation::Grow, ErrorKind::TooLarge { max })));
         }
+        // So that the sync of the growth takes along what is gathered.
+        self.send(&mut *lock(&self.file.shared.gather))?;
         let file_len = storage::extend(self.fd.as_fd(), old_len, new_len)
             .map_err(|error| self.file.shared.poison_by_sync(explain(error)))?;
         let from = (old_len as usize).next_multiple_of(page_size());
