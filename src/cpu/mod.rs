@@ -387,7 +387,7 @@ impl Cpu {
             return unsafe { self.store_cached_flush(to, from, len) };
         };
         counters::count_non_temporal(LineCover::of(to as usize, len, self.line_size).count());
-        if (to as usize | len) & 7 == 0 && len > 0 {
+        if (to as usize | len).is_multiple_of(8) && len > 0 {
             // SAFETY: passed on; the routine asks for whole words.
             return outcome(unsafe { words(to, from, len) });
         }
