@@ -77,13 +77,13 @@ pub fn persist(ground: &Ground<'_>, len: usize) -> Outcome {
     // SAFETY: see the module.
     let store = move |at: usize| unsafe {
         if len == 8 {
-            base.add(at).cast::<u64>().write_volatile(black_box(word));
+            hand::store_8(base.add(at), black_box(word));
         } else {
             hand::store_64(base.add(at), source.as_ptr());
         }
     };
     // SAFETY: see the module; main has checked for CLWB and AVX.
-    let bare = move |at: usize| unsafe {
+    let shortest = move |at: usize| unsafe {
         if len == 8 {
             hand::persist_8(base.add(at), black_box(word));
         } else {
@@ -91,7 +91,7 @@ pub fn persist(ground: &Ground<'_>, len: usize) -> Outcome {
         }
     };
     let mut competitors = vec![
-        each(BARE, plan, bare),
+        each(BARE, plan, shortest),
         each(DIRECT, plan, move |at| {
             store(at);
             region.persist(at as u64, len as u64).expect("persist");
@@ -248,7 +248,7 @@ pub fn read_back(ground: &Ground<'_>, len: usize) -> Outcome {
         Cpu::get().fence();
         for line in (0..len).step_by(64) {
             // SAFETY: see the module; what was just written is initialised.
-            black_box(unsafe { base.add(at + line).cast::<u64>().read_volatile() });
+            black_box(unsafe { base.add(at + line).read_volatile() });
         }
     };
     run(plan, &mut ways(plan, base, ground.source, len, read))

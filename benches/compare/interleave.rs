@@ -6,7 +6,8 @@
 //! ratio is the median over the rounds of the ratio *within* a round: what disturbs a whole round
 //! disturbs both sides of it.
 
-use std::time::Instant;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
 
 /// Runs `ops` operations, the first at `start`, the others at the group's stride after it.
 type Batch<'a> = Box<dyn FnMut(usize, usize) + 'a>;
@@ -63,6 +64,7 @@ impl Spread {
 #[allow(clippy::cast_precision_loss)] // batch sizes and nanoseconds, far below 2^52
 pub fn run(plan: Plan, competitors: &mut [Competitor<'_>]) -> Outcome {
     const WARM_UP: usize = 3;
+    const DEPTH_MAX: usize = 64;
     let count = competitors.len();
     let mut samples = vec![Vec::with_capacity(plan.rounds); count];
     let batch_bytes = plan.ops.saturating_sub(1) * plan.stride + plan.len;
@@ -76,9 +78,12 @@ pub fn run(plan: Plan, competitors: &mut [Competitor<'_>]) -> Outcome {
             if start + batch_bytes > plan.span {
                 start = 0;
             }
-            let begin = Instant::now();
-            (competitors[index].batch)(start, plan.ops);
-            let elapsed = begin.elapsed();
+            let depth = (random >> 40) as usize % DEPTH_MAX;
+            let elapsed = at_depth(depth, &mut || {
+                let begin = Instant::now();
+                (competitors[index].batch)(start, plan.ops);
+                begin.elapsed()
+            });
             if round >= WARM_UP {
                 samples[index].push(elapsed.as_nanos() as f64 / plan.ops as f64);
             }
@@ -86,6 +91,17 @@ pub fn run(plan: Plan, competitors: &mut [Competitor<'_>]) -> Outcome {
         }
     }
     Outcome { names: competitors.iter().map(|c| c.name.clone()).collect(), samples }
+}
+
+/// Runs `batch` this many frames deeper on the stack. Where the stack happens to lie, which
+/// differs from process to process, makes a call up to 10 ns dearer on some processors: over many
+/// rounds everybody gets every place.
+#[inline(never)]
+fn at_depth(depth: usize, batch: &mut dyn FnMut() -> Duration) -> Duration {
+    let frame = black_box([0_u8; 24]);
+    let elapsed = if depth == 0 { batch() } else { at_depth(depth - 1, batch) };
+    black_box(&frame);
+    elapsed
 }
 
 /// Everybody follows everybody equally often: what one batch leaves behind (lines on their way to

@@ -62,12 +62,15 @@ impl std::error::Error for Fault {}
 /// `(to, from, len)`; returns 0, or 1 after a fault. See the architecture's file.
 type Routine = unsafe extern "C" fn(*mut u8, *const u8, usize) -> usize;
 
-/// What this processor offers, chosen once per process.
+/// What this processor offers, chosen once per process. The fields that every write reads share
+/// a cache line.
+#[repr(C, align(64))]
 pub struct Cpu {
     store: Routine,
-    load: Routine,
-    /// `(word, [expected in, found out; new], _)`
-    compare_exchange: Routine,
+    /// `store` and `write_back_lines` in one pass.
+    store_write_back: Option<Routine>,
+    /// `(first line, line size, lines)`, at least one line.
+    write_back_lines: Option<Routine>,
     /// `(to, from, len)`, `to` and `len` multiples of 8, `len` at least 8.
     non_temporal: Option<Routine>,
     /// `(block, [bytes, mask], _)`: non-temporal store of the bytes whose mask byte has its high
@@ -75,12 +78,11 @@ pub struct Cpu {
     non_temporal_masked: Option<Routine>,
     /// From this many bytes on it is faster than `store_write_back`.
     non_temporal_min: usize,
-    /// `store` and `write_back_lines` in one pass.
-    store_write_back: Option<Routine>,
-    /// `(first line, line size, lines)`, at least one line.
-    write_back_lines: Option<Routine>,
-    write_back: WriteBack,
     line_size: usize,
+    load: Routine,
+    /// `(word, [expected in, found out; new], _)`
+    compare_exchange: Routine,
+    write_back: WriteBack,
 }
 
 impl fmt::Debug for Cpu {
@@ -385,7 +387,7 @@ impl Cpu {
             return unsafe { self.store_cached_flush(to, from, len) };
         };
         counters::count_non_temporal(LineCover::of(to as usize, len, self.line_size).count());
-        if (to as usize | len) & 7 == 0 && len > 0 {
+        if (to as usize | len).is_multiple_of(8) && len > 0 {
             // SAFETY: passed on; the routine asks for whole words.
             return outcome(unsafe { words(to, from, len) });
         }

@@ -86,7 +86,7 @@ extern "C" fn on_trap(_: libc::c_int, _: *mut libc::siginfo_t, context: *mut lib
         let context = context.cast::<libc::ucontext_t>();
         let registers = (&raw const (*context).uc_mcontext).cast::<u64>();
         let rip = *registers.add(libc::REG_RIP as usize);
-        decode(rip as *const u8, |number| *registers.add(GENERAL[number] as usize))
+        decode(rip as *const u8, |number| *registers.add(GENERAL[number]))
     };
     if let Some(Step { kind, address }) = found {
         let at = COUNT.fetch_add(1, Ordering::SeqCst);
@@ -97,23 +97,23 @@ extern "C" fn on_trap(_: libc::c_int, _: *mut libc::siginfo_t, context: *mut lib
 }
 
 /// Register numbers as instructions have them (SDM vol. 2, table 2-2) to ucontext indices.
-const GENERAL: [libc::c_int; 16] = [
-    libc::REG_RAX,
-    libc::REG_RCX,
-    libc::REG_RDX,
-    libc::REG_RBX,
-    libc::REG_RSP,
-    libc::REG_RBP,
-    libc::REG_RSI,
-    libc::REG_RDI,
-    libc::REG_R8,
-    libc::REG_R9,
-    libc::REG_R10,
-    libc::REG_R11,
-    libc::REG_R12,
-    libc::REG_R13,
-    libc::REG_R14,
-    libc::REG_R15,
+const GENERAL: [usize; 16] = [
+    libc::REG_RAX as usize,
+    libc::REG_RCX as usize,
+    libc::REG_RDX as usize,
+    libc::REG_RBX as usize,
+    libc::REG_RSP as usize,
+    libc::REG_RBP as usize,
+    libc::REG_RSI as usize,
+    libc::REG_RDI as usize,
+    libc::REG_R8 as usize,
+    libc::REG_R9 as usize,
+    libc::REG_R10 as usize,
+    libc::REG_R11 as usize,
+    libc::REG_R12 as usize,
+    libc::REG_R13 as usize,
+    libc::REG_R14 as usize,
+    libc::REG_R15 as usize,
 ];
 
 /// SDM vol. 2: 2.1 to 2.3 (prefixes, REX, VEX), 2.7 (EVEX), and the instructions themselves.

@@ -345,8 +345,8 @@ fn nothing_is_left_to_do_after_a_durable_copy() {
         // SAFETY: as above.
         let steps = trace(|| unsafe { cpu.store_flush(to, source.as_ptr(), len) }.unwrap());
         let past_the_cache = steps.iter().any(|s| matches!(s.kind, Kind::NonTemporal(_)));
-        let fenced = steps.last().unwrap().kind == Kind::Fence;
-        assert_eq!(past_the_cache, fenced, "{offset} + {len}");
+        let ordered = steps.last().unwrap().kind == Kind::Fence;
+        assert_eq!(past_the_cache, ordered, "{offset} + {len}");
     }
     assert_eq!(trace(|| cpu.fence()).len(), 1);
 }

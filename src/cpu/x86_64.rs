@@ -13,8 +13,13 @@ mod routines;
 use core::arch::x86_64::{__cpuid, __cpuid_count, __get_cpuid_max};
 
 use super::{Cpu, Routine, WriteBack};
-use routines::*;
 pub(super) use routines::{EXIT, GUARDED};
+use routines::{
+    compare_exchange, load_avx, load_sse2, non_temporal_avx, non_temporal_avx512,
+    non_temporal_masked, non_temporal_sse2, store_avx, store_clflush_avx, store_clflush_sse2,
+    store_clflushopt_avx, store_clflushopt_sse2, store_clwb_avx, store_clwb_sse2, store_sse2,
+    write_back_clflush, write_back_clflushopt, write_back_clwb,
+};
 
 /// Cache line size in bytes: CLWB and its relatives work on 64 bytes on every x86-64 processor
 /// that has them (cpuid 1.EBX bits 15:8 reports 8 quadwords).

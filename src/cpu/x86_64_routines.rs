@@ -391,11 +391,11 @@ store_write_back_avx!(store_clflushopt_avx, "clflushopt");
 store_write_back_avx!(store_clflush_avx, "clflush");
 
 /// Non-temporal stores only. `to` and `len` are multiples of 8, `len` at least 8. Words up to the
-/// first line boundary, then lines, eight vectors at a time while there are as many, then words:
-/// a line that the range covers in part is not fetched either.
+/// first line boundary, then lines, then words: a line that the range covers in part is not
+/// fetched either. The loop is not unrolled: it waits for memory, and eight vectors to a turn were
+/// no faster at any size.
 macro_rules! non_temporal {
-    ($name:ident, $load:literal, $nt:literal, $reg:literal, $width:literal,
-     [$($line:literal),*], $done:literal) => {
+    ($name:ident, [$($line:literal),*], $done:literal) => {
         slot!(
             $name, exit: $done,
             "xor eax, eax",
@@ -411,38 +411,14 @@ macro_rules! non_temporal {
             "test dil, 63",
             "jnz 20b",
             "21:",
-            concat!("sub rdx, 8 * ", $width),
-            "jb 4f",
-            "2:",
-            concat!($load, " ", $reg, "0, [rsi]"),
-            concat!($load, " ", $reg, "1, [rsi + ", $width, "]"),
-            concat!($load, " ", $reg, "2, [rsi + 2 * ", $width, "]"),
-            concat!($load, " ", $reg, "3, [rsi + 3 * ", $width, "]"),
-            concat!($load, " ", $reg, "4, [rsi + 4 * ", $width, "]"),
-            concat!($load, " ", $reg, "5, [rsi + 5 * ", $width, "]"),
-            concat!($load, " ", $reg, "6, [rsi + 6 * ", $width, "]"),
-            concat!($load, " ", $reg, "7, [rsi + 7 * ", $width, "]"),
-            concat!($nt, " [rdi], ", $reg, "0"),
-            concat!($nt, " [rdi + ", $width, "], ", $reg, "1"),
-            concat!($nt, " [rdi + 2 * ", $width, "], ", $reg, "2"),
-            concat!($nt, " [rdi + 3 * ", $width, "], ", $reg, "3"),
-            concat!($nt, " [rdi + 4 * ", $width, "], ", $reg, "4"),
-            concat!($nt, " [rdi + 5 * ", $width, "], ", $reg, "5"),
-            concat!($nt, " [rdi + 6 * ", $width, "], ", $reg, "6"),
-            concat!($nt, " [rdi + 7 * ", $width, "], ", $reg, "7"),
-            concat!("add rsi, 8 * ", $width),
-            concat!("add rdi, 8 * ", $width),
-            concat!("sub rdx, 8 * ", $width),
-            "jae 2b",
-            "4:",
-            concat!("add rdx, 8 * ", $width, " - 64"),
-            "js 6f",
+            "sub rdx, 64",
+            "jb 6f",
             "5:",
             $($line,)*
             "add rsi, 64",
             "add rdi, 64",
             "sub rdx, 64",
-            "jns 5b",
+            "jae 5b",
             "6:",
             "and edx, 63",
             "jz 9f",
@@ -462,10 +438,6 @@ macro_rules! non_temporal {
 
 non_temporal!(
     non_temporal_sse2,
-    "movdqu",
-    "movntdq",
-    "xmm",
-    "16",
     [
         "movdqu xmm0, [rsi]",
         "movdqu xmm1, [rsi + 16]",
@@ -480,10 +452,6 @@ non_temporal!(
 );
 non_temporal!(
     non_temporal_avx,
-    "vmovdqu",
-    "vmovntdq",
-    "ymm",
-    "32",
     [
         "vmovdqu ymm0, [rsi]",
         "vmovdqu ymm1, [rsi + 32]",
@@ -492,15 +460,7 @@ non_temporal!(
     ],
     "vzeroupper"
 );
-non_temporal!(
-    non_temporal_avx512,
-    "vmovdqu64",
-    "vmovntdq",
-    "zmm",
-    "64",
-    ["vmovdqu64 zmm0, [rsi]", "vmovntdq [rdi], zmm0"],
-    "vzeroupper"
-);
+non_temporal!(non_temporal_avx512, ["vmovdqu64 zmm0, [rsi]", "vmovntdq [rdi], zmm0"], "vzeroupper");
 
 slot!(
     /// Bytes of the 16 at `to`, chosen by the high bits of the 16 mask bytes behind the 16 data
