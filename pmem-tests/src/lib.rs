@@ -4,3 +4,5 @@ pub mod conformance;
 pub mod failing;
 pub mod guest;
 pub mod scratch;
+pub mod snapshot;
+pub mod unprivileged;

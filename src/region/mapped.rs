@@ -9,6 +9,7 @@ use rustix::mm::{MapFlags, ProtFlags};
 
 use super::bounds;
 use super::contract::Region;
+use super::descriptor::Descriptor;
 use super::latch::Latch;
 use super::mapping::{Mapping, page_size};
 use super::storage;
@@ -32,7 +33,7 @@ pub(super) struct Parts {
 /// for it, `drain` is a store fence.
 pub struct MappedRegion {
     path: PathBuf,
-    fd: OwnedFd,
+    fd: Descriptor,
     parts: Parts,
     len: AtomicU64,
     latch: Latch,
@@ -52,6 +53,7 @@ impl std::fmt::Debug for MappedRegion {
 
 impl MappedRegion {
     pub(super) fn new(path: PathBuf, fd: OwnedFd, parts: Parts) -> Self {
+        let fd = Descriptor::new(fd);
         let len = AtomicU64::new(parts.len);
         Self { path, fd, parts, len, latch: Latch::new(), growing: Mutex::new(()) }
     }
@@ -135,15 +137,30 @@ impl Region for MappedRegion {
 
     #[inline]
     fn write_flush(&self, offset: u64, data: &[u8]) -> Result<()> {
+        self.check_writable(Operation::Write)?;
+        let len = data.len() as u64;
+        let (at, _) = self.range(Operation::Write, offset, len)?;
+        let mapping = &self.parts.mapping;
+        let written = if self.writes_lines_back() {
+            mapping.write_flush(at, data)
+        } else {
+            mapping.write_flush_cached_domain(at, data)
+        };
+        written.map_err(|Fault| self.gone(Operation::Write, offset, len))
+    }
+
+    #[inline]
+    fn write_persist(&self, offset: u64, data: &[u8]) -> Result<()> {
         if !self.writes_lines_back() {
-            return self.write(offset, data);
+            self.write_flush(offset, data)?;
+            return self.drain();
         }
         self.check_writable(Operation::Write)?;
         let len = data.len() as u64;
         let (at, _) = self.range(Operation::Write, offset, len)?;
         self.parts
             .mapping
-            .write_flush(at, data)
+            .write_persist(at, data)
             .map_err(|Fault| self.gone(Operation::Write, offset, len))
     }
 
@@ -275,7 +292,7 @@ impl Region for MappedRegion {
                 .over(old_len, new_len - old_len));
         }
         let explain = |error: Error| error.at(&self.path).over(old_len, new_len - old_len);
-        storage::extend(self.fd.as_fd(), old_len, new_len)
+        let file_len = storage::extend(self.fd.as_fd(), old_len, new_len)
             .map_err(|error| self.latch.poison_by_sync(explain(error)))?;
         let mapped = (old_len as usize).next_multiple_of(page_size());
         let wanted = (new_len as usize).next_multiple_of(page_size());
@@ -294,7 +311,7 @@ impl Region for MappedRegion {
             });
         if let Err(error) = ready {
             // What was mapped beyond the old length stays mapped and out of bounds.
-            storage::shrink_back(self.fd.as_fd(), old_len);
+            storage::shrink_back(self.fd.as_fd(), file_len);
             return Err(explain(error));
         }
         self.len.store(new_len, Ordering::Release);

@@ -240,8 +240,10 @@ impl Options {
         let len = self.creation_len()?;
         let draft = Draft::new(path, Mode::from_raw_mode(self.mode & 0o7777))?;
         self.take_lock(draft.fd())?;
-        let report = self.judge(draft.fd(), path)?;
+        self.judge(draft.fd(), path)?;
         storage::extend(draft.fd(), 0, len)?;
+        // Once more, now that there are extents to look at.
+        let report = probe::probe_file(draft.fd(), path)?;
         // Mapped before it has a name: what fails here leaves nothing.
         let sync_after_link =
             report.mount.as_ref().is_none_or(|m| storage::forgets_links(&m.filesystem));
@@ -306,6 +308,11 @@ impl Options {
     /// What lies under the file, and whether that is enough.
     fn judge(&self, fd: BorrowedFd<'_>, path: &Path) -> Result<Report> {
         let report = probe::probe_file(fd, path)?;
+        // Before the level: a level that is not there is not what is wrong with a device.
+        if !matches!(report.target, Target::File | Target::DaxDevice) {
+            let what = "a device that is not device DAX";
+            return Err(Error::new(Operation::Open, ErrorKind::WrongFileType(what)));
+        }
         let available = self.level(&report);
         match self.require {
             Some(required) if available < required => {

@@ -16,6 +16,8 @@ use rustix::mm::{MapFlags, ProtFlags};
 
 use super::bounds;
 use super::contract::Region;
+use super::descriptor::Descriptor;
+use super::kernel_copy;
 use super::latch::Latch;
 use super::mapping::{Mapping, page_size};
 use super::options::Plan;
@@ -28,7 +30,7 @@ use crate::probe::Report;
 /// A region that writes with `pwrite`, drains with `fdatasync` and reads through a mapping.
 pub struct PageCacheRegion {
     path: PathBuf,
-    fd: OwnedFd,
+    fd: Descriptor,
     mapping: Mapping,
     read_only: bool,
     guarded: bool,
@@ -92,6 +94,7 @@ pub(super) fn map(plan: &Plan, fd: BorrowedFd<'_>, report: &Report) -> Result<Pa
 
 impl PageCacheRegion {
     pub(super) fn new(path: PathBuf, fd: OwnedFd, parts: Parts) -> Self {
+        let fd = Descriptor::new(fd);
         let Parts { mapping, len, read_only, guarded, durability } = parts;
         Self {
             path,
@@ -139,11 +142,7 @@ impl PageCacheRegion {
         if self.guarded {
             return self.mapping.read(at, buf).map_err(|Fault| ErrorKind::Gone);
         }
-        match storage::pread_all(self.fd.as_fd(), at as u64, buf) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(ErrorKind::Gone),
-            Err(errno) => Err(ErrorKind::Os(errno)),
-        }
+        kernel_copy::read_file(self.fd.as_fd(), at as u64, buf).map_err(|Fault| ErrorKind::Gone)
     }
 
     /// Runs `copy` such that no write of this region runs at the same time: a kernel copies in
@@ -167,7 +166,7 @@ impl PageCacheRegion {
     /// Writes with the write lock held.
     fn write_locked(&self, operation: Operation, at: u64, data: &[u8]) -> Result<()> {
         self.sequence.fetch_add(1, Ordering::AcqRel);
-        let written = storage::pwrite_all(self.fd.as_fd(), at, data);
+        let written = kernel_copy::write_file(self.fd.as_fd(), at, data);
         self.sequence.fetch_add(1, Ordering::AcqRel);
         written.map_err(|errno| {
             Error::os(operation, "pwrite", errno).at(&self.path).over(at, data.len() as u64)
@@ -359,14 +358,14 @@ impl Region for PageCacheRegion {
         if new_len > max {
             return Err(explain(Error::new(Operation::Grow, ErrorKind::TooLarge { max })));
         }
-        storage::extend(self.fd.as_fd(), old_len, new_len)
+        let file_len = storage::extend(self.fd.as_fd(), old_len, new_len)
             .map_err(|error| self.latch.poison_by_sync(explain(error)))?;
         let from = (old_len as usize).next_multiple_of(page_size());
         let to = (new_len as usize).next_multiple_of(page_size());
         if let Err(errno) =
             self.mapping.map(self.fd.as_fd(), from, to, ProtFlags::READ, MapFlags::SHARED)
         {
-            storage::shrink_back(self.fd.as_fd(), old_len);
+            storage::shrink_back(self.fd.as_fd(), file_len);
             return Err(explain(Error::os(Operation::Grow, "mmap", errno)));
         }
         self.len.store(new_len, Ordering::Release);

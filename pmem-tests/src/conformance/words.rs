@@ -127,7 +127,20 @@ pub(super) fn stored_words_whole(bench: &Bench<'_>) -> Verdict {
 /// Sizes on both sides of every change of method; all multiples of a word.
 const SIZES: [u64; 8] = [8, 16, 56, 64, 200, 520, 1024, 4160];
 
+/// Bytes that every odd write covers; the words at its edges it covers in part.
+const ODD: std::ops::Range<u64> = 4 * PAGE + 8..5 * PAGE + 800;
+
+/// Every other turn with words that the range covers whole, every other at an odd offset and from
+/// an odd address.
 fn write_words(region: &dyn Region, turn: u64) {
+    if turn % 2 == 1 {
+        let (before, after) = (1 + turn / 2 % 7, 1 + turn / 14 % 7);
+        let len = before + ODD.end - ODD.start + after;
+        let data = vec![(turn % 251) as u8; len as usize + 1];
+        region.write(ODD.start - before, &data[1..]).expect("a write inside works");
+        return;
+    }
+    let turn = turn / 2;
     let size = SIZES[turn as usize % SIZES.len()];
     let offset = 4096 - 64 + (turn / 8 % 16) * 8;
     let data = vec![(turn % 251) as u8; size as usize];
@@ -143,7 +156,11 @@ fn write_words(region: &dyn Region, turn: u64) {
 fn check_words(region: &dyn Region, turn: u64) {
     const SIZES: [usize; 6] = [8, 23, 64, 301, 1031, 4500];
     let mut buffer = vec![0; SIZES[turn as usize % SIZES.len()]];
-    let offset = 4096 - 64 - turn % 9;
+    let start = if turn.is_multiple_of(2) { PAGE - 64 } else { ODD.start + 64 };
+    let offset = start - turn % 9;
+    if turn % 2 == 1 {
+        buffer.truncate((ODD.end - offset) as usize);
+    }
     region.read(offset, &mut buffer).expect("a read inside works");
     let head = (8 - offset % 8) % 8;
     for word in buffer[head as usize..].chunks_exact(8) {
@@ -153,7 +170,7 @@ fn check_words(region: &dyn Region, turn: u64) {
 }
 
 pub(super) fn written_words_whole(bench: &Bench<'_>) -> Verdict {
-    let region = bench.create(4 * PAGE);
+    let region = bench.create(6 * PAGE);
     let mut turn = 0;
     race(
         |turn| write_words(&*region, turn),
@@ -167,7 +184,7 @@ pub(super) fn written_words_whole(bench: &Bench<'_>) -> Verdict {
 }
 
 pub(super) fn words_whole_across_regions(bench: &Bench<'_>) -> Verdict {
-    let region = bench.create(4 * PAGE);
+    let region = bench.create(6 * PAGE);
     let reader = bench.open(Access::ReadOnly);
     let mut turn = 0;
     race(
