@@ -170,7 +170,7 @@ impl Judge<'_> {
         if let Some((_, region)) = &self.facts.dax_device
             && !region.bad_blocks.is_empty()
         {
-            found.push(reasons::bad_blocks_on_device(&region.name, &region.bad_blocks));
+            found.push(reasons::bad_blocks_on_device(self.facts, &region.name, &region.bad_blocks));
         }
         if let Some(device) = &self.facts.device {
             let is_file = self.facts.target == Target::File;
@@ -179,7 +179,11 @@ impl Judge<'_> {
                 let owner = below.kind == "pmem" && device.kind != "partition"
                     || below.kind == "partition" && !is_file;
                 if owner && !below.bad_blocks.is_empty() {
-                    found.push(reasons::bad_blocks_on_device(&below.name, &below.bad_blocks));
+                    found.push(reasons::bad_blocks_on_device(
+                        self.facts,
+                        &below.name,
+                        &below.bad_blocks,
+                    ));
                 }
             });
         }

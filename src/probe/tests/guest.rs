@@ -342,5 +342,8 @@ fn bad_blocks_are_those_of_the_file() {
         shifted.iter().map(|range| range.start - (128 << 20)..range.end - (128 << 20)).collect();
     assert_eq!(report.bad_ranges, ranges);
     check_file("bad", &report, &Expected { reasons: &["bad-blocks"], ..ADR });
+    // The guest's bus has no clear_error, and a write there fails (seen: EFAULT on DAX, EIO without).
+    assert_eq!(report.regions[0].clears_errors, Some(false));
+    assert!(report.reasons[0].remedy.as_ref().unwrap().contains("cannot clear errors"));
     check_file("good", &at(&capture.root, 512 << 20), &ADR);
 }
