@@ -414,7 +414,7 @@ impl Region for PageCacheRegion {
         let (at, len) = self.range(Operation::View, offset, len)?;
         if !self.read_only {
             // The view is of the file.
-            self.send(&mut *lock(&self.file.shared.gather))?;
+            self.send(&mut lock(&self.file.shared.gather))?;
         }
         // SAFETY: the range is mapped for as long as self is borrowed, and the caller vouches
         // that nobody changes it meanwhile.
@@ -445,7 +445,7 @@ impl Region for PageCacheRegion {
             return Err(explain(Error::new(Operation::Grow, ErrorKind::TooLarge { max })));
         }
         // So that the sync of the growth takes along what is gathered.
-        self.send(&mut *lock(&self.file.shared.gather))?;
+        self.send(&mut lock(&self.file.shared.gather))?;
         let file_len = storage::extend(self.fd.as_fd(), old_len, new_len)
             .map_err(|error| self.file.shared.poison_by_sync(explain(error)))?;
         let from = (old_len as usize).next_multiple_of(page_size());
