@@ -459,5 +459,7 @@ impl Cpu {
     }
 }
 
+#[cfg(all(test, target_arch = "x86_64"))]
+mod stepper;
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use super::*;
 
 const GUARD: u8 = 0xa5;
+#[cfg(target_arch = "x86_64")]
+const LINE: usize = arch::LINE_SIZE;
 
 /// Bytes that differ from their neighbours and from the guard.
 fn payload(len: usize) -> Vec<u8> {
@@ -241,6 +243,7 @@ fn every_line_is_written_back_once_and_none_besides() {
 fn every_line_is_written_one_way_once_whatever_the_edges() {
     type Copy = unsafe fn(&Cpu, *mut u8, *const u8, usize) -> Result<(), Fault>;
     const PERSIST: Copy = Cpu::store_persist;
+    const FLUSH: Copy = Cpu::store_flush;
     let pages = Pages::new(8192);
     let source = payload(8192);
     let cpu = Cpu::get();
@@ -259,9 +262,93 @@ fn every_line_is_written_one_way_once_whatever_the_edges() {
                 let done = counts().since(before);
                 assert_eq!(done.write_backs + done.non_temporal_lines, lines, "{offset} + {len}");
                 assert_eq!(done.fences, u64::from(std::ptr::fn_addr_eq(copy, PERSIST)));
+                let ordered = std::ptr::fn_addr_eq(copy, FLUSH) && done.non_temporal_lines > 0;
+                assert_eq!(done.order_fences, u64::from(ordered), "{offset} + {len}");
             }
         }
     }
+}
+
+/// What the processor is given, not what the counters say: the counters are kept outside of the
+/// routines and would not notice a line that a routine leaves out.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn the_routines_execute_each_write_back_once_and_in_order() {
+    use super::stepper::{Kind, trace};
+    let pages = Pages::new(8192);
+    let source = payload(2048);
+    for (vectors, write_back, cpu) in kinds() {
+        let expected_kind = match write_back {
+            WriteBack::Clwb => Kind::Clwb,
+            WriteBack::ClflushOpt => Kind::ClflushOpt,
+            _ => Kind::Clflush,
+        };
+        for offset in [0, 1, 8, 23, 60, 63] {
+            for len in (0..10).chain([31, 40, 63, 64, 65, 72, 127, 128, 129, 250, 256, 320, 576]) {
+                let case = format!("{vectors:?} {write_back:?} {offset} + {len}");
+                // SAFETY: within the pages.
+                let to = unsafe { pages.0.add(offset) };
+                let lines: Vec<usize> = LineCover::of(to as usize, len, LINE).addresses().collect();
+                let written_back = |what: &str, steps: &[super::stepper::Step]| {
+                    assert!(steps.iter().all(|s| s.kind == expected_kind), "{what} {case}");
+                    let found: Vec<usize> = steps.iter().map(|s| s.address & !(LINE - 1)).collect();
+                    assert_eq!(found, lines, "{what} {case}");
+                };
+                let copy = cpu.store_write_back.unwrap();
+                // SAFETY: as above.
+                let steps = trace(|| assert_eq!(unsafe { copy(to, source.as_ptr(), len) }, 0));
+                written_back("copy", &steps);
+                if write_back == arch::detect() {
+                    // SAFETY: as above.
+                    let steps = trace(|| unsafe { cpu.flush(to, len) }.unwrap());
+                    written_back("flush", &steps);
+                }
+                if offset % 8 != 0 || len % 8 != 0 || len == 0 {
+                    continue;
+                }
+                let copy = cpu.non_temporal.unwrap();
+                // SAFETY: as above.
+                let steps = trace(|| assert_eq!(unsafe { copy(to, source.as_ptr(), len) }, 0));
+                let mut at = to as usize;
+                for step in steps {
+                    let Kind::NonTemporal(bytes) = step.kind else {
+                        panic!("{:?} in {case}", step.kind);
+                    };
+                    assert_eq!(
+                        (step.address, step.address % usize::from(bytes)),
+                        (at, 0),
+                        "{case}"
+                    );
+                    at += usize::from(bytes);
+                }
+                assert_eq!(at, to as usize + len, "{case}");
+            }
+        }
+    }
+}
+
+/// A fence went missing after a non-temporal copy elsewhere, for five releases.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn nothing_is_left_to_do_after_a_durable_copy() {
+    use super::stepper::{Kind, trace};
+    let pages = Pages::new(8192);
+    let source = payload(4096);
+    let cpu = Cpu::get();
+    for (offset, len) in [(0, 8), (0, 64), (3, 100), (8, 200), (0, 4096), (5, 2000)] {
+        // SAFETY: within the pages.
+        let to = unsafe { pages.0.add(offset) };
+        // SAFETY: as above.
+        let steps = trace(|| unsafe { cpu.store_persist(to, source.as_ptr(), len) }.unwrap());
+        let fences = steps.iter().filter(|s| s.kind == Kind::Fence).count();
+        assert_eq!((fences, steps.last().unwrap().kind), (1, Kind::Fence), "{offset} + {len}");
+        // SAFETY: as above.
+        let steps = trace(|| unsafe { cpu.store_flush(to, source.as_ptr(), len) }.unwrap());
+        let past_the_cache = steps.iter().any(|s| matches!(s.kind, Kind::NonTemporal(_)));
+        let fenced = steps.last().unwrap().kind == Kind::Fence;
+        assert_eq!(past_the_cache, fenced, "{offset} + {len}");
+    }
+    assert_eq!(trace(|| cpu.fence()).len(), 1);
 }
 
 /// Non-temporal stores are overtaken by a later store unless something orders them: another

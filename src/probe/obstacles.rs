@@ -1,7 +1,5 @@
 //! What keeps a path from being DAX, or from being as good as it could be.
 
-use rustix::io::Errno;
-
 use super::facts::{self, offers_dax, walk};
 use super::filesystem::{self, Class, DaxMode};
 use super::reasons;
@@ -46,9 +44,7 @@ impl Judge<'_> {
             return;
         }
         let before = self.found();
-        if let Some(kernel) = facts.kernel.filter(|kernel| *kernel < facts::MAP_SYNC_KERNEL)
-            && refused.is_none_or(|errno| errno == Errno::INVAL.raw_os_error())
-        {
+        if let Some(kernel) = facts.kernel.filter(|kernel| *kernel < facts::MAP_SYNC_KERNEL) {
             self.push(reasons::kernel_too_old(kernel));
         }
         match (facts.class, &facts.mount) {
