@@ -352,3 +352,52 @@ fn a_child_being_started_does_not_keep_the_lock() {
         assert!(!child.is_finished(), "the child was too quick to show anything");
     });
 }
+
+/// A hole has no memory behind it: that there is none left is told at open, not by a signal at
+/// the first store.
+#[test]
+fn holes_on_a_full_memory_filesystem() {
+    let memory = small("tmpfs", 4 * MIB);
+    let path = memory.path().join("sparse");
+    File::create(&path).and_then(|file| file.set_len(16 * MIB)).expect("a hole takes no room");
+    for guard in [true, false] {
+        let opened = Options::new().fault_guard(guard).open(&path);
+        refused(opened, &path, libc::EFAULT);
+    }
+    assert_eq!(fs::metadata(&path).expect("a file").len(), 16 * MIB);
+    let region = Options::new().read_only(true).open(&path).expect("a reader needs no room");
+    let mut bytes = vec![1; MIB as usize];
+    region.read(0, &mut bytes).expect("a hole reads as zeros");
+    assert!(bytes.iter().all(|&byte| byte == 0));
+}
+
+/// Of many who create the same file at once, one does, also where a draft is renamed into place.
+#[test]
+fn one_of_many_creates() {
+    let directory = Directory::new(HERE);
+    for round in 0..6 {
+        let path = directory.path().join(format!("region{round}"));
+        let create = || Options::new().len(1 << 16).create(&path).map(drop);
+        let together = std::sync::Barrier::new(4);
+        let created = std::thread::scope(|scope| {
+            let racer = || {
+                together.wait();
+                if round % 2 == 0 { create() } else { without_unnamed_files(create) }
+            };
+            let racers: Vec<_> = (0..4).map(|_| scope.spawn(racer)).collect();
+            racers
+                .into_iter()
+                .filter_map(|racer| match racer.join().expect("no racer panics") {
+                    Ok(()) => Some(()),
+                    Err(error) => {
+                        assert_eq!(errno_of(&error), Some(libc::EEXIST), "{error}");
+                        None
+                    }
+                })
+                .count()
+        });
+        assert_eq!(created, 1, "round {round}");
+        let names = fs::read_dir(directory.path()).expect("a directory").count();
+        assert_eq!(names, round + 1, "drafts are left");
+    }
+}

@@ -55,6 +55,13 @@ pub extern "C" fn hot_write_persist_odd(region: &AnyRegion) -> bool {
     region.write_persist(4096 + 20, &[7; 4096]).is_ok()
 }
 
+/// Store and persist of 7 bytes that lie in two lines.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn hot_write_persist_short(region: &AnyRegion) -> bool {
+    region.write_persist(61, &[7; 7]).is_ok()
+}
+
 /// Sixteen records flushed, one drain.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -67,6 +74,20 @@ pub extern "C" fn hot_batch(region: &AnyRegion) -> bool {
 #[inline(never)]
 pub extern "C" fn hot_without_fence(region: &AnyRegion) -> bool {
     region.flush(64, 8).is_ok()
+}
+
+/// What the examination must find fault with: a store that is not flushed.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn hot_without_flush(region: &AnyRegion) -> bool {
+    region.store_u64(64, 1).is_ok() && region.drain().is_ok()
+}
+
+/// What the examination must find fault with: a flush too many.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn hot_two_flushes(region: &AnyRegion) -> bool {
+    region.flush(64, 8).is_ok() && region.persist(64, 8).is_ok()
 }
 
 /// What the examination must find fault with: a fence too many.
@@ -121,6 +142,9 @@ fn main() {
         "write_persist_line" => between_breakpoints(|| hot_write_persist_line(region)),
         "write_persist_4k" => between_breakpoints(|| hot_write_persist_4k(region)),
         "write_persist_odd" => between_breakpoints(|| hot_write_persist_odd(region)),
+        "write_persist_short" => between_breakpoints(|| hot_write_persist_short(region)),
+        "without_flush" => between_breakpoints(|| hot_without_flush(region)),
+        "two_flushes" => between_breakpoints(|| hot_two_flushes(region)),
         "batch" => between_breakpoints(|| hot_batch(region)),
         "without_fence" => between_breakpoints(|| hot_without_fence(region)),
         "two_fences" => between_breakpoints(|| hot_two_fences(region)),

@@ -213,3 +213,36 @@ pub(super) fn failed_growth(bench: &Bench<'_>) -> Verdict {
     }
     Verdict::Passed
 }
+
+/// Page faults of this thread so far.
+fn faults() -> i64 {
+    // SAFETY: a structure of numbers, filled by the kernel.
+    unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        assert_eq!(libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage), 0, "getrusage");
+        usage.ru_minflt + usage.ru_majflt
+    }
+}
+
+pub(super) fn first_stores(bench: &Bench<'_>) -> Verdict {
+    /// Faults that are not the region's: the stack, a counter's page.
+    const OTHERS: i64 = 3;
+    if !bench.stores_into_mapping() {
+        return Verdict::NotApplicable("stores are system calls here");
+    }
+    let pages = 256;
+    let region = bench.create_growable(pages * PAGE, 2 * pages * PAGE);
+    let store = |pages: std::ops::Range<u64>, what: &str| {
+        let before = faults();
+        pages.for_each(|page| region.store_u64(page * PAGE, 1).expect("a word can be stored"));
+        let found = faults() - before;
+        assert!(found <= OTHERS, "{what}: {found} page faults");
+    };
+    store(0..pages, "a new region");
+    if bench.grows() {
+        region.grow(2 * pages * PAGE).expect("the region can grow");
+        store(pages..2 * pages, "new bytes");
+        store(0..pages, "old bytes after growth");
+    }
+    Verdict::Passed
+}

@@ -1,12 +1,12 @@
 //! What instructions mean for durability, and what a trace of them adds up to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 
 use iced_x86::{FlowControl, Instruction, Mnemonic};
 
-use super::trace::Trace;
+use super::trace::{Step, Trace};
 
 /// What an instruction is to persistence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,9 @@ pub fn kind(instruction: &Instruction) -> Kind {
     match instruction.mnemonic() {
         M::Clwb | M::Clflushopt | M::Clflush => Kind::WriteBack,
         M::Sfence => Kind::StoreFence,
-        M::Movnti
+        M::Maskmovdqu
+        | M::Vmaskmovdqu
+        | M::Movnti
         | M::Movntdq
         | M::Movntps
         | M::Movntpd
@@ -62,10 +64,14 @@ pub fn kind(instruction: &Instruction) -> Kind {
 pub struct Tally {
     /// Times each line of the region was written back, by its number.
     pub written_back: BTreeMap<u64, u64>,
-    /// Bytes of the region stored past the cache.
+    /// Lines stored through the cache and not written back since.
+    pub dirty: BTreeSet<u64>,
+    /// Lines written back that nothing had been stored to.
+    pub clean_write_backs: BTreeSet<u64>,
+    /// Bytes of the region that were stored to, by offset.
+    pub stored: BTreeSet<u64>,
+    /// Bytes of the region stored past the cache; a masked store counts as a whole.
     pub non_temporal_bytes: u64,
-    /// Bytes of the region stored through the cache.
-    pub stored_bytes: u64,
     pub store_fences: u64,
     pub other_order: u64,
     pub system_calls: u64,
@@ -76,47 +82,64 @@ pub struct Tally {
     pub instructions: usize,
 }
 
+const LINE: u64 = 64;
+
 impl Tally {
     pub fn of(trace: &Trace) -> Self {
         let mut tally = Self { instructions: trace.steps.len(), ..Self::default() };
         for step in &trace.steps {
-            let kind = kind(&step.instruction);
-            let stored = bytes_in(&step.writes, &trace.region);
-            let touched = step.touches.iter().find(|at| trace.region.contains(at));
-            match kind {
+            match kind(&step.instruction) {
                 Kind::StoreFence => {
                     tally.store_fences += 1;
                     tally.after_fence = 0;
                 }
                 Kind::OtherOrder => tally.other_order += 1,
                 Kind::SystemCall => tally.system_calls += 1,
-                Kind::WriteBack => match touched {
-                    Some(at) => {
-                        let line = (at - trace.region.start) / 64;
-                        *tally.written_back.entry(line).or_default() += 1;
-                        tally.after_fence += 1;
-                    }
-                    None => tally.elsewhere += 1,
-                },
-                Kind::NonTemporal if stored == 0 => tally.elsewhere += 1,
-                Kind::NonTemporal => tally.non_temporal_bytes += stored,
-                Kind::Plain => {}
-            }
-            if stored > 0 {
-                tally.after_fence += 1;
-                if kind != Kind::NonTemporal {
-                    tally.stored_bytes += stored;
-                }
+                Kind::WriteBack => tally.write_back(step, trace),
+                Kind::NonTemporal => tally.store(step, trace, true),
+                Kind::Plain => tally.store(step, trace, false),
             }
         }
         tally
+    }
+
+    fn write_back(&mut self, step: &Step, trace: &Trace) {
+        let Some(at) = step.touches.iter().find(|at| trace.region.contains(at)) else {
+            self.elsewhere += 1;
+            return;
+        };
+        let line = (at - trace.region.start) / LINE;
+        *self.written_back.entry(line).or_default() += 1;
+        if !self.dirty.remove(&line) {
+            self.clean_write_backs.insert(line);
+        }
+        self.after_fence += 1;
+    }
+
+    fn store(&mut self, step: &Step, trace: &Trace, past_the_cache: bool) {
+        let in_region = |(at, _): &&(u64, usize)| trace.region.contains(at);
+        let mut stores = step.writes.iter().filter(in_region).peekable();
+        if past_the_cache && stores.peek().is_none() {
+            self.elsewhere += 1;
+        }
+        for &(at, bytes) in stores {
+            let from = at - trace.region.start;
+            let bytes = from..from + bytes as u64;
+            if past_the_cache {
+                self.non_temporal_bytes += bytes.end - bytes.start;
+            } else {
+                self.dirty.extend(bytes.start / LINE..=(bytes.end - 1) / LINE);
+            }
+            self.stored.extend(bytes);
+            self.after_fence += 1;
+        }
     }
 
     pub fn write_backs(&self) -> u64 {
         self.written_back.values().sum()
     }
 
-    /// What is wrong with a trace that must make these lines and bytes durable; empty if nothing.
+    /// What is wrong with a trace of one durable update; empty if nothing.
     pub fn faults(&self, expected: &Expected) -> Vec<String> {
         let mut faults = Vec::new();
         let mut compare = |what: &str, found: u64, expected: u64| {
@@ -129,12 +152,23 @@ impl Tally {
         compare("system calls", self.system_calls, 0);
         compare("stores or write-backs after the fence", self.after_fence, 0);
         compare("write-backs or non-temporal stores elsewhere", self.elsewhere, 0);
-        compare("bytes past the cache", self.non_temporal_bytes, expected.non_temporal_bytes);
-        compare("bytes through the cache", self.stored_bytes, expected.stored_bytes);
-        compare("write-backs", self.write_backs(), expected.write_backs.len() as u64);
-        for line in &expected.write_backs {
-            let times = self.written_back.get(line).copied().unwrap_or(0);
-            compare(&format!("write-backs of line {line}"), times, 1);
+        let missing = expected.stored.clone().filter(|at| !self.stored.contains(at)).count();
+        compare("bytes not stored", missing as u64, 0);
+        if expected.past_the_cache {
+            compare("lines through the cache", self.dirty.len() as u64 + self.write_backs(), 0);
+        }
+        if expected.eadr {
+            compare("write-backs", self.write_backs(), 0);
+            return faults;
+        }
+        compare("lines stored and not written back", self.dirty.len() as u64, 0);
+        for (line, times) in &self.written_back {
+            compare(&format!("write-backs of line {line}"), *times, 1);
+        }
+        let flushed: BTreeSet<u64> = expected.flushed.iter().copied().collect();
+        if self.clean_write_backs != flushed {
+            let found = &self.clean_write_backs;
+            faults.push(format!("write-backs without a store: {found:?}, not {flushed:?}"));
         }
         faults
     }
@@ -144,12 +178,12 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:4} instructions, {} write-backs, {} bytes past the cache, {} through it, {} store \
-             fences, {} other fences or locked, {} system calls, {} region accesses after the fence",
+            "{:4} instructions: {} write-backs, {} bytes past the cache, {} lines left in it, \
+             {} store fences, {} other fences or locked, {} system calls, {} stores after the fence",
             self.instructions,
             self.write_backs(),
             self.non_temporal_bytes,
-            self.stored_bytes,
+            self.dirty.len(),
             self.store_fences,
             self.other_order,
             self.system_calls,
@@ -158,15 +192,15 @@ impl fmt::Display for Tally {
     }
 }
 
-/// What a case must do, exactly.
+/// What a case must do. By which stores is the library's choice, and the processor's.
 #[derive(Clone, Debug, Default)]
 pub struct Expected {
-    /// Lines of the region, by number, each written back once.
-    pub write_backs: Vec<u64>,
-    pub non_temporal_bytes: u64,
-    pub stored_bytes: u64,
-}
-
-fn bytes_in(writes: &[(u64, usize)], region: &Range<u64>) -> u64 {
-    writes.iter().filter(|(at, _)| region.contains(at)).map(|(_, bytes)| *bytes as u64).sum()
+    /// Bytes of the region that must be stored, by offset.
+    pub stored: Range<u64>,
+    /// Lines written back for a store made earlier, by number.
+    pub flushed: Vec<u64>,
+    /// No byte may go through the cache.
+    pub past_the_cache: bool,
+    /// The caches are in the persistence domain: no write-back.
+    pub eadr: bool,
 }

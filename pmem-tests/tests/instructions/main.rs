@@ -45,53 +45,67 @@ fn executes(case: &str, memory: &str, expected: &Expected) {
     assert!(faults.is_empty(), "{case} on {memory}: {faults:?}");
 }
 
-fn lines(lines: impl IntoIterator<Item = u64>) -> Expected {
-    Expected { write_backs: lines.into_iter().collect(), ..Expected::default() }
+fn flushes(lines: impl IntoIterator<Item = u64>) -> Expected {
+    Expected { flushed: lines.into_iter().collect(), ..Expected::default() }
+}
+
+fn stores(offset: u64, len: u64) -> Expected {
+    Expected { stored: offset..offset + len, ..Expected::default() }
+}
+
+fn under_eadr(expected: Expected) -> Expected {
+    Expected { eadr: true, flushed: Vec::new(), ..expected }
 }
 
 #[test]
 fn persist_of_one_line_is_one_write_back_and_one_fence() {
-    executes("persist", "adr", &lines([1]));
-    executes("persist_dyn", "adr", &lines([1]));
-    executes("persist_two", "adr", &lines([0, 1]));
+    executes("persist", "adr", &flushes([1]));
+    executes("persist_dyn", "adr", &flushes([1]));
+    executes("persist_two", "adr", &flushes([0, 1]));
 }
 
 #[test]
 fn persist_under_eadr_is_one_fence() {
-    executes("persist", "eadr", &lines([]));
-    executes("persist_dyn", "eadr", &lines([]));
-    executes("persist_two", "eadr", &lines([]));
+    for case in ["persist", "persist_dyn", "persist_two"] {
+        executes(case, "eadr", &under_eadr(Expected::default()));
+    }
 }
 
+/// Each line goes past the cache or is written back once, after its last store; then one fence.
 #[test]
-fn a_write_is_stored_once_and_written_back_once() {
-    executes("write_persist_line", "adr", &Expected { stored_bytes: 64, ..lines([2]) });
-    executes("write_persist_line", "eadr", &Expected { stored_bytes: 64, ..lines([]) });
-    executes("batch", "adr", &Expected { stored_bytes: 1024, ..lines(0..16) });
-    executes("batch", "eadr", &Expected { stored_bytes: 1024, ..lines([]) });
+fn a_write_leaves_no_line_in_the_cache() {
+    for (case, expected) in [
+        ("write_persist_line", stores(128, 64)),
+        ("write_persist_odd", stores(4096 + 20, 4096)),
+        ("write_persist_short", stores(61, 7)),
+        ("batch", stores(0, 16 * 64)),
+    ] {
+        executes(case, "adr", &expected);
+        executes(case, "eadr", &under_eadr(expected));
+    }
 }
 
 #[test]
 fn a_large_write_bypasses_the_cache_and_ends_in_the_fence() {
-    let whole = Expected { non_temporal_bytes: 4096, ..Expected::default() };
-    executes("write_persist_4k", "adr", &whole);
-    executes("write_persist_4k", "eadr", &Expected { stored_bytes: 4096, ..lines([]) });
-    // 44 bytes up to the first whole line, 63 whole lines, 20 bytes after them.
-    let odd = Expected { non_temporal_bytes: 63 * 64, stored_bytes: 64, ..lines([64, 64 + 64]) };
-    executes("write_persist_odd", "adr", &odd);
+    let whole = stores(4096, 4096);
+    executes("write_persist_4k", "adr", &Expected { past_the_cache: true, ..whole.clone() });
+    executes("write_persist_4k", "eadr", &under_eadr(whole));
 }
 
 /// The examination can fail.
 #[test]
 fn what_is_missing_or_too_much_is_found() {
-    let whole = Expected { non_temporal_bytes: 4096, ..Expected::default() };
+    let whole = stores(4096, 4096);
     for (case, expected, fault) in [
-        ("without_fence", &lines([1]), "store fences: 0, not 1"),
-        ("two_fences", &lines([1]), "store fences: 2, not 1"),
+        ("without_fence", &flushes([1]), "store fences: 0, not 1"),
+        ("without_flush", &stores(64, 8), "lines stored and not written back: 1, not 0"),
+        ("two_fences", &flushes([1]), "store fences: 2, not 1"),
+        ("two_flushes", &flushes([1]), "write-backs of line 1: 2, not 1"),
         ("store_after_fence", &whole, "after the fence: 1, not 0"),
-        ("system_call", &lines([1]), "system calls: 1, not 0"),
-        ("persist", &lines([]), "write-backs: 1, not 0"),
-        ("persist", &lines([2]), "write-backs of line 2: 0, not 1"),
+        ("system_call", &flushes([1]), "system calls: 1, not 0"),
+        ("persist", &flushes([]), "without a store: {1}, not {}"),
+        ("persist", &flushes([2]), "without a store: {1}, not {2}"),
+        ("write_persist_4k", &stores(4096, 4104), "bytes not stored: 8, not 0"),
     ] {
         let faults = tally(case, "adr").faults(expected);
         assert!(faults.iter().any(|found| found.contains(fault)), "{case}: {faults:?}");
