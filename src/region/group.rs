@@ -80,7 +80,10 @@ impl Group {
                 state = self.lock();
                 state.running = false;
                 let led = synced.map(|covers| state.synced = state.synced.max(covers));
-                self.changed.notify_all();
+                // A wake-up is a system call, also when nobody sleeps.
+                if state.present > 1 {
+                    self.changed.notify_all();
+                }
                 break led;
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
