@@ -545,6 +545,36 @@ fn every_routine_in_use_is_known_to_the_handler() {
     }
 }
 
+/// A copy that went on in words before its region's side was aligned would tear them, and no
+/// other test would see it: bytes are the same, and an unaligned access is mostly whole by luck.
+/// Here the first whole word lies on a page that is gone, so that a fault shows how far the
+/// copy came: to that word, and not one byte less.
+#[test]
+fn words_begin_where_the_region_is_aligned() {
+    if !guard_faults() {
+        assert!(arch::GUARDED.is_empty());
+        return;
+    }
+    let cpu = Cpu::get();
+    let edge = 2 * page_size();
+    for head in 0..8 {
+        let mut mapping = cut_file(4, 2);
+        let source = payload(head + 8);
+        // SAFETY: within the mapping; the fault is the point.
+        unsafe {
+            let at = mapping.0.add(edge - head);
+            assert_eq!(cpu.store(at, source.as_ptr(), head + 8), Err(Fault));
+            mapping.1 = edge;
+            assert_eq!(mapping.bytes()[edge - head..], source[..head], "store, {head} bytes");
+            let mut buffer = [GUARD; 16];
+            assert_eq!(cpu.load(buffer.as_mut_ptr(), at, head + 8), Err(Fault));
+            assert_eq!(buffer[..head], source[..head], "load, {head} bytes");
+            assert_eq!(buffer[head..], [GUARD; 16][head..]);
+            mapping.1 = 2 * edge;
+        }
+    }
+}
+
 /// Ends the reader of the next test also when the writer fails.
 struct Raise<'a>(&'a AtomicBool);
 
