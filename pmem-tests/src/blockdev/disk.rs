@@ -62,8 +62,11 @@ impl FaultyDisk {
         disk.serve().map_err(|error| explain("mounting FUSE", &error))?;
         let open = OpenOptions::new().read(true).write(true).open(disk.fuse().join(FILE));
         let file = open.map_err(|error| explain("opening the medium", &error))?;
-        let device = LoopDevice::attach(file.as_fd());
-        disk.device = Some(device.map_err(|error| explain("attaching a loop device", &error))?);
+        let device = LoopDevice::attach(file.as_fd())
+            .map_err(|error| explain("attaching a loop device", &error))?;
+        // For the reaper.
+        std::os::unix::fs::symlink(device.path(), disk.folder.join("device"))?;
+        disk.device = Some(device);
         Ok(disk)
     }
 
@@ -187,6 +190,7 @@ impl Drop for FaultyDisk {
         if let Some(server) = self.server.take() {
             let _ = server.join();
         }
+        let _ = fs::remove_file(self.folder.join("device"));
         let _ = fs::remove_dir(self.fuse());
         let _ = fs::remove_dir(self.mount_point());
         let _ = fs::remove_dir(&self.folder);

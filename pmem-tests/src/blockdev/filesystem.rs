@@ -58,23 +58,23 @@ impl Filesystem {
         }
     }
 
-    fn mkfs(self, uuid: &str, file: &Path) -> Command {
+    fn mkfs(self, file: &Path) -> Command {
         let mut command = match self {
             Self::Ext4 => {
                 let mut command = Command::new("mkfs.ext4");
                 // Nothing left for a kernel thread to do later, at times of its own.
-                command.args(["-q", "-F", "-b", "4096", "-J", "size=4", "-U", uuid]);
+                command.args(["-q", "-F", "-b", "4096", "-J", "size=4"]);
                 command.args(["-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard"]);
                 command
             }
             Self::Xfs => {
                 let mut command = Command::new("mkfs.xfs");
-                command.args(["-q", "-f", "-K", "-m", &format!("uuid={uuid}")]);
+                command.args(["-q", "-f", "-K"]);
                 command
             }
             Self::Btrfs => {
                 let mut command = Command::new("mkfs.btrfs");
-                command.args(["-q", "-f", "-K", "-U", uuid]);
+                command.args(["-q", "-f", "-K"]);
                 command
             }
         };
@@ -85,8 +85,8 @@ impl Filesystem {
         command
     }
 
-    /// A device of [`size`](Self::size) bytes with this filesystem, empty. The same call gives
-    /// the same image. btrfs cannot have two devices of one UUID mounted at a time: devices that
+    /// A device of [`size`](Self::size) bytes with this filesystem, empty. In one process the
+    /// same call gives the same image, and only the first one makes it. btrfs cannot have two devices of one UUID mounted at a time: devices that
     /// are used at the same time take templates of different numbers.
     ///
     /// # Errors
@@ -99,22 +99,21 @@ impl Filesystem {
         if let Some(image) = made.get(&(self, number)) {
             return Ok(image.clone());
         }
-        let image = self.make(number)?;
+        let image = self.make()?;
         made.insert((self, number), image.clone());
         Ok(image)
     }
 
-    fn make(self, number: u32) -> io::Result<Image> {
+    fn make(self) -> io::Result<Image> {
         let file = tempfile::NamedTempFile::new()?;
         file.as_file().set_len(self.size())?;
-        let uuid = format!("6461786d-6170-4000-8000-{:012x}", number);
-        let mut command = self.mkfs(&uuid, file.path());
+        let mut command = self.mkfs(file.path());
         let output = command.output().map_err(|error| {
             io::Error::new(error.kind(), format!("{:?}: {error}", command.get_program()))
         })?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            return Err(io::Error::other(format!("{command:?}: {said}")));
+            return Err(io::Error::other(format!("{:?}: {said}", command.get_program())));
         }
         read_image(file.as_file(), self.size())
     }
@@ -177,7 +176,8 @@ impl<'disk> Mounted<'disk> {
         options: &str,
     ) -> io::Result<Self> {
         let path = disk.mount_point();
-        let separator = if options.is_empty() || filesystem.options().is_empty() { "" } else { "," };
+        let separator =
+            if options.is_empty() || filesystem.options().is_empty() { "" } else { "," };
         let options = format!("{options}{separator}{}", filesystem.options());
         let options = std::ffi::CString::new(options).map_err(io::Error::other)?;
         let flags = MountFlags::empty();

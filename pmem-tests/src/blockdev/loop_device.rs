@@ -14,7 +14,6 @@ use std::path::{Path, PathBuf};
 const LOOP_CLR_FD: libc::Ioctl = 0x4C01;
 const LOOP_CONFIGURE: libc::Ioctl = 0x4C0A;
 const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4C82;
-const LO_FLAGS_AUTOCLEAR: u32 = 4;
 const LO_FLAGS_DIRECT_IO: u32 = 16;
 
 #[repr(C)]
@@ -45,19 +44,23 @@ const _: () = assert!(size_of::<LoopInfo64>() == 232 && size_of::<LoopConfig>() 
 /// How often another free device is tried when somebody else was faster.
 const RACES_MAX: u32 = 64;
 
-/// An attached loop device. It detaches itself when the last user of it is gone: the kernel
-/// does so even if this process is killed.
+/// An attached loop device, detached when dropped, or with its last user if that comes later.
+///
+/// It is not kept open: the kernel forgets what it cached of a block device when the last user
+/// closes it, and a filesystem that is mounted again must see the medium, not the cache.
 #[derive(Debug)]
 pub(super) struct LoopDevice {
     path: PathBuf,
-    /// Keeps the device attached.
-    device: File,
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open(path)
 }
 
 impl LoopDevice {
     /// Attaches a free device to `file`, with direct I/O.
     pub(super) fn attach(file: BorrowedFd<'_>) -> io::Result<Self> {
-        let control = OpenOptions::new().read(true).write(true).open("/dev/loop-control")?;
+        let control = open(Path::new("/dev/loop-control"))?;
         for _ in 0..RACES_MAX {
             // SAFETY: the request takes no argument, and the descriptor is open.
             #[allow(unsafe_code)]
@@ -66,7 +69,7 @@ impl LoopDevice {
                 return Err(io::Error::last_os_error());
             }
             let path = PathBuf::from(format!("/dev/loop{number}"));
-            let device = OpenOptions::new().read(true).write(true).open(&path)?;
+            let device = open(&path)?;
             let config = LoopConfig {
                 fd: file.as_raw_fd().cast_unsigned(),
                 block_size: 512,
@@ -79,7 +82,7 @@ impl LoopDevice {
                     number: 0,
                     encrypt_type: 0,
                     encrypt_key_size: 0,
-                    flags: LO_FLAGS_AUTOCLEAR | LO_FLAGS_DIRECT_IO,
+                    flags: LO_FLAGS_DIRECT_IO,
                     names_and_key: [[0; 32]; 5],
                     init: [0; 2],
                 },
@@ -91,7 +94,7 @@ impl LoopDevice {
             let configured =
                 unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE, &raw const config) };
             if configured == 0 {
-                let attached = Self { path, device };
+                let attached = Self { path };
                 attached.check_direct()?;
                 return Ok(attached);
             }
@@ -122,9 +125,9 @@ impl LoopDevice {
 
 impl Drop for LoopDevice {
     fn drop(&mut self) {
-        // Now, if nobody else has it open; with the last user otherwise.
+        let Ok(device) = open(&self.path) else { return };
         // SAFETY: the request takes no argument, and the descriptor is open.
         #[allow(unsafe_code)]
-        let _ = unsafe { libc::ioctl(self.device.as_raw_fd(), LOOP_CLR_FD) };
+        let _ = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CLR_FD) };
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! A process that is killed while one of its threads waits for a filesystem on its own block
 //! device never ends by itself: the server is gone, and the waiting thread cannot be. So a shell
-//! beside it watches one of its threads, and when that is gone, aborts the FUSE connections and
-//! unmounts everything.
+//! beside it watches one of its threads, and when that is gone, aborts the FUSE connections,
+//! unmounts everything and detaches the loop devices.
 
 use std::fs;
 use std::io;
@@ -19,6 +19,7 @@ while [ -e "$1" ]; do sleep 0.5; done
 [ -d "$2" ] || exit 0
 for mnt in "$2"/*/fuse; do umount -f -l "$mnt"; done
 for mnt in "$2"/*/mnt; do umount -l "$mnt"; done
+for device in "$2"/*/device; do losetup -d "$(readlink "$device")"; rm -f "$device"; done
 rmdir "$2"/*/fuse "$2"/*/mnt "$2"/* "$2"
 "#;
 
