@@ -6,16 +6,22 @@
 //! acknowledged must be there; after the first durability error, the region must have refused
 //! everything else.
 //!
-//! Needs root. `DAXMAP_FAULT_HISTORIES` is the number of histories per filesystem.
+//! Needs root. In the environment:
+//!
+//! - `DAXMAP_FAULT_HISTORIES`: histories per filesystem. `ci/faults` runs 200; the default is a
+//!   sample.
+//! - `DAXMAP_FAULT_SEED`: the first one.
+//! - `DAXMAP_FAULT_WORKERS`: devices per filesystem that work at the same time.
 
 mod history;
 mod model;
 mod run;
 
 use std::io::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use pmem_tests::blockdev::{Fault, FaultyDisk, Filesystem};
+use pmem_tests::blockdev::{Fault, FaultyDisk, Filesystem, Image};
 use rustix::io::Errno;
 
 use history::History;
@@ -27,17 +33,11 @@ const HISTORIES: u64 = 6;
 /// No history makes as many requests.
 const REQUESTS_MAX: u64 = 2_000;
 
-fn histories() -> u64 {
-    match std::env::var("DAXMAP_FAULT_HISTORIES") {
-        Ok(number) => number.parse().expect("DAXMAP_FAULT_HISTORIES is a number"),
-        Err(_) => HISTORIES,
-    }
-}
-
-fn first_seed() -> u64 {
-    match std::env::var("DAXMAP_FAULT_SEED") {
-        Ok(number) => number.parse().expect("DAXMAP_FAULT_SEED is a number"),
-        Err(_) => 1,
+/// A number from the environment.
+fn setting(name: &str, default: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(number) => number.parse().unwrap_or_else(|_| panic!("{name} is not a number")),
+        Err(_) => default,
     }
 }
 
@@ -46,6 +46,7 @@ fn say(what: &str) {
     let _ = writeln!(std::io::stderr(), "{what}");
 }
 
+#[derive(Default)]
 struct Tally {
     runs: u64,
     fired: u64,
@@ -53,9 +54,19 @@ struct Tally {
     failures: Vec<String>,
 }
 
+impl Tally {
+    fn add(&mut self, other: Self) {
+        self.runs += other.runs;
+        self.fired += other.fired;
+        self.noticed += other.noticed;
+        self.failures.extend(other.failures);
+    }
+}
+
 struct Bench {
     filesystem: Filesystem,
     disk: FaultyDisk,
+    template: Image,
     tally: Tally,
 }
 
@@ -77,16 +88,17 @@ impl Kind {
 }
 
 impl Bench {
-    fn new(filesystem: Filesystem) -> Self {
+    /// Benches that are at work at the same time have different numbers.
+    fn new(filesystem: Filesystem, number: u32) -> Self {
         let disk = FaultyDisk::new(filesystem.size()).unwrap();
-        let tally = Tally { runs: 0, fired: 0, noticed: 0, failures: Vec::new() };
-        Self { filesystem, disk, tally }
+        let template = filesystem.template(number).unwrap();
+        Self { filesystem, disk, template, tally: Tally::default() }
     }
 
     /// Runs, counts, and remembers what was wrong. Returns whether the fault happened.
     fn run(&mut self, history: &History, fault: Option<Fault>, ending: Ending) -> bool {
         self.tally.runs += 1;
-        let ran = run(&self.disk, self.filesystem, history, fault, ending);
+        let ran = run(&self.disk, self.filesystem, &self.template, history, fault, ending);
         self.tally.fired += u64::from(ran.fired);
         self.tally.noticed += u64::from(ran.fired && ran.errors > 0);
         match ran.verdict {
@@ -126,35 +138,55 @@ impl Bench {
         }
         panic!("seed {} makes more than {REQUESTS_MAX} requests", history.seed);
     }
+}
 
-    fn finish(self, what: &str, histories: u64, began: Instant) {
-        let Tally { runs, fired, noticed, failures } = self.tally;
-        let seconds = began.elapsed().as_secs_f64();
-        let filesystem = self.filesystem;
-        say(&format!(
-            "{filesystem}: {what}: {histories} histories, {runs} runs, {fired} faults met, \
-             {noticed} of them reported to the caller, {} failures, {seconds:.1} s",
-            failures.len()
-        ));
-        assert!(failures.is_empty(), "{} failures, the first:\n{}", failures.len(), failures[0]);
-    }
+/// Gives every seed to one of several benches, and says how it went.
+fn with_benches(filesystem: Filesystem, what: &str, histories: u64, work: fn(&mut Bench, History)) {
+    let began = Instant::now();
+    let first = setting("DAXMAP_FAULT_SEED", 1);
+    let seeds = AtomicU64::new(first);
+    let mut tally = Tally::default();
+    let worker = |number| {
+        let mut bench = Bench::new(filesystem, number);
+        loop {
+            let seed = seeds.fetch_add(1, Ordering::Relaxed);
+            if seed >= first + histories {
+                return bench.tally;
+            }
+            work(&mut bench, History::new(seed));
+        }
+    };
+    let worker = &worker;
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..setting("DAXMAP_FAULT_WORKERS", 2))
+            .map(|number| scope.spawn(move || worker(number as u32)))
+            .collect();
+        for worker in workers {
+            tally.add(worker.join().expect("a worker panicked"));
+        }
+    });
+    let Tally { runs, fired, noticed, failures } = tally;
+    let seconds = began.elapsed().as_secs_f64();
+    say(&format!(
+        "{filesystem}: {what}: {histories} histories, {runs} runs, {fired} faults met, \
+         {noticed} of them reported to the caller, {} failures, {seconds:.1} s",
+        failures.len()
+    ));
+    assert!(failures.is_empty(), "{} failures, the first:\n{}", failures.len(), failures[0]);
 }
 
 fn every_fault(filesystem: Filesystem) {
-    let began = Instant::now();
-    let mut bench = Bench::new(filesystem);
-    for seed in first_seed()..first_seed() + histories() {
-        let history = History::new(seed);
+    let histories = setting("DAXMAP_FAULT_HISTORIES", HISTORIES);
+    with_benches(filesystem, "every write and flush fails", histories, |bench, history| {
         bench.run(&history, None, Ending::Unmount);
         bench.every(&history, Kind::Write(Errno::IO));
         bench.every(&history, Kind::Flush);
         // The rarer kinds on some.
-        if seed.is_multiple_of(4) {
+        if history.seed.is_multiple_of(4) {
             bench.every(&history, Kind::Write(Errno::NOSPC));
             bench.every(&history, Kind::FlushLoses);
         }
-    }
-    bench.finish("every write and flush", histories(), began);
+    });
 }
 
 #[test]

@@ -241,12 +241,13 @@ fn check_poisoned(region: &AnyRegion) -> Verdict<()> {
 pub fn run(
     disk: &FaultyDisk,
     filesystem: Filesystem,
+    template: &Image,
     history: &History,
     fault: Option<Fault>,
     ending: Ending,
 ) -> Ran {
     let mut errors = 0;
-    let live = live(disk, filesystem, history, fault, ending, &mut errors);
+    let live = live(disk, filesystem, template, history, fault, ending, &mut errors);
     let fired = disk.fired();
     // Recovery is not disturbed.
     disk.plan_nothing();
@@ -267,12 +268,13 @@ type Models = [FileModel; FILES];
 fn live(
     disk: &FaultyDisk,
     filesystem: Filesystem,
+    template: &Image,
     history: &History,
     fault: Option<Fault>,
     ending: Ending,
     errors: &mut u32,
 ) -> Verdict<(Models, Option<Image>)> {
-    disk.fill(filesystem.template(0).map_err(|error| error.to_string())?);
+    disk.fill(template.clone());
     let mounted = Mounted::new(disk, filesystem).map_err(|error| format!("mount: {error}"))?;
     match fault {
         Some(fault) => disk.plan(fault),
