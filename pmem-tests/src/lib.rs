@@ -2,4 +2,9 @@
 //! block device that can fail.
 
 pub mod blockdev;
+pub mod conformance;
+pub mod failing;
 pub mod guest;
+pub mod scratch;
+pub mod snapshot;
+pub mod unprivileged;

@@ -201,6 +201,9 @@ pub(super) fn select() -> Cpu {
         compare_exchange,
         // STNP is a hint that still goes through the caches: nothing bypasses them here.
         non_temporal: None,
+        non_temporal_masked: None,
+        non_temporal_min: usize::MAX,
+        store_write_back: None,
         write_back_lines: match write_back {
             WriteBack::DcCvadp => Some(write_back_cvadp),
             WriteBack::DcCvap => Some(write_back_cvap),

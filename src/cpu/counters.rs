@@ -10,8 +10,11 @@ pub struct Counts {
     pub write_backs: u64,
     /// Cache lines written with non-temporal stores, which need no write-back.
     pub non_temporal_lines: u64,
-    /// Store fences.
+    /// Store fences that drained.
     pub fences: u64,
+    /// Store fences for the order of non-temporal stores alone, so that other threads see them
+    /// before what is stored later.
+    pub order_fences: u64,
 }
 
 impl Counts {
@@ -22,6 +25,7 @@ impl Counts {
             write_backs: self.write_backs - earlier.write_backs,
             non_temporal_lines: self.non_temporal_lines - earlier.non_temporal_lines,
             fences: self.fences - earlier.fences,
+            order_fences: self.order_fences - earlier.order_fences,
         }
     }
 }
@@ -35,6 +39,7 @@ mod enabled {
         static WRITE_BACKS: Cell<u64> = const { Cell::new(0) };
         static NON_TEMPORAL_LINES: Cell<u64> = const { Cell::new(0) };
         static FENCES: Cell<u64> = const { Cell::new(0) };
+        static ORDER_FENCES: Cell<u64> = const { Cell::new(0) };
     }
 
     /// The calling thread's counts.
@@ -44,6 +49,7 @@ mod enabled {
             write_backs: WRITE_BACKS.get(),
             non_temporal_lines: NON_TEMPORAL_LINES.get(),
             fences: FENCES.get(),
+            order_fences: ORDER_FENCES.get(),
         }
     }
 
@@ -61,6 +67,11 @@ mod enabled {
     pub(in crate::cpu) fn count_fence() {
         FENCES.set(FENCES.get() + 1);
     }
+
+    #[inline]
+    pub(in crate::cpu) fn count_order_fence() {
+        ORDER_FENCES.set(ORDER_FENCES.get() + 1);
+    }
 }
 
 #[cfg(not(any(test, feature = "counters")))]
@@ -73,6 +84,9 @@ mod disabled {
 
     #[inline]
     pub(in crate::cpu) fn count_fence() {}
+
+    #[inline]
+    pub(in crate::cpu) fn count_order_fence() {}
 }
 
 #[cfg(not(any(test, feature = "counters")))]
@@ -80,4 +94,6 @@ pub(in crate::cpu) use disabled::*;
 #[cfg(any(test, feature = "counters"))]
 pub use enabled::counts;
 #[cfg(any(test, feature = "counters"))]
-pub(in crate::cpu) use enabled::{count_fence, count_non_temporal, count_write_backs};
+pub(in crate::cpu) use enabled::{
+    count_fence, count_non_temporal, count_order_fence, count_write_backs,
+};

@@ -28,12 +28,14 @@ const DRBD_MAJOR: u32 = 147;
 /// The sources, with the mount table read at most once.
 pub(super) struct Context<'a> {
     pub(super) sources: &'a Sources,
+    /// In bytes.
+    page_size: u64,
     mounts: OnceCell<Mounts>,
 }
 
 impl<'a> Context<'a> {
-    pub(super) fn new(sources: &'a Sources) -> Self {
-        Self { sources, mounts: OnceCell::new() }
+    pub(super) fn new(sources: &'a Sources, page_size: u64) -> Self {
+        Self { sources, page_size, mounts: OnceCell::new() }
     }
 
     pub(super) fn mounts(&self) -> &Mounts {
@@ -201,6 +203,7 @@ impl Walk<'_> {
         "partition".clone_into(&mut device.kind);
         let bytes = |name| sources.number::<u64>(directory.join(name))?.checked_mul(SECTOR_BYTES);
         device.start = bytes("start");
+        let size = bytes("size");
         let Some(disk) = directory
             .parent()
             .and_then(|parent| sources.device(parent.join("dev")))
@@ -208,9 +211,14 @@ impl Walk<'_> {
         else {
             return;
         };
-        device.dax = disk.dax;
+        // drivers/dax/super.c fs_dax_get_by_bdev refuses a partition that does not begin and end
+        // on page boundaries.
+        let page = self.context.page_size;
+        let whole_pages =
+            [device.start, size].iter().flatten().all(|bytes| bytes.is_multiple_of(page));
+        device.dax = disk.dax.map(|dax| dax && whole_pages);
         device.sector_size = disk.sector_size;
-        if let (Some(start), Some(size)) = (device.start, bytes("size")) {
+        if let (Some(start), Some(size)) = (device.start, size) {
             device.bad_blocks =
                 badblocks::within(&disk.bad_blocks, &(start..start.saturating_add(size)));
         }

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use super::badblocks;
 use super::block::{self, Context};
 use super::devdax::{self, DaxDevice};
 use super::extents::{self, HUGE_BYTES};
@@ -14,6 +13,7 @@ use super::filesystem::{self, Class, DaxMode};
 use super::mountinfo::{has_option, option};
 use super::report::{BlockDevice, HugePages, MapSync, MemoryRegion, Mount, Namespace, Target};
 use super::subject::Subject;
+use super::{badblocks, reasons};
 use crate::cpu::WriteBack;
 use crate::durability::PersistenceDomain;
 
@@ -104,34 +104,43 @@ pub(super) fn gather(
         }
     }
     name_filesystem(&mut facts, subject);
-    let class = facts.class;
     if facts.target != Target::BlockDevice && facts.target != Target::Other {
         devices(&mut facts, context, subject);
     }
-    if class == Some(Class::Pseudo) {
+    if facts.class == Some(Class::Pseudo) {
         facts.target = Target::Other;
     }
     if facts.target == Target::File {
         facts.map_sync = subject.map_sync(usize::try_from(question.page_size).unwrap_or(4096));
     }
-    if class == Some(Class::Dax) && facts.target != Target::BlockDevice {
-        facts.block_size = facts.block_size.or_else(|| Some(subject.filesystem()?.1));
-        if facts.map_sync != MapSync::Accepted && facts.device.as_ref().is_some_and(offers_dax) {
-            facts.dax_flag = subject.dax_flag();
-        }
+    if facts.class == Some(Class::Dax) {
+        conditions(&mut facts, context, subject);
     }
-    if matches!(facts.map_sync, MapSync::Refused(errno) if errno == Errno::INVAL.raw_os_error())
-        || matches!(facts.target, Target::Directory | Target::Missing | Target::BlockDevice)
-            && facts.device.as_ref().is_some_and(offers_dax)
-    {
+    let foretold =
+        matches!(facts.target, Target::Directory | Target::Missing | Target::BlockDevice);
+    let dax_device = facts.device.as_ref().is_some_and(offers_dax);
+    if facts.map_sync == MapSync::Refused(Errno::INVAL.raw_os_error()) || foretold && dax_device {
         facts.kernel = kernel(context);
     }
-    if matches!(facts.target, Target::Directory | Target::Missing | Target::BlockDevice) {
+    if foretold {
         facts.map_sync = MapSync::Predicted(predict(&facts));
     }
     facts.shift = facts.device.as_ref().and_then(extents::shift);
     blocks(&mut facts, subject, stat.size);
     facts
+}
+
+/// What ext4 and xfs ask of a file besides its device: block size, and the flag of the inode.
+fn conditions(facts: &mut Facts, context: &Context<'_>, subject: &dyn Subject) {
+    if facts.target == Target::BlockDevice {
+        let point = facts.mount.as_ref().map(|mount| mount.point.as_path());
+        facts.block_size = point.and_then(|point| context.sources.block_size(point));
+        return;
+    }
+    facts.block_size = facts.block_size.or_else(|| Some(subject.filesystem()?.1));
+    if facts.map_sync != MapSync::Accepted && facts.device.as_ref().is_some_and(offers_dax) {
+        facts.dax_flag = subject.dax_flag();
+    }
 }
 
 fn target(file_type: FileType, missing: bool) -> Target {
@@ -154,6 +163,7 @@ fn device_dax(
     // check_vma).
     let len = namespace.align.unwrap_or(facts.page_size).max(facts.page_size);
     facts.map_sync = subject.map_sync(usize::try_from(len).unwrap_or(4096));
+    facts.statx_dax = subject.dax_now();
     let total = namespace.size.unwrap_or(0) / HUGE_BYTES;
     facts.huge_pages = match namespace.align {
         Some(align) if align >= HUGE_BYTES => HugePages::Possible { aligned: total, total },
@@ -195,8 +205,12 @@ fn devices(facts: &mut Facts, context: &Context<'_>, subject: &dyn Subject) {
             facts.device = block::device(context, st_dev);
         }
         (Some(Class::Overlay), Some(mount)) => {
+            // As the mount namespace that made the overlay saw it: in a container it leads nowhere,
+            // or seems to lie in the overlay itself.
             let upper = option(mount, "upperdir")
-                .and_then(|upper| context.mounts().by_path(Path::new(upper)))
+                .map(Path::new)
+                .filter(|upper| !context.sources.is_absent(upper))
+                .and_then(|upper| context.mounts().by_path(upper))
                 .filter(|upper| upper.id != mount.id);
             if let Some(upper) = upper {
                 if filesystem::class(&upper.filesystem) != Class::Memory {
@@ -313,54 +327,45 @@ pub(super) fn weakest(regions: &[&MemoryRegion]) -> PersistenceDomain {
         .unwrap_or(PersistenceDomain::None)
 }
 
-/// Why nothing can be written here, as what was found and what to change.
-pub(super) fn read_only(facts: &Facts) -> Option<(String, Option<String>)> {
-    if let Some(mount) = &facts.mount
-        && facts.target != Target::BlockDevice
-    {
-        let point = mount.point.display();
-        if has_option(mount, "ro") {
-            return Some((
-                format!("{point} is mounted read-only"),
-                Some(format!("mount -o remount,rw {point}")),
-            ));
-        }
-        if mount.filesystem == "overlay" && option(mount, "upperdir").is_none() {
-            return Some((format!("the overlay on {point} has no upper directory"), None));
-        }
+/// Why nothing can be written here: what was found, and what to change, the deepest cause first,
+/// because nothing above it can be changed before.
+pub(super) fn read_only(facts: &Facts) -> Vec<(String, Option<String>)> {
+    let mut out = Vec::new();
+    for region in all_regions(facts).into_iter().filter(|region| region.read_only) {
+        out.push((
+            format!("memory region {} is read-only", region.name),
+            Some(format!("echo 0 > /sys/bus/nd/devices/{}/read_only", region.name)),
+        ));
     }
-    let mut found = None;
-    let mut region_is = |region: &MemoryRegion| {
-        if region.read_only {
-            found.get_or_insert_with(|| {
-                (
-                    format!("memory region {} is read-only", region.name),
-                    Some(format!("echo 0 > /sys/bus/nd/devices/{}/read_only", region.name)),
-                )
-            });
-        }
-    };
-    if let Some((_, region)) = &facts.dax_device {
-        region_is(region);
-    }
-    if let Some(device) = &facts.device {
+    if let Some(device) = facts.device.as_ref().filter(|_| out.is_empty()) {
         walk(device, &mut |device| {
-            if let Some(region) = &device.region {
-                region_is(region);
+            if device.read_only {
+                out.push((
+                    format!("block device {} is read-only", device.name),
+                    Some(format!("blockdev --setrw /dev/{}", device.name)),
+                ));
             }
         });
-        if found.is_none() {
-            walk(device, &mut |device| {
-                if device.read_only {
-                    found.get_or_insert_with(|| {
-                        (
-                            format!("block device {} is read-only", device.name),
-                            Some(format!("blockdev --setrw /dev/{}", device.name)),
-                        )
-                    });
-                }
-            });
+    }
+    if let Some(mount) = facts.mount.as_ref().filter(|_| facts.target != Target::BlockDevice) {
+        let point = &mount.point;
+        if has_option(mount, "ro") {
+            out.push((
+                format!("{} is mounted read-only", point.display()),
+                Some(format!("mount -o remount,rw {}", reasons::quoted(point))),
+            ));
+        } else if mount.filesystem == "overlay" && option(mount, "upperdir").is_none() {
+            out.push((format!("the overlay on {} has no upper directory", point.display()), None));
         }
     }
-    found
+    out
+}
+
+/// The memory regions behind the path, each once.
+pub(super) fn all_regions(facts: &Facts) -> Vec<&MemoryRegion> {
+    match (&facts.dax_device, &facts.device) {
+        (Some((_, region)), _) => vec![region],
+        (None, Some(device)) => regions(device),
+        (None, None) => Vec::new(),
+    }
 }

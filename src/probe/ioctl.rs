@@ -14,13 +14,13 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use super::extents::Extent;
 
 /// `FS_IOC_FSGETXATTR` (include/uapi/linux/fs.h): `_IOR('X', 31, struct fsxattr)`.
-const FS_IOC_FSGETXATTR: u32 = 0x801c_581f;
+const FS_IOC_FSGETXATTR: libc::Ioctl = 0x801c_581f_u32 as libc::Ioctl;
 /// `FS_XFLAG_DAX` (include/uapi/linux/fs.h).
 const FS_XFLAG_DAX: u32 = 0x8000;
 /// `FS_IOC_FIEMAP` (include/uapi/linux/fs.h): `_IOWR('f', 11, struct fiemap)`.
-const FS_IOC_FIEMAP: u32 = 0xc020_660b;
+const FS_IOC_FIEMAP: libc::Ioctl = 0xc020_660b_u32 as libc::Ioctl;
 /// `BTRFS_IOC_FS_INFO` (include/uapi/linux/btrfs.h): `_IOR(0x94, 31, ...)` with 1024 bytes.
-const BTRFS_IOC_FS_INFO: u32 = 0x8400_941f;
+const BTRFS_IOC_FS_INFO: libc::Ioctl = 0x8400_941f_u32 as libc::Ioctl;
 
 /// Extents without a place on the device: `UNKNOWN`, `DELALLOC`, `ENCODED`, `DATA_INLINE`
 /// (include/uapi/linux/fiemap.h).
@@ -86,8 +86,7 @@ const _: () = assert!(size_of::<BtrfsFsInfo>() == (BTRFS_IOC_FS_INFO >> 16 & 0x3
 pub(super) fn dax_flag(fd: BorrowedFd<'_>) -> Option<bool> {
     let mut attributes = FsXattr::default();
     // SAFETY: the request writes one `struct fsxattr`, whose size the assertion above compares.
-    let answer =
-        unsafe { libc::ioctl(fd.as_raw_fd(), FS_IOC_FSGETXATTR.into(), &raw mut attributes) };
+    let answer = unsafe { libc::ioctl(fd.as_raw_fd(), FS_IOC_FSGETXATTR, &raw mut attributes) };
     (answer == 0).then_some(attributes.xflags & FS_XFLAG_DAX != 0)
 }
 
@@ -112,7 +111,7 @@ pub(super) fn extents(fd: BorrowedFd<'_>) -> Option<Vec<Extent>> {
         };
         // SAFETY: the request reads and writes the header, and writes at most `extent_count` extents
         // after it, for which `extents` has room; the assertions above compare both layouts.
-        let answer = unsafe { libc::ioctl(fd.as_raw_fd(), FS_IOC_FIEMAP.into(), &raw mut map) };
+        let answer = unsafe { libc::ioctl(fd.as_raw_fd(), FS_IOC_FIEMAP, &raw mut map) };
         if answer != 0 {
             return None;
         }
@@ -141,7 +140,7 @@ pub(super) fn btrfs_uuid(fd: BorrowedFd<'_>) -> Option<String> {
     let mut info = BtrfsFsInfo { max_id: 0, num_devices: 0, fsid: [0; 16], rest: [0; 124] };
     // SAFETY: the request writes one `struct btrfs_ioctl_fs_info_args`, whose size the assertion
     // above compares.
-    let answer = unsafe { libc::ioctl(fd.as_raw_fd(), BTRFS_IOC_FS_INFO.into(), &raw mut info) };
+    let answer = unsafe { libc::ioctl(fd.as_raw_fd(), BTRFS_IOC_FS_INFO, &raw mut info) };
     if answer != 0 {
         return None;
     }

@@ -1,14 +1,15 @@
 //! What lies under a path: the facts, the verdict, and what to change.
 //!
 //! [`probe`] answers for a path, [`probe_file`] for a file that is already open, and [`mounts`] lists
-//! where files can be. All read only, need no privilege and no library of others; a device, a FIFO
-//! or a socket is never opened.
+//! where files can be. All read only, need no privilege and no library of others; a block device, a
+//! FIFO or a socket is never opened.
 //!
 //! The trial mapping of the very file decides whether it is DAX; every other fact explains. Facts
 //! come from one module each: statx, the trial mapping and ioctls of the open file (`subject`, `trial`, `ioctl`),
 //! the mount table (`mountinfo`), block devices (`block`), nvdimm namespaces and regions (`nvdimm`),
 //! device DAX (`devdax`), bad ranges (`badblocks`), huge page alignment (`extents`). `facts` gathers
-//! them, `verdict` judges them by the rules in its table, and `reasons` has the words.
+//! them; `verdict` judges them, by the table of rules in `promise` and the obstacles in `obstacles`;
+//! `reasons` has the words.
 //!
 //! ```
 //! let report = daxmap::probe::probe("/tmp")?;
@@ -28,6 +29,8 @@ mod filesystem;
 mod ioctl;
 mod mountinfo;
 mod nvdimm;
+mod obstacles;
+mod promise;
 mod reasons;
 mod report;
 mod sentence;
@@ -102,8 +105,8 @@ pub fn probe_file(fd: BorrowedFd<'_>, path: &Path) -> Result<Report> {
 ///
 /// The mount table `/proc/self/mountinfo` cannot be read.
 pub fn mounts() -> Result<Vec<PathBuf>> {
-    let context_sources = Sources::system();
-    let context = Context::new(&context_sources);
+    let sources = Sources::system();
+    let context = Context::new(&sources, rustix::param::page_size() as u64);
     if context.mounts().iter().next().is_none() {
         let error = Error::os(Operation::Probe, "open", Errno::NOENT);
         return Err(error.at(Path::new("/proc/self/mountinfo")));
@@ -140,7 +143,7 @@ fn report(fd: BorrowedFd<'_>, path: &Path, missing: bool) -> Result<Report> {
 
 /// Gathers and judges, from any tree and any subject.
 fn inspect(sources: &Sources, subject: &dyn Subject, question: Question<'_>) -> Report {
-    verdict::judge(facts::gather(&Context::new(sources), subject, question))
+    verdict::judge(facts::gather(&Context::new(sources, question.page_size), subject, question))
 }
 
 fn open_path(path: &Path) -> std::result::Result<OwnedFd, Errno> {

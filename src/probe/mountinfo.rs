@@ -1,4 +1,4 @@
-//! The mount table, `/proc/self/mountinfo`.
+//! The mount table, `/proc/thread-self/mountinfo`.
 //!
 //! Format: proc(5). Fields are separated by one space each; a space, tab, line end or backslash
 //! inside a field is written as a backslash and three octal digits (`fs/proc_namespace.c`,
@@ -16,8 +16,14 @@ use super::sources::{Number, Sources, parse_number};
 pub(super) struct Mounts(Vec<Mount>);
 
 impl Mounts {
+    /// Reads the table of the calling thread, which may be in a mount namespace of its own; a
+    /// `/proc` older than that (Linux 3.17) has only that of the process.
     pub(super) fn read(sources: &Sources) -> Self {
-        Self::parse(&sources.table(Path::new("/proc/self/mountinfo")))
+        let mut table = sources.table(Path::new("/proc/thread-self/mountinfo"));
+        if table.is_empty() {
+            table = sources.table(Path::new("/proc/self/mountinfo"));
+        }
+        Self::parse(&table)
     }
 
     /// Reads a table; a line that cannot be understood is left out.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-use super::facts::Facts;
+use super::facts::{Facts, all_regions};
 use super::report::{
     BlockDevice, HugePages, MemoryRegion, Mount, Namespace, Reason, ReasonCode, Target,
 };
@@ -19,7 +19,7 @@ fn reason(code: ReasonCode, text: String, remedy: Option<String>) -> Reason {
 }
 
 /// A path as a shell takes it.
-fn quoted(path: &Path) -> String {
+pub(super) fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%=,".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
@@ -160,29 +160,35 @@ pub(super) fn sector_namespace(device: &BlockDevice, namespace: &Namespace) -> R
 }
 
 pub(super) fn no_dax_device(facts: &Facts) -> Reason {
-    let text = match &facts.device {
-        None => "no block device is visible in /sys under this path".to_owned(),
-        Some(device)
-            if device.kind == "device-mapper"
-                && device.below.iter().any(|d| d.dax == Some(true)) =>
-        {
+    let page = facts.page_size;
+    let below_is_dax =
+        |device: &BlockDevice| device.below.iter().any(|below| below.dax == Some(true));
+    let (text, remedy) = match &facts.device {
+        Some(device) if device.kind == "device-mapper" && below_is_dax(device) => (
             format!(
                 "device-mapper device {} does not pass on the DAX of what is below it",
                 device.name
-            )
-        }
-        Some(device) => format!("{} ({}) is not a DAX device", device.name, device.kind),
+            ),
+            "use only linear and striped targets, over DAX devices alone".to_owned(),
+        ),
+        Some(device) if device.kind == "partition" && below_is_dax(device) => (
+            format!(
+                "partition {} does not begin and end at multiples of the page size, {page} bytes",
+                device.name
+            ),
+            "make it begin at a multiple of 2MiB: parted DISK mkpart data 2MiB 100%".to_owned(),
+        ),
+        Some(device) => (
+            format!("{} ({}) is not a DAX device", device.name, device.kind),
+            "DAX needs persistent memory: an NVDIMM or CXL namespace of mode fsdax (/dev/pmemN)"
+                .to_owned(),
+        ),
+        None => (
+            format!("no block device is visible in /sys under {}", facts.path.display()),
+            "mount /sys; in a container, let it see the host's".to_owned(),
+        ),
     };
-    let remedy = match &facts.device {
-        Some(device)
-            if device.kind == "device-mapper"
-                && device.below.iter().any(|d| d.dax == Some(true)) =>
-        {
-            "use only linear and striped targets, over DAX devices alone"
-        }
-        _ => "DAX needs persistent memory: an NVDIMM or CXL namespace of mode fsdax (/dev/pmemN)",
-    };
-    reason(ReasonCode::NoDaxDevice, text, Some(remedy.to_owned()))
+    reason(ReasonCode::NoDaxDevice, text, Some(remedy))
 }
 
 pub(super) fn virtio_pmem(region: &MemoryRegion) -> Reason {
@@ -284,7 +290,9 @@ pub(super) fn huge_pages_misaligned(facts: &Facts) -> Reason {
             facts.dax_device.as_ref().map_or("NAMESPACE", |(namespace, _)| namespace.name.as_str())
         ),
         (_, Some("xfs")) => {
-            format!("mkfs.xfs -f -d su=2m,sw=1 /dev/{device} (erases it), then write the file anew")
+            format!(
+                "mkfs.xfs -f -d su=2m,sw=1 /dev/{device} (erases it), then allocate the file whole: fallocate"
+            )
         }
         _ => {
             "write the file anew, allocated whole (fallocate) in multiples of 2 MiB; on a full or \
@@ -312,30 +320,41 @@ fn listed(ranges: &[Range<u64>]) -> String {
     out
 }
 
+/// What to do where a write cannot clear an error.
+const CANNOT_CLEAR: &str = "this platform cannot clear errors (no clear_error among the commands of \
+    its nvdimm bus): copy what can be read to a new file, and leave this one where it is, so that \
+    nothing else gets its blocks";
+
+/// Whether some memory behind the path keeps its errors whatever is written to it.
+fn keeps_errors(facts: &Facts) -> bool {
+    all_regions(facts).iter().any(|region| region.clears_errors == Some(false))
+}
+
 pub(super) fn bad_blocks_in_file(facts: &Facts) -> Reason {
     let page = facts.page_size;
     let first = facts.bad_ranges.first().map_or(0, |range| range.start / page);
-    reason(
-        ReasonCode::BadBlocks,
-        format!("{} has bad bytes {}", facts.path.display(), listed(&facts.bad_ranges)),
-        Some(format!(
+    let remedy = if keeps_errors(facts) {
+        CANNOT_CLEAR.to_owned()
+    } else {
+        format!(
             "write whole pages over them with pwrite, from a good copy, which clears the poison: \
              dd if=COPY of={} bs={page} seek={first} skip={first} count=N conv=notrunc,fsync",
             quoted(&facts.path)
-        )),
-    )
+        )
+    };
+    let text = format!("{} has bad bytes {}", facts.path.display(), listed(&facts.bad_ranges));
+    reason(ReasonCode::BadBlocks, text, Some(remedy))
 }
 
-pub(super) fn bad_blocks_on_device(name: &str, ranges: &[Range<u64>]) -> Reason {
-    reason(
-        ReasonCode::BadBlocks,
-        format!("{name} has bad bytes {}", listed(ranges)),
-        Some(
-            "find the files on them by probing each, and write whole pages over them with pwrite; \
-             ndctl list -M shows them"
-                .to_owned(),
-        ),
-    )
+pub(super) fn bad_blocks_on_device(facts: &Facts, name: &str, ranges: &[Range<u64>]) -> Reason {
+    let remedy = if keeps_errors(facts) {
+        CANNOT_CLEAR
+    } else {
+        "find the files on them by probing each, and write whole pages over them with pwrite; \
+         ndctl list -M shows them"
+    };
+    let text = format!("{name} has bad bytes {}", listed(ranges));
+    reason(ReasonCode::BadBlocks, text, Some(remedy.to_owned()))
 }
 
 pub(super) fn read_only(text: String, remedy: Option<String>) -> Reason {

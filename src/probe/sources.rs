@@ -128,6 +128,15 @@ impl Sources {
         names
     }
 
+    /// Block size in bytes of the filesystem mounted on a local mount point.
+    pub(super) fn block_size(&self, point: &Path) -> Option<u64> {
+        if self.root != Path::new("/") {
+            return None;
+        }
+        let statfs = rustix::fs::statfs(point).ok()?;
+        u64::try_from(statfs.f_bsize).ok()
+    }
+
     /// The device number of a block device node such as `/dev/vda1`; `None` for anything else.
     pub(super) fn block_node(&self, path: &Path) -> Option<Number> {
         if !path.is_absolute() {

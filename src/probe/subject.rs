@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxAttributes, StatxFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 use super::extents::Extent;
@@ -29,6 +29,9 @@ pub(super) struct Stat {
 /// An open file as the probe sees it. Tests answer for files that are not there.
 pub(super) trait Subject {
     fn stat(&self) -> Stat;
+    /// `STATX_ATTR_DAX` as it is now: a device-DAX node has it only once it was opened
+    /// (drivers/dax/device.c `dax_open`).
+    fn dax_now(&self) -> Option<bool>;
     /// The trial mapping, over this many bytes.
     fn map_sync(&self, len: usize) -> MapSync;
     /// `statfs`: type magic, and block size in bytes.
@@ -58,7 +61,7 @@ impl<'fd> OpenFile<'fd> {
     /// regular files, directories and device-DAX nodes come here; opening those has no effect.
     fn readable(&self) -> Result<BorrowedFd<'_>, Errno> {
         let opened = self.readable.get_or_init(|| {
-            let path = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
+            let path = format!("/proc/thread-self/fd/{}", self.fd.as_raw_fd());
             let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
             // A mapping would count as an access; only the owner may ask for it not to.
             match rustix::fs::open(&path, flags | OFlags::NOATIME, Mode::empty()) {
@@ -76,6 +79,10 @@ impl<'fd> OpenFile<'fd> {
 impl Subject for OpenFile<'_> {
     fn stat(&self) -> Stat {
         self.stat
+    }
+
+    fn dax_now(&self) -> Option<bool> {
+        dax(&statx(self.fd).ok()?)
     }
 
     fn map_sync(&self, len: usize) -> MapSync {
@@ -112,22 +119,28 @@ impl Subject for OpenFile<'_> {
     }
 }
 
-/// `statx` of a descriptor; `fstat` and fdinfo where `statx` is missing or forbidden.
-fn stat(sources: &Sources, fd: BorrowedFd<'_>) -> Result<Stat, Errno> {
+fn statx(fd: BorrowedFd<'_>) -> Result<Statx, Errno> {
     // A stale answer of a network filesystem will do; waiting for its server will not.
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let mask = StatxFlags::TYPE | StatxFlags::SIZE | StatxFlags::MNT_ID;
-    let mut stat = match rustix::fs::statx(fd, "", flags, mask) {
+    rustix::fs::statx(fd, "", flags, mask)
+}
+
+fn dax(found: &Statx) -> Option<bool> {
+    let known = found.stx_attributes_mask.contains(StatxAttributes::DAX);
+    known.then(|| found.stx_attributes.contains(StatxAttributes::DAX))
+}
+
+/// `statx` of a descriptor; `fstat` and fdinfo where `statx` is missing or forbidden.
+fn stat(sources: &Sources, fd: BorrowedFd<'_>) -> Result<Stat, Errno> {
+    let mut stat = match statx(fd) {
         Ok(found) => Stat {
             file_type: FileType::from_raw_mode(found.stx_mode.into()),
             device: (found.stx_dev_major, found.stx_dev_minor),
             node: (found.stx_rdev_major, found.stx_rdev_minor),
             size: found.stx_size,
             mount_id: (found.stx_mask & StatxFlags::MNT_ID.bits() != 0).then_some(found.stx_mnt_id),
-            dax: found
-                .stx_attributes_mask
-                .contains(StatxAttributes::DAX)
-                .then(|| found.stx_attributes.contains(StatxAttributes::DAX)),
+            dax: dax(&found),
         },
         Err(Errno::NOSYS | Errno::PERM) => {
             let found = rustix::fs::fstat(fd)?;
@@ -144,7 +157,7 @@ fn stat(sources: &Sources, fd: BorrowedFd<'_>) -> Result<Stat, Errno> {
         Err(errno) => return Err(errno),
     };
     if stat.mount_id.is_none() {
-        let info = sources.text(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()));
+        let info = sources.text(format!("/proc/thread-self/fdinfo/{}", fd.as_raw_fd()));
         stat.mount_id = info.and_then(|info| {
             info.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())
         });

@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{self, AtFlags, CWD, Mode, OFlags, RenameFlags};
@@ -31,6 +32,10 @@ impl Draft {
     /// EEXIST if there is something of that name already.
     pub(super) fn new(path: &Path, mode: Mode) -> Result<Self> {
         let name = path.file_name().ok_or_else(|| failed("openat", Errno::ISDIR))?.to_owned();
+        // `file_name` overlooks a slash or a dot at the end; open(2) does not.
+        if !path.as_os_str().as_bytes().ends_with(name.as_bytes()) {
+            return Err(failed("openat", Errno::ISDIR));
+        }
         let parent = match path.parent() {
             Some(parent) if parent != Path::new("") => parent,
             _ => Path::new("."),
@@ -129,8 +134,11 @@ impl Draft {
 }
 
 fn temporary_name(name: &OsStr, attempt: u32) -> OsString {
+    // Names have at most 255 bytes: the end needs some of them.
+    const NAME_MAX: usize = 200;
+    let name = name.as_bytes();
     let mut temporary = OsString::from(".");
-    temporary.push(name);
+    temporary.push(OsStr::from_bytes(&name[..name.len().min(NAME_MAX)]));
     temporary.push(format!(".daxmap-draft-{}-{attempt}", std::process::id()));
     temporary
 }

@@ -16,6 +16,7 @@ use std::ptr::{self, NonNull};
 use rustix::io::Errno;
 use rustix::mm::{self, Advice, MapFlags, MsyncFlags, ProtFlags};
 
+use super::kernel_copy;
 use crate::cpu::{Cpu, Fault, guard_faults};
 
 /// Memory maps of 2 MiB congruence can use huge pages: address and file offset must be equal
@@ -206,7 +207,7 @@ impl Mapping {
             Access::Guarded => unsafe {
                 self.cpu.load(buf.as_mut_ptr(), self.at(offset), buf.len())
             },
-            Access::Kernel => through_kernel(self.at(offset), buf.as_mut_ptr(), buf.len(), false),
+            Access::Kernel => kernel_copy::read_memory(self.at(offset), buf),
         }
     }
 
@@ -218,9 +219,7 @@ impl Mapping {
             Access::Guarded => unsafe {
                 self.cpu.store(self.at(offset), data.as_ptr(), data.len())
             },
-            Access::Kernel => {
-                through_kernel(self.at(offset), data.as_ptr().cast_mut(), data.len(), true)
-            }
+            Access::Kernel => kernel_copy::write_memory(self.at(offset), data),
         }
     }
 
@@ -233,6 +232,46 @@ impl Mapping {
         }
         // SAFETY: as in `write`.
         unsafe { self.cpu.store_flush(self.at(offset), data.as_ptr(), data.len()) }
+    }
+
+    /// Copies in, durable on return.
+    #[inline]
+    pub(super) fn write_persist(&self, offset: usize, data: &[u8]) -> Result<(), Fault> {
+        if self.access == Access::Kernel {
+            self.write_flush(offset, data)?;
+            self.cpu.fence();
+            return Ok(());
+        }
+        // SAFETY: as in `write`.
+        unsafe { self.cpu.store_persist(self.at(offset), data.as_ptr(), data.len()) }
+    }
+
+    /// [`write_flush`](Self::write_flush) where the caches are in the persistence domain.
+    #[inline]
+    pub(super) fn write_flush_cached_domain(
+        &self,
+        offset: usize,
+        data: &[u8],
+    ) -> Result<(), Fault> {
+        if self.access == Access::Kernel {
+            return self.write(offset, data);
+        }
+        // SAFETY: as in `write`.
+        unsafe { self.cpu.store_flush_cached_domain(self.at(offset), data.as_ptr(), data.len()) }
+    }
+
+    /// Fills, without flushing. `offset + len` lies within what is mapped for writing.
+    pub(super) fn fill(&self, offset: usize, len: usize, byte: u8) -> Result<(), Fault> {
+        const PATTERN: usize = 4096;
+        let pattern = [byte; PATTERN];
+        let mut done = 0;
+        while done < len {
+            // Pieces end on multiples of their size, so that no word is split.
+            let piece = (len - done).min(PATTERN - (offset + done) % PATTERN);
+            self.write(offset + done, &pattern[..piece])?;
+            done += piece;
+        }
+        Ok(())
     }
 
     /// Fills such that it is durable after the next fence.
@@ -288,10 +327,9 @@ impl Mapping {
 
     #[cold]
     fn ask_for_pages(&self, offset: usize, len: usize) -> Result<(), Fault> {
-        let mut byte = 0_u8;
         let mut at = offset;
         while at < offset + len {
-            through_kernel(self.at(at), &raw mut byte, 1, false)?;
+            kernel_copy::read_memory(self.at(at), &mut [0])?;
             at = (at + 1).next_multiple_of(page_size());
         }
         Ok(())
@@ -303,32 +341,6 @@ impl Mapping {
         // SAFETY: msync reads no memory of ours; the range is mapped.
         unsafe { mm::msync(self.at(start).cast(), offset + len - start, MsyncFlags::SYNC) }
     }
-}
-
-/// Copies between this process's own memory by process_vm_readv(2) or process_vm_writev(2),
-/// which check every page instead of faulting.
-fn through_kernel(shared: *mut u8, own: *mut u8, len: usize, write: bool) -> Result<(), Fault> {
-    let mut done = 0;
-    while done < len {
-        let local = libc::iovec { iov_base: own.wrapping_add(done).cast(), iov_len: len - done };
-        let remote =
-            libc::iovec { iov_base: shared.wrapping_add(done).cast(), iov_len: len - done };
-        // SAFETY: `own` is the caller's buffer of `len` bytes (only read from when writing), and
-        // the kernel checks `shared`.
-        let copied = unsafe {
-            let pid = libc::getpid();
-            if write {
-                libc::process_vm_writev(pid, &raw const local, 1, &raw const remote, 1, 0)
-            } else {
-                libc::process_vm_readv(pid, &raw const local, 1, &raw const remote, 1, 0)
-            }
-        };
-        match usize::try_from(copied) {
-            Ok(copied) if copied > 0 => done += copied,
-            _ => return Err(Fault),
-        }
-    }
-    Ok(())
 }
 
 impl Drop for Mapping {

@@ -5,21 +5,26 @@
 //! | `contract` | what does every region promise? |
 //! | `options` | how is one opened and created? |
 //! | `draft`, `storage` | how does a file come to be complete, and grow? |
-//! | `mapping`, `bounds`, `latch` | what do all backends share? |
+//! | `descriptor`, `mapping`, `kernel_copy`, `bounds`, `latch` | what do all backends share? |
 //! | `mapped`, with `fsdax`, `devdax`, `volatile` | stores into a shared mapping |
 //! | `page_cache` | `pwrite` and `fdatasync` |
 
 mod any;
 mod bounds;
 mod contract;
+mod descriptor;
 mod devdax;
 mod draft;
 mod fsdax;
+mod gather;
+mod group;
+mod kernel_copy;
 mod latch;
 mod mapped;
 mod mapping;
 mod options;
 mod page_cache;
+mod siblings;
 mod storage;
 mod volatile;
 

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use super::any::AnyRegion;
 use super::draft::Draft;
 use super::mapping::Reserve;
+use super::siblings::Membership;
 use super::{devdax, fsdax, page_cache, storage, volatile};
 use crate::durability::{Backend, Durability};
 use crate::error::{Error, ErrorKind, Operation, Result};
@@ -240,8 +241,10 @@ impl Options {
         let len = self.creation_len()?;
         let draft = Draft::new(path, Mode::from_raw_mode(self.mode & 0o7777))?;
         self.take_lock(draft.fd())?;
-        let report = self.judge(draft.fd(), path)?;
+        self.judge(draft.fd(), path)?;
         storage::extend(draft.fd(), 0, len)?;
+        // Once more, now that there are extents to look at.
+        let report = probe::probe_file(draft.fd(), path)?;
         // Mapped before it has a name: what fails here leaves nothing.
         let sync_after_link =
             report.mount.as_ref().is_none_or(|m| storage::forgets_links(&m.filesystem));
@@ -306,6 +309,11 @@ impl Options {
     /// What lies under the file, and whether that is enough.
     fn judge(&self, fd: BorrowedFd<'_>, path: &Path) -> Result<Report> {
         let report = probe::probe_file(fd, path)?;
+        // Before the level: a level that is not there is not what is wrong with a device.
+        if !matches!(report.target, Target::File | Target::DaxDevice) {
+            let what = "a device that is not device DAX";
+            return Err(Error::new(Operation::Open, ErrorKind::WrongFileType(what)));
+        }
         let available = self.level(&report);
         match self.require {
             Some(required) if available < required => {
@@ -345,13 +353,16 @@ impl Options {
             let why = "emulation needs a memory-backed file: put it on tmpfs";
             return Err(Error::new(Operation::Open, ErrorKind::Unsupported(why)));
         }
-        match report.backend {
-            Backend::FsDax => fsdax::map(&plan, fd, report).map(Ready::Mapped),
-            Backend::DevDax => devdax::map(&plan, fd, report).map(Ready::Mapped),
-            Backend::Volatile => volatile::map(&plan, fd).map(Ready::Mapped),
-            Backend::PageCache => Ok(Ready::PageCache(page_cache::map(&plan, fd, report)?)),
-        }
-        .map_err(|error: Error| error.at(path))
+        let map = || {
+            let file = Membership::join(fd)?;
+            Ok(match report.backend {
+                Backend::FsDax => Ready::Mapped(fsdax::map(&plan, fd, report)?, file),
+                Backend::DevDax => Ready::Mapped(devdax::map(&plan, fd, report)?, file),
+                Backend::Volatile => Ready::Mapped(volatile::map(&plan, fd)?, file),
+                Backend::PageCache => Ready::PageCache(page_cache::map(&plan, fd, report)?, file),
+            })
+        };
+        map().map_err(|error: Error| error.at(path))
     }
 }
 
@@ -389,15 +400,15 @@ pub(super) struct Plan {
 
 /// A mapped file that still lacks its descriptor: a draft gives it up only when it has a name.
 enum Ready {
-    Mapped(super::mapped::Parts),
-    PageCache(page_cache::Parts),
+    Mapped(super::mapped::Parts, Membership),
+    PageCache(page_cache::Parts, Membership),
 }
 
 impl Ready {
     fn finish(self, path: &Path, fd: OwnedFd, report: Report) -> AnyRegion {
         match self {
-            Self::Mapped(parts) => AnyRegion::mapped(path, fd, parts, report),
-            Self::PageCache(parts) => AnyRegion::page_cache(path, fd, parts, report),
+            Self::Mapped(parts, file) => AnyRegion::mapped(path, fd, parts, file, report),
+            Self::PageCache(parts, file) => AnyRegion::page_cache(path, fd, parts, file, report),
         }
     }
 }

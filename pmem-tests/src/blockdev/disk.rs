@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -26,6 +27,9 @@ const LOGGED_BYTES_MAX: usize = 256 << 20;
 ///
 /// Needs root, `/dev/fuse` and `/dev/loop-control`. Everything it sets up is gone when it is
 /// dropped, and a second after the process was killed at the latest.
+///
+/// Its filesystems are mounted in a namespace of the thread that made it: that thread sees them,
+/// and the threads and programs that it starts from then on.
 #[derive(Debug)]
 pub struct FaultyDisk {
     /// Dropped first: nobody may ask the server any more when it goes.
@@ -33,6 +37,8 @@ pub struct FaultyDisk {
     medium: Shared,
     folder: PathBuf,
     server: Option<JoinHandle<io::Result<()>>>,
+    /// Not `Send`: another thread does not see what is mounted.
+    _thread: PhantomData<*const ()>,
 }
 
 impl std::fmt::Debug for Medium {
@@ -58,7 +64,7 @@ impl FaultyDisk {
         }
         let folder = folder()?;
         let medium = Arc::new(Mutex::new(Medium::new(Image::new(size), LOGGED_BYTES_MAX)));
-        let mut disk = Self { device: None, medium, folder, server: None };
+        let mut disk = Self { device: None, medium, folder, server: None, _thread: PhantomData };
         disk.serve().map_err(|error| explain("mounting FUSE", &error))?;
         let open = OpenOptions::new().read(true).write(true).open(disk.fuse().join(FILE));
         let file = open.map_err(|error| explain("opening the medium", &error))?;
@@ -85,7 +91,7 @@ impl FaultyDisk {
         let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", channel.as_raw_fd());
         let options = std::ffi::CString::new(options).expect("no zero byte in it");
         let flags = MountFlags::NOSUID | MountFlags::NODEV;
-        mount("daxmap-blockdev", &self.fuse(), "fuse", flags, options.as_c_str())?;
+        mount("daxmap-blockdev", self.fuse(), "fuse", flags, options.as_c_str())?;
         let server = Server::new(Arc::clone(&self.medium));
         let session = Session::from_fd(server, channel, SessionACL::Owner, Config::default())?;
         self.server = Some(session.spawn()?.guard);
@@ -201,11 +207,11 @@ fn explain(what: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
-/// A folder for one device, in this process's folder, with its two mount points.
+/// A folder for one device, in this thread's folder, with its two mount points.
 fn folder() -> io::Result<PathBuf> {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let folder = reaper::process_folder()?.join(number.to_string());
+    let folder = reaper::thread_folder()?.join(number.to_string());
     for mount_point in ["fuse", "mnt"] {
         fs::create_dir_all(folder.join(mount_point))?;
     }

@@ -10,6 +10,7 @@ use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
@@ -109,11 +110,11 @@ impl Filesystem {
         file.as_file().set_len(self.size())?;
         let mut command = self.mkfs(file.path());
         let output = command.output().map_err(|error| {
-            io::Error::new(error.kind(), format!("{:?}: {error}", command.get_program()))
+            io::Error::new(error.kind(), format!("{}: {error}", command.get_program().display()))
         })?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            return Err(io::Error::other(format!("{:?}: {said}", command.get_program())));
+            return Err(io::Error::other(format!("{}: {said}", command.get_program().display())));
         }
         read_image(file.as_file(), self.size())
     }
@@ -148,8 +149,8 @@ fn read_image(file: &File, size: u64) -> io::Result<Image> {
 #[derive(Debug)]
 pub struct Mounted<'disk> {
     path: PathBuf,
-    mounted: bool,
-    _disk: &'disk FaultyDisk,
+    attached: bool,
+    disk: &'disk FaultyDisk,
 }
 
 /// How long an unmount is tried again when something still holds the filesystem, in ms.
@@ -182,7 +183,7 @@ impl<'disk> Mounted<'disk> {
         let options = std::ffi::CString::new(options).map_err(io::Error::other)?;
         let flags = MountFlags::empty();
         mount(disk.device(), &path, filesystem.as_str(), flags, options.as_c_str())?;
-        Ok(Self { path, mounted: true, _disk: disk })
+        Ok(Self { path, attached: true, disk })
     }
 
     /// Where it is mounted.
@@ -195,21 +196,26 @@ impl<'disk> Mounted<'disk> {
     ///
     /// # Errors
     ///
-    /// EBUSY if a file of it stays open.
+    /// EBUSY if a file of it stays open, or somebody else has the device open.
     pub fn unmount(mut self) -> io::Result<()> {
-        self.mounted = false;
-        let result = unmount_patiently(&self.path);
+        self.attached = false;
+        let result = patiently(|| unmount(&self.path, UnmountFlags::empty()));
         if result.is_err() {
             let _ = unmount(&self.path, UnmountFlags::DETACH);
         }
-        Ok(result?)
+        result?;
+        // A filesystem that somebody else keeps alive would be mounted again as it was, without
+        // a look at the medium. O_EXCL on a block device: nobody has claimed it (open(2)).
+        let flags = OFlags::RDONLY | OFlags::EXCL | OFlags::CLOEXEC;
+        patiently(|| open(self.disk.device(), flags, Mode::empty()).map(drop))
+            .map_err(|errno| io::Error::other(format!("the filesystem is still in use: {errno}")))
     }
 }
 
-fn unmount_patiently(path: &Path) -> Result<(), Errno> {
+fn patiently(mut call: impl FnMut() -> Result<(), Errno>) -> Result<(), Errno> {
     let mut waited_ms = 0;
     loop {
-        match unmount(path, UnmountFlags::empty()) {
+        match call() {
             Err(Errno::BUSY) if waited_ms < BUSY_MS_MAX => {
                 std::thread::sleep(Duration::from_millis(1));
                 waited_ms += 1;
@@ -221,7 +227,7 @@ fn unmount_patiently(path: &Path) -> Result<(), Errno> {
 
 impl Drop for Mounted<'_> {
     fn drop(&mut self) {
-        if self.mounted && unmount(&self.path, UnmountFlags::empty()).is_err() {
+        if self.attached && unmount(&self.path, UnmountFlags::empty()).is_err() {
             let _ = unmount(&self.path, UnmountFlags::DETACH);
         }
     }

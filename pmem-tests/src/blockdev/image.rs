@@ -77,7 +77,7 @@ impl Image {
     ///
     /// # Panics
     ///
-    /// If the range does not lie in the medium; so do the other methods with a range.
+    /// If the range does not lie in the medium.
     pub fn read(&self, offset: u64, buf: &mut [u8]) {
         assert!(self.contains(offset, buf.len()), "read past the end of the medium");
         let mut done = 0;
@@ -92,6 +92,10 @@ impl Image {
     }
 
     /// Copies bytes in.
+    ///
+    /// # Panics
+    ///
+    /// If the range does not lie in the medium.
     pub fn write(&mut self, offset: u64, data: &[u8]) {
         assert!(self.contains(offset, data.len()), "write past the end of the medium");
         let mut done = 0;
@@ -108,6 +112,10 @@ impl Image {
     }
 
     /// Makes a range zero.
+    ///
+    /// # Panics
+    ///
+    /// If the range does not lie in the medium.
     pub fn zero(&mut self, offset: u64, len: u64) {
         assert!(self.contains(offset, len as usize), "zeros past the end of the medium");
         for (piece, inside, part) in touched(offset, len as usize) {

@@ -1,5 +1,6 @@
 //! The `daxmap` command line: one file per subcommand.
 
+mod bench;
 mod probe;
 
 use std::io;
@@ -21,11 +22,16 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Probe(probe::Args),
+    Bench(bench::Args),
+    #[command(hide = true)]
+    BenchTrace(bench::trace::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Probe(args) => probe::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::BenchTrace(args) => bench::trace::run_child(&args).map(|()| true),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

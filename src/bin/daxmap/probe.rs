@@ -6,6 +6,8 @@ mod text;
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
+pub use text::clean;
+
 /// Show what lies under a path, why it is or is not DAX, and what to change.
 ///
 /// Changes nothing and needs no privilege; as root it may see more. The exit status is 0 if every

@@ -2,9 +2,13 @@
 //!
 //! `pmem_tests::guest::program` builds it statically; `ci/vm` runs it.
 
+mod bad;
 mod capture;
 mod mapping;
 mod poison;
+mod report;
+mod suite;
+mod touch;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -13,6 +17,13 @@ const USAGE: &str = "\
 guest probe PATH...    what statx and mmap say about each file, made if it is not there
 guest capture PATH...  the same, and everything sysfs and mountinfo show
 guest load PATH        reads the first byte through a mapping; says which SIGBUS it got
+guest report PATH...   what the library reports of each path
+guest create PATH LEN  creates a region, writes to it, and prints its report
+guest require PATH...  creates a region that must survive a power cut, or says why not
+guest faults PATH      page faults at the first store to every page of a new region
+guest bad PATH OFFSET  reads around a page that a memory error took away
+guest conformance PLACE BACKEND DURABILITY GRANULARITY
+                       every check of the trait in a directory or on a device
 guest poison PATH      takes the first page away, as a memory error would, then loads it";
 
 fn main() -> ExitCode {
@@ -21,11 +32,26 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
+    let said = |result: daxmap::Result<()>| result.map_err(std::io::Error::from);
     let result = match command.as_str() {
         "probe" => paths.iter().try_for_each(|path| mapping::print_probe(Path::new(path))),
         "capture" => capture::print(paths),
         "load" if paths.len() == 1 => poison::load(Path::new(&paths[0])),
         "poison" if paths.len() == 1 => poison::poison(Path::new(&paths[0])),
+        "report" => paths.iter().try_for_each(|path| said(report::print(Path::new(path)))),
+        "create" if paths.len() == 2 => {
+            let len = paths[1].parse().map_err(std::io::Error::other);
+            len.and_then(|len| said(report::create(Path::new(&paths[0]), len)))
+        }
+        "bad" if paths.len() == 2 => {
+            let offset = paths[1].parse().map_err(std::io::Error::other);
+            offset.and_then(|offset| said(bad::run(Path::new(&paths[0]), offset)))
+        }
+        "require" => paths.iter().try_for_each(|path| said(report::require(Path::new(path)))),
+        "faults" if paths.len() == 1 => said(touch::run(Path::new(&paths[0]))),
+        "conformance" if paths.len() == 4 => {
+            suite::run(Path::new(&paths[0]), &paths[1..]).map_err(std::io::Error::other)
+        }
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);

@@ -1,0 +1,318 @@
+//! The groups: what competes with what, at which sizes.
+//!
+//! # Safety
+//!
+//! Every competitor of a group writes to the same region, in the part that its batch was given;
+//! offsets are multiples of 64 and end within the span, which is the region's length. `source`
+//! is at least as long as the longest operation and aligned to 64.
+#![allow(unsafe_code)]
+
+use std::hint::black_box;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use daxmap::cpu::Cpu;
+use daxmap::{AnyRegion, Region};
+
+use super::hand::{self, HANDS};
+use super::interleave::{Competitor, Outcome, Plan, run};
+use super::libpmem::Libpmem;
+
+/// What every group works with.
+pub struct Ground<'a> {
+    pub region: &'a AnyRegion,
+    pub source: &'a [u8],
+    pub libpmem: Option<Libpmem>,
+    /// Divides the number of rounds, for a quick look.
+    pub hurry: usize,
+}
+
+/// Names that the report refers to.
+pub const DIRECT: &str = "region";
+pub const DIRECT_COPY: &str = "region write_persist";
+pub const DYN: &str = "dyn region";
+pub const DYN_COPY: &str = "dyn region write_persist";
+pub const BARE: &str = "bare asm";
+pub const PMEM_PERSIST: &str = "libpmem persist";
+pub const PMEM_COPY: &str = "libpmem memcpy_persist";
+pub const MEMMAP2: &str = "memmap2 msync";
+pub const PMEM_MEMCPY: &str = "memcpy + libpmem persist";
+pub const HAND: &str = "hand: ";
+pub const CACHED: &str = "cached";
+pub const NON_TEMPORAL: &str = "non-temporal";
+pub const ORDERED: &str = "non-temporal, ordered";
+pub const PROBE: &str = "probe";
+pub const STORES: &str = "stores";
+
+impl Ground<'_> {
+    fn base(&self) -> *mut u8 {
+        // SAFETY: the slice is dropped at once and only its address is used; nobody else has
+        // the region.
+        unsafe { self.region.slice_mut(0, self.region.len()) }.expect("mapped").as_mut_ptr()
+    }
+
+    fn plan(&self, len: usize) -> Plan {
+        let (rounds, ops) = match len {
+            0..=127 => (3000, 256),
+            128..=511 => (3000, 192),
+            512..=2047 => (3000, 128),
+            2048..=16383 => (3000, 64),
+            16384..=131_071 => (1000, 4),
+            131_072..=2_097_151 => (500, 1),
+            _ => (100, 1),
+        };
+        let stride = len.next_multiple_of(64);
+        let span = self.region.len() as usize;
+        Plan { rounds: (rounds / self.hurry).max(5), ops, stride, len, span }
+    }
+}
+
+/// `persist` after a store of 8 or 64 bytes, and `write_persist` of the same, on fresh lines.
+pub fn persist(ground: &Ground<'_>, len: usize) -> Outcome {
+    let plan = ground.plan(len);
+    let (base, source) = (ground.base(), ground.source);
+    let region = ground.region;
+    let through_trait: &dyn Region = black_box(region);
+    let word = 0x0102_0304_0506_0708_u64;
+    // SAFETY: see the module.
+    let store = move |at: usize| unsafe {
+        if len == 8 {
+            hand::store_8(base.add(at), black_box(word));
+        } else {
+            hand::store_64(base.add(at), source.as_ptr());
+        }
+    };
+    // SAFETY: see the module; main has checked for CLWB and AVX.
+    let shortest = move |at: usize| unsafe {
+        if len == 8 {
+            hand::persist_8(base.add(at), black_box(word));
+        } else {
+            hand::persist_64(base.add(at), source.as_ptr());
+        }
+    };
+    let mut competitors = vec![
+        each(BARE, plan, shortest),
+        each(DIRECT, plan, move |at| {
+            store(at);
+            region.persist(at as u64, len as u64).expect("persist");
+        }),
+        each(DIRECT_COPY, plan, move |at| {
+            region.write_persist(at as u64, black_box(&source[..len])).expect("write_persist");
+        }),
+        each(DYN, plan, move |at| {
+            store(at);
+            through_trait.persist(at as u64, len as u64).expect("persist");
+        }),
+        each(DYN_COPY, plan, move |at| {
+            through_trait
+                .write_persist(at as u64, black_box(&source[..len]))
+                .expect("write_persist");
+        }),
+    ];
+    if let Some(libpmem) = ground.libpmem {
+        competitors.push(each(PMEM_PERSIST, plan, move |at| {
+            store(at);
+            // SAFETY: see the module.
+            unsafe { (libpmem.persist)(base.add(at).cast(), len) };
+        }));
+        competitors.push(each(PMEM_COPY, plan, move |at| {
+            // SAFETY: see the module.
+            unsafe {
+                (libpmem.memcpy_persist)(base.add(at).cast(), source.as_ptr().cast(), len);
+            }
+        }));
+    }
+    run(plan, &mut competitors)
+}
+
+/// Durable writes of `len` bytes by everybody.
+pub fn durable_write(ground: &Ground<'_>, len: usize) -> Outcome {
+    let plan = ground.plan(len);
+    let (base, source) = (ground.base(), ground.source);
+    let region = ground.region;
+    let mut competitors = vec![each(DIRECT_COPY, plan, move |at| {
+        region.write_persist(at as u64, black_box(&source[..len])).expect("write_persist");
+    })];
+    if let Some(libpmem) = ground.libpmem {
+        competitors.push(each(PMEM_COPY, plan, move |at| {
+            // SAFETY: see the module.
+            unsafe {
+                (libpmem.memcpy_persist)(base.add(at).cast(), source.as_ptr().cast(), len);
+            }
+        }));
+        competitors.push(each(PMEM_MEMCPY, plan, move |at| {
+            // SAFETY: see the module.
+            unsafe {
+                libc::memcpy(base.add(at).cast(), source.as_ptr().cast(), len);
+                (libpmem.persist)(base.add(at).cast(), len);
+            }
+        }));
+    }
+    for hand in HANDS {
+        if (hand.available)() {
+            competitors.push(each(hand.name, plan, move |at| {
+                // SAFETY: see the module; the processor has the instructions.
+                unsafe { (hand.copy)(base.add(at), source.as_ptr(), len) };
+            }));
+        }
+    }
+    run(plan, &mut competitors)
+}
+
+/// memmap2's way to durability, msync of the range, on a memory-backed file: the system call
+/// without any device behind it.
+pub fn memmap2(ground: &Ground<'_>, len: usize) -> Outcome {
+    let plan = ground.plan(len);
+    let (region, source) = (ground.region, ground.source);
+    // SAFETY: nobody else maps this file, and it keeps its length.
+    let mut map = unsafe { memmap2::MmapMut::map_mut(&region.as_fd()) }.expect("mmap");
+    let mut competitors = [
+        each(DIRECT_COPY, plan, move |at| {
+            region.write_persist(at as u64, black_box(&source[..len])).expect("write_persist");
+        }),
+        each(MEMMAP2, plan, move |at| {
+            map[at..at + len].copy_from_slice(black_box(&source[..len]));
+            map.flush_range(at, len).expect("msync");
+        }),
+    ];
+    run(plan, &mut competitors)
+}
+
+/// Cached stores with write-backs against non-temporal stores, by size; `hot`: on lines that
+/// the operation before has just written.
+pub fn crossover(ground: &Ground<'_>, len: usize, hot: bool) -> Outcome {
+    let plan = ground.plan(len);
+    let plan = if hot { Plan { stride: 0, ..plan } } else { plan };
+    run(plan, &mut ways(plan, ground.base(), ground.source, len, |_| Cpu::get().fence()))
+}
+
+/// What the call through the trait object adds: to a 64-byte `write` without flush on a hot line,
+/// where nothing else takes long, and to a `write_persist` of the same.
+pub fn trait_object(ground: &Ground<'_>) -> Outcome {
+    let plan = Plan { stride: 0, ..ground.plan(64) };
+    let (region, source) = (ground.region, ground.source);
+    let through_trait: &dyn Region = black_box(region);
+    let mut competitors = [
+        each(DIRECT, plan, move |at| {
+            region.write(at as u64, black_box(&source[..64])).expect("write");
+        }),
+        each(DYN, plan, move |at| {
+            through_trait.write(at as u64, black_box(&source[..64])).expect("write");
+        }),
+        each(DIRECT_COPY, plan, move |at| {
+            region.write_persist(at as u64, black_box(&source[..64])).expect("write_persist");
+        }),
+        each(DYN_COPY, plan, move |at| {
+            through_trait
+                .write_persist(at as u64, black_box(&source[..64]))
+                .expect("write_persist");
+        }),
+    ];
+    run(plan, &mut competitors)
+}
+
+/// As `crossover`, for a range that begins or ends within a line or a word.
+pub fn ragged(ground: &Ground<'_>, offset: usize, len: usize) -> Outcome {
+    let stride = (offset + len).next_multiple_of(64);
+    let plan = Plan { stride, len: stride, ..ground.plan(len) };
+    let base = ground.base().wrapping_add(offset);
+    run(plan, &mut ways(plan, base, ground.source, len, |_| Cpu::get().fence()))
+}
+
+/// As `crossover`, with one fence for sixteen operations; and with a fence after each, as a
+/// non-temporal store needs it that other threads are to see in order.
+pub fn batch(ground: &Ground<'_>, len: usize) -> Outcome {
+    let plan = ground.plan(len);
+    let plan = Plan { ops: plan.ops.max(16), ..plan };
+    let (base, source, cpu) = (ground.base(), ground.source, Cpu::get());
+    let sixteenth = move |at: usize| {
+        if at / plan.stride % 16 == 15 {
+            cpu.fence();
+        }
+    };
+    let mut competitors = ways(plan, base, source, len, sixteenth);
+    competitors.push(each(ORDERED, plan, move |at| {
+        // SAFETY: see the module.
+        unsafe { cpu.store_non_temporal_flush(base.add(at), source.as_ptr(), len) }.expect("store");
+        cpu.fence();
+        sixteenth(at);
+    }));
+    run(plan, &mut competitors)
+}
+
+/// As `crossover`, and then every line is read: non-temporal stores leave nothing in the cache.
+pub fn read_back(ground: &Ground<'_>, len: usize) -> Outcome {
+    let plan = ground.plan(len);
+    let base = ground.base();
+    let read = move |at: usize| {
+        Cpu::get().fence();
+        for line in (0..len).step_by(64) {
+            // SAFETY: see the module; what was just written is initialised.
+            black_box(unsafe { base.add(at + line).read_volatile() });
+        }
+    };
+    run(plan, &mut ways(plan, base, ground.source, len, read))
+}
+
+/// What `probe` of a path takes; the region and its lines are not used.
+pub fn probe(ground: &Ground<'_>, path: &Path) -> Outcome {
+    let plan = Plan { rounds: 50, ops: 1, stride: 0, ..ground.plan(64) };
+    let probe = each(PROBE, plan, move |_| {
+        black_box(daxmap::probe::probe(black_box(path)).expect("probe"));
+    });
+    run(plan, &mut [probe])
+}
+
+/// Where the caches are in the persistence domain: plain stores against non-temporal ones.
+pub fn eadr(ground: &Ground<'_>, len: usize, hot: bool) -> Outcome {
+    let plan = ground.plan(len);
+    let plan = if hot { Plan { stride: 0, ..plan } } else { plan };
+    let (base, source, cpu) = (ground.base(), ground.source, Cpu::get());
+    let mut competitors = ways(plan, base, source, len, |_| Cpu::get().fence());
+    competitors.remove(0);
+    competitors.push(each(STORES, plan, move |at| {
+        // SAFETY: see the module.
+        unsafe { cpu.store(base.add(at), source.as_ptr(), len) }.expect("store");
+        cpu.fence();
+    }));
+    competitors.push(each("memcpy", plan, move |at| {
+        // SAFETY: see the module.
+        unsafe { libc::memcpy(base.add(at).cast(), source.as_ptr().cast(), len) };
+        cpu.fence();
+    }));
+    run(plan, &mut competitors)
+}
+
+/// The two ways that `cpu` has, each followed by `then`.
+fn ways<'a>(
+    plan: Plan,
+    base: *mut u8,
+    source: &'a [u8],
+    len: usize,
+    then: impl Fn(usize) + Copy + 'a,
+) -> Vec<Competitor<'a>> {
+    let cpu = Cpu::get();
+    vec![
+        each(CACHED, plan, move |at| {
+            // SAFETY: see the module.
+            unsafe { cpu.store_cached_flush(base.add(at), source.as_ptr(), len) }.expect("store");
+            then(at);
+        }),
+        each(NON_TEMPORAL, plan, move |at| {
+            // SAFETY: see the module.
+            unsafe { cpu.store_non_temporal_flush(base.add(at), source.as_ptr(), len) }
+                .expect("store");
+            then(at);
+        }),
+    ]
+}
+
+/// A competitor that does one operation at each place of its batch. The loop is in here so that
+/// nothing but the operation itself is called through a pointer.
+fn each<'a>(name: &str, plan: Plan, mut operation: impl FnMut(usize) + 'a) -> Competitor<'a> {
+    Competitor::new(name, move |start, ops| {
+        for i in 0..ops {
+            operation(start + i * plan.stride);
+        }
+    })
+}

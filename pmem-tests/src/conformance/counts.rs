@@ -1,0 +1,103 @@
+//! How many write-backs and fences a call costs, by the library's own counters. What they count
+//! is checked against the machine code elsewhere.
+
+use super::Verdict;
+use super::support::{Bench, PAGE};
+
+#[cfg(not(feature = "counters"))]
+mod counting {
+    use super::{Bench, Verdict};
+
+    pub(in crate::conformance) fn flush_counts(_: &Bench<'_>) -> Verdict {
+        Verdict::NotApplicable("built without the feature `counters`")
+    }
+
+    pub(in crate::conformance) use flush_counts as write_flush_counts;
+}
+
+#[cfg(feature = "counters")]
+mod counting {
+    use daxmap::cpu::{Counts, Cpu, LineCover, counts};
+    use daxmap::{Granularity, Region, Result};
+
+    use super::{Bench, PAGE, Verdict};
+
+    #[track_caller]
+    fn counted(call: impl FnOnce() -> Result<()>) -> Counts {
+        let before = counts();
+        call().expect("a call inside works");
+        counts().since(before)
+    }
+
+    /// The base is a page boundary, so offsets have the lines that addresses have.
+    fn lines(offset: u64, len: u64) -> u64 {
+        LineCover::of(offset as usize, len as usize, Cpu::get().line_size()).count() as u64
+    }
+
+    fn write_backs(bench: &Bench<'_>, lines: u64) -> u64 {
+        if bench.writes_lines_back() { lines } else { 0 }
+    }
+
+    const RANGES: [(u64, u64); 12] = [
+        (0, 0),
+        (0, 1),
+        (63, 1),
+        (63, 2),
+        (0, 64),
+        (1, 64),
+        (64, 128),
+        (100, 1000),
+        (0, PAGE),
+        (1, PAGE),
+        (PAGE - 1, 2),
+        (7, 3 * PAGE),
+    ];
+
+    pub(in crate::conformance) fn flush_counts(bench: &Bench<'_>) -> Verdict {
+        let region = bench.create(4 * PAGE);
+        let fence = u64::from(bench.facts().granularity != Granularity::Page);
+        for (offset, len) in RANGES {
+            region.fill_flush(0, region.len(), 7).expect("the region can be filled");
+            let write_backs = write_backs(bench, lines(offset, len));
+            let flushed = counted(|| region.flush(offset, len));
+            let expected = Counts { write_backs, ..Counts::default() };
+            assert_eq!(flushed, expected, "flush({offset}, {len})");
+            let persisted = counted(|| region.persist(offset, len));
+            let expected = Counts { write_backs, fences: fence, ..Counts::default() };
+            assert_eq!(persisted, expected, "persist({offset}, {len})");
+        }
+        let drained = counted(|| region.drain());
+        assert_eq!(drained, Counts { fences: fence, ..Counts::default() }, "drain");
+        let stored = counted(|| region.store_u64(0, 1).and_then(|()| region.write(9, b"stores")));
+        assert_eq!(stored, Counts::default(), "stores are not flushed");
+        Verdict::Passed
+    }
+
+    pub(in crate::conformance) fn write_flush_counts(bench: &Bench<'_>) -> Verdict {
+        let region = bench.create(4 * PAGE);
+        for (offset, len) in RANGES {
+            let data = vec![9; len as usize];
+            let wrote = counted(|| region.write_flush(offset, &data));
+            each_line_once(bench, &*region, "write_flush", offset, len, wrote);
+            let filled = counted(|| region.fill_flush(offset, len, 3));
+            each_line_once(bench, &*region, "fill_flush", offset, len, filled);
+        }
+        Verdict::Passed
+    }
+
+    fn each_line_once(
+        bench: &Bench<'_>,
+        region: &dyn Region,
+        call: &str,
+        offset: u64,
+        len: u64,
+        found: Counts,
+    ) {
+        let what = format!("{call}({offset}, {len}) of {}: {found:?}", region.len());
+        assert_eq!(found.fences, 0, "{what}");
+        let done = found.write_backs + found.non_temporal_lines;
+        assert_eq!(done, write_backs(bench, lines(offset, len)), "{what}");
+    }
+}
+
+pub(super) use counting::{flush_counts, write_flush_counts};

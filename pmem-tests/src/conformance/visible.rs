@@ -1,0 +1,83 @@
+//! Who sees a write, and when.
+
+use super::Verdict;
+use super::subject::Access;
+use super::support::{Bench, PAGE, contents, pattern, same};
+
+const LEN: u64 = 4 * PAGE + 77;
+
+pub(super) fn read_your_writes(bench: &Bench<'_>) -> Verdict {
+    let region = bench.create(LEN);
+    let mut model = vec![0; region.len() as usize];
+    let mut at = 3_usize;
+    for round in 0..8 {
+        for size in [1, 8, 100, 1024, 5000] {
+            let data = pattern(size, round);
+            let offset = at as u64 % (region.len() - size);
+            at = at.wrapping_mul(31).wrapping_add(101);
+            match round % 4 {
+                0 => region.write(offset, &data),
+                1 => region.write_flush(offset, &data),
+                2 => region.write_persist(offset, &data),
+                _ => region.fill_flush(offset, size, data[0]),
+            }
+            .expect("a write inside works");
+            let range = offset as usize..(offset + size) as usize;
+            match round % 4 {
+                3 => model[range].fill(data[0]),
+                _ => model[range].copy_from_slice(&data),
+            }
+            same(&contents(&*region), &model, "the region after a write");
+        }
+        let word = 0x0123_4567_89AB_CDEF ^ round;
+        region.store_u64(64, word).expect("a word can be stored");
+        model[64..72].copy_from_slice(&word.to_ne_bytes());
+        assert_eq!(region.load_u64(64).expect("a word can be loaded"), word);
+        same(&contents(&*region), &model, "the region after a word");
+        // A word written as bytes loads in the machine's order.
+        region.write(128, &(!word).to_ne_bytes()).expect("a write inside works");
+        model[128..136].copy_from_slice(&(!word).to_ne_bytes());
+        assert_eq!(region.load_u64(128).expect("a word can be loaded"), !word);
+    }
+    Verdict::Passed
+}
+
+pub(super) fn visible_before_drain(bench: &Bench<'_>) -> Verdict {
+    let region = bench.create(LEN);
+    let reader = bench.open(Access::ReadOnly);
+    assert_eq!(reader.len(), region.len());
+    for (round, offset) in [0, 1, 63, PAGE - 3, 2 * PAGE, LEN - 300].into_iter().enumerate() {
+        let data = pattern(300, round as u64);
+        match round % 3 {
+            0 => region.write(offset, &data),
+            1 => region.write_flush(offset, &data),
+            _ => region.fill_flush(offset, 300, 0x42),
+        }
+        .expect("a write inside works");
+        let expected = if round % 3 == 2 { vec![0x42; 300] } else { data };
+        let mut found = vec![0; 300];
+        reader.read(offset, &mut found).expect("the reader reads");
+        same(&found, &expected, "another region of the file, before drain");
+        region.store_u64(PAGE, round as u64).expect("a word can be stored");
+        assert_eq!(reader.load_u64(PAGE).expect("the reader loads"), round as u64);
+        region
+            .compare_exchange_u64(PAGE, round as u64, !0)
+            .expect("a word can be exchanged")
+            .expect("it is what was stored");
+        assert_eq!(reader.load_u64(PAGE).expect("the reader loads"), !0);
+    }
+    Verdict::Passed
+}
+
+pub(super) fn reaches_the_file(bench: &Bench<'_>) -> Verdict {
+    let region = bench.create(LEN);
+    let model = pattern(region.len(), 9);
+    region.write(0, &model).expect("the region can be written");
+    let Some(stored) = bench.stored() else {
+        return Verdict::NotApplicable("the device cannot be read with read(2)");
+    };
+    same(&stored, &model, "the file, before drain");
+    region.persist(0, region.len()).expect("the region can be persisted");
+    same(&bench.stored().expect("read before"), &model, "the file, after drain");
+    Verdict::Passed
+}

@@ -1,0 +1,192 @@
+//! Directories and small filesystems that are gone when the test is over, however it ends.
+//!
+//! Filesystems are mounted in a mount namespace of the test's thread: others do not see them, and
+//! the kernel takes them down with the last thread that does, also when the program is killed.
+//!
+//! # Safety
+//!
+//! Two system calls without a safe form change the calling thread's view of the mounts, and
+//! nothing else.
+#![allow(unsafe_code)]
+
+use std::cell::Cell;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A directory of its own, removed with everything in it on drop.
+#[derive(Debug)]
+pub struct Directory(PathBuf);
+
+impl Directory {
+    /// A new directory under `parent`.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be made.
+    #[must_use]
+    pub fn new(parent: impl AsRef<Path>) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("daxmap-test-{}-{number}", std::process::id());
+        let path = parent.as_ref().join(name);
+        fs::create_dir_all(&path)
+            .unwrap_or_else(|error| panic!("cannot create {}: {error}", path.display()));
+        Self(path)
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A filesystem of its own, unmounted and removed on drop. Needs root.
+#[derive(Debug)]
+pub struct Filesystem {
+    mounted: PathBuf,
+    /// Removed after the unmount: fields drop after `drop`, in order.
+    _directory: Directory,
+}
+
+impl Filesystem {
+    /// A filesystem of this type in an image of `bytes` under `parent`, through a loop device.
+    /// The image is sparse.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be made or mounted: not root, or no mkfs program for it.
+    #[must_use]
+    pub fn looped(parent: impl AsRef<Path>, kind: &str, bytes: u64) -> Self {
+        let directory = Directory::new(parent);
+        let image = directory.path().join("image");
+        File::create(&image)
+            .and_then(|file| file.set_len(bytes))
+            .unwrap_or_else(|error| panic!("cannot create {}: {error}", image.display()));
+        let quiet: &[&str] = if kind.starts_with("ext") { &["-q", "-F"] } else { &["-q"] };
+        let mkfs = quiet.iter().map(OsStr::new).chain([image.as_os_str()]);
+        succeed(&format!("mkfs.{kind}"), mkfs);
+        Self::mount(directory, kind, image.as_os_str(), "loop")
+    }
+
+    /// A tmpfs of `bytes`.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be mounted: not root.
+    #[must_use]
+    pub fn tmpfs(parent: impl AsRef<Path>, bytes: u64) -> Self {
+        let directory = Directory::new(parent);
+        Self::mount(directory, "tmpfs", OsStr::new("none"), &format!("size={bytes}"))
+    }
+
+    /// An overlay whose three layers lie under `parent`, which is not an overlay itself.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be mounted: not root.
+    #[must_use]
+    pub fn overlay(parent: impl AsRef<Path>) -> Self {
+        let directory = Directory::new(parent);
+        let layer = |name: &str| {
+            let path = directory.path().join(name);
+            fs::create_dir(&path).expect("a directory can be made in a new directory");
+            path
+        };
+        let (lower, upper, work) = (layer("lower"), layer("upper"), layer("work"));
+        let options = format!(
+            "lowerdir={},upperdir={},workdir={}",
+            lower.display(),
+            upper.display(),
+            work.display()
+        );
+        Self::mount(directory, "overlay", OsStr::new("none"), &options)
+    }
+
+    fn mount(directory: Directory, kind: &str, source: &OsStr, options: &str) -> Self {
+        own_namespace();
+        let mounted = directory.path().join("mounted");
+        fs::create_dir(&mounted).expect("a directory can be made in a new directory");
+        let words = ["-t", kind, "-o", options].map(OsStr::new);
+        succeed("mount", words.into_iter().chain([source, mounted.as_os_str()]));
+        Self { mounted, _directory: directory }
+    }
+
+    /// Where it is mounted.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.mounted
+    }
+
+    /// Mounts it read-only, or writable again.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be: files are open for writing.
+    pub fn remount(&self, read_only: bool) {
+        let options = if read_only { "remount,ro" } else { "remount,rw" };
+        succeed(
+            "mount",
+            ["-o", options].map(OsStr::new).into_iter().chain([self.path().as_os_str()]),
+        );
+    }
+}
+
+impl Drop for Filesystem {
+    fn drop(&mut self) {
+        // A region that a failed test leaked keeps it busy: detach it, the kernel takes it down
+        // with the process.
+        let unmounted = Command::new("umount").arg(&self.mounted).status();
+        if !unmounted.is_ok_and(|status| status.success()) {
+            let _ = Command::new("umount").arg("-l").arg(&self.mounted).status();
+        }
+    }
+}
+
+/// Gives the calling thread a mount namespace of its own, once. Threads and programs that it
+/// starts are in it too.
+fn own_namespace() {
+    thread_local! {
+        static OWN: Cell<bool> = const { Cell::new(false) };
+    }
+    if OWN.replace(true) {
+        return;
+    }
+    // SAFETY: numbers, null pointers and a constant string; nothing of this program's memory.
+    let separate = unsafe {
+        libc::unshare(libc::CLONE_NEWNS) == 0
+            && libc::mount(
+                std::ptr::null(),
+                c"/".as_ptr(),
+                std::ptr::null(),
+                libc::MS_REC | libc::MS_PRIVATE,
+                std::ptr::null(),
+            ) == 0
+    };
+    let error = std::io::Error::last_os_error();
+    assert!(separate, "no mount namespace (these tests need root): {error}");
+}
+
+/// Runs a program that must succeed.
+#[track_caller]
+fn succeed<'a>(program: &str, arguments: impl Iterator<Item = &'a OsStr>) {
+    let arguments: Vec<&OsStr> = arguments.collect();
+    let output = Command::new(program)
+        .args(&arguments)
+        .output()
+        .unwrap_or_else(|error| panic!("{program} is needed for this test: {error}"));
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?} failed (these tests need root): {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}

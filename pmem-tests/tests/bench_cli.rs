@@ -1,0 +1,327 @@
+//! `daxmap bench`, the real binary with little time: what its JSON and its table promise.
+//!
+//! Times are not checked, only that they are there. Two tests mount filesystems and need root.
+// Counts per operation are sums divided by the number of operations: exact if they are whole.
+#![allow(clippy::float_cmp, clippy::cast_precision_loss)]
+
+mod cli_binary;
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+const SIZES: [u64; 5] = [8, 64, 512, 4096, 65536];
+const FILE_METHODS: [&str; 5] =
+    ["region_persist", "pwrite_fdatasync", "pwrite_fsync", "pwrite_o_dsync", "store_msync"];
+
+fn bench(arguments: &[&str]) -> Output {
+    let mut command = Command::new(cli_binary::path());
+    command.arg("bench").args(["--seconds", "0.5"]).args(arguments);
+    command.output().expect("the binary runs")
+}
+
+/// A directory of its own on the disk that the build is on.
+fn on_disk(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bench-cli-{name}"));
+    let _ = fs::remove_dir_all(&path);
+    fs::create_dir_all(&path).expect("a writable target directory");
+    path
+}
+
+fn is_empty(directory: &Path) -> bool {
+    fs::read_dir(directory).expect("it exists").next().is_none()
+}
+
+/// Runs it in this directory; returns the JSON and the table.
+fn measured(directory: &Path) -> (Value, String) {
+    let json = on_disk("json").join(format!("{}.json", std::process::id()));
+    let output = bench(&[directory.to_str().unwrap(), "--json", json.to_str().unwrap()]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{text}{errors}");
+    assert_eq!(errors, "", "no progress bar where there is no terminal");
+    let parsed = serde_json::from_slice(&fs::read(json).unwrap()).unwrap();
+    (parsed, text)
+}
+
+fn rows<'a>(results: &'a Value, method: &str, size: u64) -> Vec<&'a Value> {
+    let all = results["rows"].as_array().unwrap();
+    all.iter().filter(|row| row["method"] == method && row["size"] == size).collect()
+}
+
+/// Both phases of a method at a size.
+fn both<'a>(results: &'a Value, method: &str, size: u64) -> [&'a Value; 2] {
+    let rows = rows(results, method, size);
+    assert_eq!(rows.len(), 2, "{method} at {size} bytes: {rows:?}");
+    assert_eq!(rows[0]["phase"], "first_touch");
+    assert_eq!(rows[1]["phase"], "steady");
+    [rows[0], rows[1]]
+}
+
+fn figure(row: &Value, field: &str) -> f64 {
+    row[field].as_f64().unwrap_or_else(|| panic!("{field} in {row}"))
+}
+
+/// What holds wherever it runs on real hardware.
+fn check_everywhere(results: &Value, text: &str) {
+    assert_eq!(results["schema"], 1);
+    assert!(results["times_withheld"].is_null(), "this is not an emulated processor");
+    for field in ["cpu", "kernel", "architecture"] {
+        assert!(results["machine"][field].as_str().is_some_and(|text| !text.is_empty()), "{field}");
+    }
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let machine = results["machine"].to_string();
+    assert!(!machine.contains(&format!("\"{}\"", host.trim())), "{machine}");
+
+    for row in results["rows"].as_array().unwrap() {
+        let emulated = row["method"] == "region_persist_cache_line";
+        assert_eq!(row["emulated"], emulated, "{row}");
+        assert!(row["operations"].as_u64().unwrap() > 0, "{row}");
+        let median = row["p50_ns"].as_u64().unwrap();
+        assert!(row["max_ns"].as_u64().unwrap() >= median, "{row}");
+        assert!(row["operations_per_second"].as_u64().is_some(), "{row}");
+        let few = row["operations"].as_u64().unwrap() < 1000;
+        assert_eq!(row["p99_9_ns"].is_null(), few, "no percentile out of too few: {row}");
+    }
+    let emulated: Vec<&str> =
+        text.lines().filter(|line| line.starts_with("   cache-line flush")).collect();
+    assert_eq!(emulated.len(), 2 * SIZES.len());
+    for line in emulated {
+        assert!(line.contains("(emulated)") && line.ends_with("lost"), "{line}");
+    }
+    assert!(text.contains("not a result for persistent memory"), "{text}");
+
+    for size in SIZES {
+        for row in both(results, "region_persist_cache_line", size) {
+            assert_eq!(figure(row, "fences_per_operation"), 1.0, "{row}");
+            // Which of the two a line goes by is the library's choice by size.
+            let lines = figure(row, "write_backs_per_operation")
+                + figure(row, "non_temporal_lines_per_operation");
+            assert_eq!(lines, size.div_ceil(64) as f64, "each line once: {row}");
+            assert_eq!(figure(row, "system_calls_per_operation"), 0.0, "{row}");
+            assert_eq!(row["durability"], "ProcessOnly");
+            assert_eq!(row["power_cut"], "lost");
+        }
+        let calls = [("pwrite_fdatasync", 2.0), ("pwrite_fsync", 2.0), ("pwrite_o_dsync", 1.0)];
+        for (method, expected) in calls.into_iter().chain([("store_msync", 1.0)]) {
+            for row in both(results, method, size) {
+                assert_eq!(figure(row, "system_calls_per_operation"), expected, "{row}");
+                assert_eq!(figure(row, "fences_per_operation"), 0.0, "{row}");
+            }
+        }
+    }
+    let floor = |method: &str| {
+        let all = results["rows"].as_array().unwrap();
+        all.iter().find(|row| row["method"] == method).unwrap_or_else(|| panic!("{method}"))
+    };
+    assert_eq!(figure(floor("empty_system_call"), "system_calls_per_operation"), 1.0);
+    assert_eq!(figure(floor("copy"), "system_calls_per_operation"), 0.0);
+    assert!(floor("clock")["durability"].is_null());
+    let summary = results["summary"].as_array().unwrap();
+    assert!(summary[0].as_str().unwrap().starts_with("fsync or MAP_SYNC?"), "{summary:?}");
+    assert!((2..=4).contains(&summary.len()), "{summary:?}");
+    for line in summary {
+        assert!(text.contains(line.as_str().unwrap()), "{line}");
+    }
+}
+
+#[test]
+fn on_a_disk() {
+    let directory = on_disk("disk");
+    let (results, text) = measured(&directory);
+    check_everywhere(&results, &text);
+    assert!(is_empty(&directory), "its files are removed");
+    assert_eq!(results["backend"], "page_cache", "the target directory is on a disk");
+    assert_eq!(results["map_sync"], false);
+    for size in SIZES {
+        for method in FILE_METHODS {
+            for row in both(&results, method, size) {
+                let written = figure(row, "device_bytes_per_operation");
+                assert!(written >= size as f64, "more than the update: {row}");
+                assert_eq!(row["durability"], results["durability"], "{row}");
+                assert_eq!(row["power_cut"], "survives", "{row}");
+            }
+        }
+        for row in both(&results, "region_persist", size) {
+            let calls = figure(row, "system_calls_per_operation");
+            assert!(calls >= 2.0 && calls.fract() == 0.0, "pwrite and fdatasync at least: {row}");
+            assert_eq!(figure(row, "write_backs_per_operation"), 0.0);
+        }
+        let [_, steady] = both(&results, "store_msync", size);
+        assert!(figure(steady, "page_faults_per_operation") >= 1.0, "msync protects: {steady}");
+    }
+}
+
+#[test]
+fn on_memory() {
+    let directory = Path::new("/dev/shm").join(format!("daxmap-bench-cli-{}", std::process::id()));
+    fs::create_dir(&directory).unwrap();
+    let (results, text) = measured(&directory);
+    let left_nothing = is_empty(&directory);
+    fs::remove_dir_all(&directory).unwrap();
+    assert!(left_nothing, "its files are removed");
+    check_everywhere(&results, &text);
+    assert_eq!(results["backend"], "volatile");
+    assert!(text.contains("floor: bare device flush: not available"), "{text}");
+    assert!(text.contains("nothing survives a power cut"), "{text}");
+    for size in SIZES {
+        for method in FILE_METHODS {
+            for row in both(&results, method, size) {
+                assert_eq!(row["power_cut"], "lost", "{row}");
+                assert!(row["device_bytes_per_operation"].is_null(), "{row}");
+            }
+        }
+        for row in both(&results, "region_persist", size) {
+            assert_eq!(figure(row, "fences_per_operation"), 1.0);
+            assert_eq!(figure(row, "system_calls_per_operation"), 0.0);
+        }
+    }
+}
+
+/// No child can be started from a program that has been removed: nothing is made up for it.
+#[test]
+fn system_calls_that_cannot_be_counted_are_not_invented() {
+    let directory = on_disk("uncounted");
+    let copy = on_disk("copy").join("daxmap");
+    fs::copy(cli_binary::path(), &copy).unwrap();
+    let child = Command::new(&copy)
+        .args(["bench", "--seconds", "0.1", "--json", "-"])
+        .arg(&directory)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    fs::remove_file(&copy).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("note: system calls: not counted"), "{text}");
+    let results: Value = serde_json::from_slice(&output.stdout).unwrap();
+    for row in results["rows"].as_array().unwrap() {
+        assert!(row["system_calls_per_operation"].is_null(), "{row}");
+    }
+}
+
+#[test]
+fn json_on_standard_output_is_alone_there() {
+    let directory = on_disk("stdout");
+    let output = bench(&[directory.to_str().unwrap(), "--json", "-"]);
+    let results: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(results["schema"], 1);
+    assert!(String::from_utf8(output.stderr).unwrap().contains("fsync or MAP_SYNC?"));
+}
+
+/// One line on standard error, nothing on standard output, no panic.
+fn assert_one_error(output: &Output, expected: &str) {
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert_eq!(errors.lines().count(), 1, "{errors}");
+    assert!(errors.contains(expected), "{errors}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "");
+}
+
+#[test]
+fn a_bad_directory_is_one_error() {
+    let directory = on_disk("bad");
+    let missing = directory.join("missing");
+    assert_one_error(&bench(&[missing.to_str().unwrap()]), "No such file or directory");
+    let file = directory.join("file");
+    fs::write(&file, "text").unwrap();
+    assert_one_error(&bench(&[file.to_str().unwrap()]), "not a directory");
+    assert_eq!(fs::read(&file).unwrap(), b"text", "the file is as it was");
+}
+
+#[test]
+fn a_json_file_that_cannot_be_written_is_an_error_before_measuring() {
+    let directory = on_disk("bad-json");
+    let began = Instant::now();
+    let json = directory.join("missing/out.json");
+    let output = Command::new(cli_binary::path())
+        .args(["bench", "--seconds", "60", "--json"])
+        .args([&json, &directory])
+        .output()
+        .unwrap();
+    assert_one_error(&output, "out.json: No such file or directory");
+    assert!(began.elapsed() < Duration::from_secs(30), "it did not measure first");
+    assert!(is_empty(&directory));
+}
+
+/// Runs it in a mount namespace of its own, in a tmpfs mounted with these options.
+fn bench_in_tmpfs(options: &str) -> Output {
+    let script = r#"mount -t tmpfs -o "$1" none "$2" && exec "$3" bench --seconds 0.5 "$2""#;
+    let mount_point = on_disk(&format!("mount-{options}").replace('=', "-"));
+    Command::new("unshare")
+        .args(["--mount", "sh", "-c", script, "sh", options])
+        .arg(mount_point)
+        .arg(cli_binary::path())
+        .output()
+        .expect("unshare runs")
+}
+
+#[test]
+fn a_read_only_directory_is_one_error() {
+    assert_one_error(&bench_in_tmpfs("ro"), "Read-only file system");
+}
+
+#[test]
+fn a_full_disk_is_one_error() {
+    let output = bench_in_tmpfs("size=8m");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert_eq!(errors.lines().count(), 1, "{errors}");
+    assert!(errors.contains("No space left on device"), "{errors}");
+}
+
+#[test]
+fn a_termination_removes_the_files_first() {
+    let directory = on_disk("interrupt");
+    let mut child = Command::new(cli_binary::path())
+        .args(["bench", "--seconds", "60"])
+        .arg(&directory)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while is_empty(&directory) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(!is_empty(&directory), "it has begun");
+    // To the whole group, as a terminal does, the child that is watched included. Not SIGINT,
+    // which a shell makes its background jobs ignore.
+    assert!(terminate_group(child.id()), "the group is there");
+    let status = child.wait().unwrap();
+    assert_eq!(status.signal(), Some(libc::SIGTERM), "{status:?}");
+    assert!(is_empty(&directory), "its files are removed");
+}
+
+fn terminate_group(group: u32) -> bool {
+    Command::new("kill")
+        .args(["-TERM", "--", &format!("-{group}")])
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+#[test]
+fn a_closed_pipe_is_no_panic() {
+    let directory = on_disk("pipe");
+    let mut child = Command::new(cli_binary::path())
+        .args(["bench", "--seconds", "0.1"])
+        .arg(&directory)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let mut errors = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(141));
+    assert_eq!(errors, "");
+    assert!(is_empty(&directory));
+}

@@ -1,0 +1,483 @@
+//! What the library finds, and does, on every kind of persistent memory the guest can emulate:
+//! {ADR, eADR, domain absent, e820, virtio-pmem} x {ext4, xfs} x {dax=always, inode, never}, and
+//! the odd ones. For each the report field by field, the backend chosen, and the conformance
+//! suite where a region opens.
+//!
+//! It keeps away: eADR decided for the whole machine, MAP_SYNC on RAM taken for durable, a
+//! partition or device-mapper device that loses its region, a DAX attribute taken for MAP_SYNC.
+
+use std::fmt::Write as _;
+
+use pmem_tests::guest::{Guest, Persistence, program};
+
+/// EOPNOTSUPP, as a refused trial mapping is printed.
+const REFUSED: &str = "refused 95";
+
+/// One kind of memory, as `/dev/pmem0`.
+struct Backing {
+    guest: Guest,
+    /// Shell line that makes `/dev/pmem0` of it.
+    setup: &'static str,
+    provider: &'static str,
+    domain: &'static str,
+    /// Whether MAP_SYNC is granted where DAX is on, with what level and granularity then.
+    map_sync: bool,
+    dax_level: &'static str,
+    dax_granularity: &'static str,
+    /// Level through the page cache.
+    cached_level: &'static str,
+    /// Reason that the memory itself gives, if any.
+    reason: &'static str,
+}
+
+fn nvdimm(persistence: Persistence) -> Guest {
+    Guest::new().persistence(persistence).nvdimm("512M")
+}
+
+fn adr() -> Backing {
+    Backing {
+        guest: nvdimm(Persistence::MemoryController),
+        setup: "mkpmem fsdax namespace0.0",
+        provider: "ACPI.NFIT",
+        domain: "memory_controller",
+        map_sync: true,
+        dax_level: "PowerFail",
+        dax_granularity: "cache_line",
+        cached_level: "Fsync",
+        reason: "",
+    }
+}
+
+/// One configuration to mount and look at.
+#[derive(Clone, Copy)]
+struct Config {
+    filesystem: &'static str,
+    mode: &'static str,
+    /// Sets the DAX flag of the directory before the file is made in it.
+    flagged: bool,
+}
+
+const CONFIGS: [Config; 8] = {
+    const fn config(filesystem: &'static str, mode: &'static str, flagged: bool) -> Config {
+        Config { filesystem, mode, flagged }
+    }
+    [
+        config("ext4", "always", false),
+        config("ext4", "inode", false),
+        config("ext4", "inode", true),
+        config("ext4", "never", false),
+        config("xfs", "always", false),
+        config("xfs", "inode", false),
+        config("xfs", "inode", true),
+        config("xfs", "never", false),
+    ]
+};
+
+impl Config {
+    fn directory(self) -> String {
+        let flagged = if self.flagged { "-flagged" } else { "" };
+        format!("/mnt/{}-{}{flagged}", self.filesystem, self.mode)
+    }
+
+    fn dax(self) -> bool {
+        self.mode == "always" || self.flagged
+    }
+}
+
+/// What a guest printed, cut into records that begin with `path=`.
+struct Records(String);
+
+impl Records {
+    /// The value of `key` in the first record of `path`.
+    fn get(&self, path: &str, key: &str) -> &str {
+        self.0
+            .lines()
+            .skip_while(|line| line.strip_prefix("path=") != Some(path))
+            .skip(1)
+            .take_while(|line| !line.starts_with("path="))
+            .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+            .unwrap_or_else(|| panic!("no {key} of {path} in:\n{}", self.0))
+    }
+
+    fn expect(&self, path: &str, expected: &[(&str, &str)]) {
+        for (key, value) in expected {
+            assert_eq!(self.get(path, key), *value, "{key} of {path} in:\n{}", self.0);
+        }
+    }
+
+    /// The suite ran there, passed checks, and failed none.
+    fn expect_conformance(&self, place: &str) {
+        let line = format!("conformance of {place}: ");
+        let result = self.0.lines().find_map(|l| l.strip_prefix(line.as_str()));
+        let result = result.unwrap_or_else(|| panic!("no suite ran in {place}:\n{}", self.0));
+        assert!(result.ends_with(" passed, 0 failed"), "{place}: {result}\n{}", self.0);
+        assert!(!result.starts_with("0 passed"), "{place}: {result}");
+    }
+}
+
+fn run(guest: Guest, script: &str) -> Records {
+    let output = guest.file(program().unwrap()).run_script(script).unwrap();
+    assert_eq!(output.status, 0, "{}", output.stdout);
+    Records(output.stdout)
+}
+
+fn check(backing: &Backing) {
+    let mut script = format!("{}\n", backing.setup);
+    for config in CONFIGS {
+        let directory = config.directory();
+        let (backend, level, granularity) = expected(backing, config);
+        let flag = if config.flagged {
+            format!("xfs_io -c 'chattr +x' {directory}/d\n")
+        } else {
+            String::new()
+        };
+        // The flag of a directory is passed on to what is made in it.
+        let _ = write!(
+            script,
+            "mkfs-dax {} /dev/pmem0 {directory} dax={}\n\
+             mkdir {directory}/d\n{flag}\
+             ./guest create {directory}/d/file 8388608\n\
+             ./guest report {directory}/d/missing {directory}/d\n\
+             ./guest require {directory}/d/required\n\
+             ./guest conformance {directory}/d {backend} {level} {granularity}\n\
+             umount {directory}\n",
+            config.filesystem, config.mode
+        );
+    }
+    let guest = backing.guest.clone();
+    let records = run(guest, &script);
+    for config in CONFIGS {
+        verify(backing, config, &records);
+    }
+}
+
+fn expected(backing: &Backing, config: Config) -> (&'static str, &'static str, &'static str) {
+    if config.dax() && backing.map_sync {
+        ("fsdax", backing.dax_level, backing.dax_granularity)
+    } else {
+        ("page_cache", backing.cached_level, "page")
+    }
+}
+
+fn verify(backing: &Backing, config: Config, records: &Records) {
+    let directory = config.directory();
+    let file = format!("{directory}/d/file");
+    let (backend, level, granularity) = expected(backing, config);
+    let sync = backend == "fsdax";
+    // By default xfs aligns nothing to 2 MiB, ext4 everything.
+    let huge_pages = match (sync, config.filesystem) {
+        (false, _) => "not applicable",
+        (true, "ext4") => "possible",
+        (true, _) => "misaligned",
+    };
+    let why_not = match (config.mode, config.flagged) {
+        ("never", _) => "mounted-dax-never",
+        ("inode", false) => "dax-inode-without-flag",
+        _ if huge_pages == "misaligned" => "huge-pages-misaligned",
+        _ => "",
+    };
+    let reasons = [backing.reason, why_not].join(" ");
+    records.expect(
+        &file,
+        &[
+            ("filesystem", config.filesystem),
+            ("mount_point", &directory),
+            ("device", "pmem0"),
+            ("providers", backing.provider),
+            ("statx_dax", if config.dax() { "true" } else { "false" }),
+            ("map_sync", if sync { "accepted" } else { REFUSED }),
+            ("persistence_domain", backing.domain),
+            ("backend", backend),
+            ("durability", level),
+            ("granularity", granularity),
+            ("write_back", "clwb"),
+            ("read_only", "false"),
+            ("huge_pages", huge_pages),
+            ("bad_ranges", ""),
+            ("reasons", reasons.trim()),
+            ("region_backend", backend),
+            ("region_durability", level),
+            ("region_granularity", granularity),
+            ("region_emulated", "false"),
+        ],
+    );
+    // A name that is not there yet, and its directory, foretell what the file got.
+    for path in [format!("{directory}/d/missing"), format!("{directory}/d")] {
+        let foretold = if sync { "predicted true" } else { "predicted false" };
+        records
+            .expect(&path, &[("map_sync", foretold), ("backend", backend), ("durability", level)]);
+    }
+    let required = format!("{directory}/d/required");
+    if level == "PowerFail" {
+        records.expect(&required, &[("required", "PowerFail")]);
+    } else {
+        records.expect(&required, &[("left_behind", "false")]);
+        let refused = records.get(&required, "refused");
+        let levels = format!("PowerFail was required, {level} is available");
+        assert!(refused.contains(&levels) && refused.contains("remedy"), "{refused}");
+    }
+    records.expect_conformance(&format!("{directory}/d"));
+}
+
+#[test]
+fn adr_memory() {
+    check(&adr());
+}
+
+#[test]
+fn eadr_memory() {
+    check(&Backing {
+        guest: nvdimm(Persistence::CpuCache),
+        domain: "cpu_cache",
+        dax_granularity: "byte",
+        ..adr()
+    });
+}
+
+#[test]
+fn memory_without_a_persistence_domain() {
+    check(&Backing {
+        guest: nvdimm(Persistence::Absent),
+        domain: "unknown",
+        dax_level: "Unverified",
+        cached_level: "Unverified",
+        reason: "persistence-domain-unknown",
+        ..adr()
+    });
+}
+
+#[test]
+fn e820_memory() {
+    check(&Backing {
+        guest: Guest::new().e820("512M", "1G"),
+        setup: "",
+        provider: "e820",
+        domain: "volatile",
+        dax_level: "ProcessOnly",
+        cached_level: "ProcessOnly",
+        reason: "e820-region",
+        ..adr()
+    });
+}
+
+#[test]
+fn virtio_pmem_memory() {
+    check(&Backing {
+        guest: Guest::new().virtio_pmem("512M"),
+        setup: "",
+        provider: "virtio-pmem",
+        domain: "unknown",
+        map_sync: false,
+        reason: "virtio-pmem-asynchronous",
+        ..adr()
+    });
+}
+
+#[test]
+fn device_dax() {
+    let records = run(
+        nvdimm(Persistence::MemoryController),
+        "mkpmem devdax namespace0.0
+         ./guest report /dev/dax0.0
+         ./guest conformance /dev/dax0.0 devdax PowerFail cache_line",
+    );
+    records.expect(
+        "/dev/dax0.0",
+        &[
+            ("namespace", "devdax"),
+            ("providers", "ACPI.NFIT"),
+            ("map_sync", "accepted"),
+            ("persistence_domain", "memory_controller"),
+            ("backend", "devdax"),
+            ("durability", "PowerFail"),
+            ("granularity", "cache_line"),
+        ],
+    );
+    records.expect_conformance("/dev/dax0.0");
+}
+
+#[test]
+fn device_mapper_keeps_its_region_and_the_weakest_counts() {
+    let guest = nvdimm(Persistence::MemoryController).e820("384M", "1G");
+    let records = run(
+        guest,
+        "mkpmem fsdax namespace0.0
+         for b in /sys/block/pmem*; do
+             case $(readlink -f $b) in *LNXSYSTM*) nv=/dev/${b##*/};; *) ram=/dev/${b##*/};; esac
+         done
+         mkdm-linear one $nv
+         mkfs-dax ext4 /dev/mapper/one /mnt/one
+         ./guest create /mnt/one/file 8388608
+         ./guest conformance /mnt/one fsdax PowerFail cache_line
+         umount /mnt/one; dmsetup remove --noudevsync one
+         a=$(blockdev --getsz $nv); b=$(blockdev --getsz $ram)
+         printf '0 %s linear %s 0\\n%s %s linear %s 0\\n' $a $nv $a $b $ram |
+             dmsetup create --noudevsync two
+         dmsetup mknodes --noudevsync two
+         mkfs-dax ext4 /dev/mapper/two /mnt/two
+         ./guest create /mnt/two/file 8388608",
+    );
+    records.expect(
+        "/mnt/one/file",
+        &[
+            ("device", "dm-0"),
+            ("providers", "ACPI.NFIT"),
+            ("map_sync", "accepted"),
+            ("persistence_domain", "memory_controller"),
+            ("region_backend", "fsdax"),
+            ("region_durability", "PowerFail"),
+        ],
+    );
+    records.expect_conformance("/mnt/one");
+    // The file may lie on either: it is worth as much as the worse.
+    records.expect(
+        "/mnt/two/file",
+        &[
+            ("map_sync", "accepted"),
+            ("persistence_domain", "volatile"),
+            ("region_backend", "fsdax"),
+            ("region_durability", "ProcessOnly"),
+        ],
+    );
+    assert!(records.get("/mnt/two/file", "reasons").contains("e820-region"));
+}
+
+#[test]
+fn one_odd_region_does_not_change_the_level_of_another() {
+    let guest = nvdimm(Persistence::CpuCache).e820("384M", "1G");
+    let records = run(
+        guest,
+        "mkpmem fsdax namespace0.0
+         for b in /sys/block/pmem*; do
+             case $(readlink -f $b) in *LNXSYSTM*) nv=/dev/${b##*/};; *) ram=/dev/${b##*/};; esac
+         done
+         mkfs-dax ext4 $nv /mnt/nv; mkfs-dax ext4 $ram /mnt/ram
+         ./guest create /mnt/nv/file 8388608
+         ./guest create /mnt/ram/file 8388608",
+    );
+    let level =
+        |path| (records.get(path, "region_durability"), records.get(path, "region_granularity"));
+    assert_eq!(level("/mnt/nv/file"), ("PowerFail", "byte"));
+    assert_eq!(level("/mnt/ram/file"), ("ProcessOnly", "cache_line"));
+}
+
+#[test]
+fn filesystems_that_cannot_map_sync_say_why() {
+    let records = run(
+        nvdimm(Persistence::MemoryController),
+        "./guest report /dev/pmem0
+         mkfs-dax ext4 /dev/pmem0 /mnt/raw defaults
+         ./guest create /mnt/raw/file 8388608
+         ./guest conformance /mnt/raw page_cache Fsync page
+         umount /mnt/raw
+         mkpmem fsdax namespace0.0
+         mkfs-dax xfs-1k /dev/pmem0 /mnt/xfs-1k
+         ./guest create /mnt/xfs-1k/file 8388608
+         ./guest conformance /mnt/xfs-1k page_cache Fsync page
+         umount /mnt/xfs-1k
+         mkfs-dax xfs /dev/pmem0 /mnt/xfs
+         mount-overlay /mnt/xfs /mnt/overlay
+         ./guest create /mnt/overlay/file 8388608
+         ./guest conformance /mnt/overlay page_cache Unverified page
+         umount /mnt/overlay; umount /mnt/xfs
+         mkpmem sector namespace0.0
+         mkfs-dax ext4 /dev/pmem0s /mnt/sector defaults
+         ./guest create /mnt/sector/file 8388608
+         ./guest conformance /mnt/sector page_cache Fsync page",
+    );
+    let expect = |path: &str, statx_dax: &str, level: &str, reason: &str| {
+        records.expect(
+            path,
+            &[
+                ("statx_dax", statx_dax),
+                ("map_sync", REFUSED),
+                ("region_backend", "page_cache"),
+                ("region_durability", level),
+                ("region_granularity", "page"),
+            ],
+        );
+        let reasons = records.get(path, "reasons");
+        assert!(reasons.split(' ').any(|code| code == reason), "{path}: {reasons}");
+    };
+    expect("/mnt/raw/file", "false", "Fsync", "raw-namespace");
+    expect("/mnt/xfs-1k/file", "false", "Fsync", "block-size-not-page-size");
+    // The attribute shines through the overlay; MAP_SYNC does not.
+    expect("/mnt/overlay/file", "true", "Unverified", "overlay-on-dax");
+    expect("/mnt/sector/file", "false", "Fsync", "sector-namespace");
+    for place in ["/mnt/raw", "/mnt/xfs-1k", "/mnt/overlay", "/mnt/sector"] {
+        records.expect_conformance(place);
+    }
+    assert!(records.get("/dev/pmem0", "reasons").contains("raw-namespace"));
+}
+
+#[test]
+fn a_flag_set_while_the_file_is_open_waits_for_the_close() {
+    let records = run(
+        nvdimm(Persistence::MemoryController),
+        "mkpmem fsdax namespace0.0
+         mkfs-dax ext4 /dev/pmem0 /mnt/a dax=inode
+         : >/mnt/a/file
+         exec 9>>/mnt/a/file
+         xfs_io -c 'chattr +x' /mnt/a/file
+         ./guest report /mnt/a/file
+         exec 9>&-
+         ln /mnt/a/file /mnt/a/later
+         ./guest report /mnt/a/later",
+    );
+    records.expect("/mnt/a/file", &[("statx_dax", "false"), ("map_sync", REFUSED)]);
+    assert!(records.get("/mnt/a/file", "reasons").contains("dax-flag-set-file-open"));
+    records.expect("/mnt/a/later", &[("statx_dax", "true"), ("map_sync", "accepted")]);
+}
+
+#[test]
+fn the_first_stores_to_a_new_region_do_not_fault() {
+    let records = run(
+        Guest::new().persistence(Persistence::MemoryController).nvdimm("1G"),
+        "mkpmem fsdax namespace0.0
+         for kind in ext4 xfs-2m xfs; do
+             mkfs-dax $kind /dev/pmem0 /mnt/$kind
+             ./guest faults /mnt/$kind/file
+             umount /mnt/$kind
+         done",
+    );
+    for kind in ["ext4", "xfs-2m", "xfs"] {
+        let path = format!("/mnt/{kind}/file");
+        records.expect(&path, &[("faults_after_create", "0"), ("faults_after_grow", "0")]);
+        let control: u64 = records.get(&path, "faults_of_control").parse().unwrap();
+        assert!(control > 0, "a mapping that nobody populated did not fault: nothing was counted");
+    }
+}
+
+#[test]
+fn bad_blocks_are_found_and_their_neighbours_read_on() {
+    let records = run(
+        nvdimm(Persistence::MemoryController),
+        "mkpmem fsdax namespace0.0
+         mkfs-dax ext4 /dev/pmem0 /mnt/a
+         ./guest create /mnt/a/file 8388608
+         mkbadblock /mnt/a/file 1048576
+         mv /mnt/a/file /mnt/a/bad
+         ./guest report /mnt/a/bad
+         ./guest bad /mnt/a/bad 1048576",
+    );
+    records.expect("/mnt/a/bad", &[("bad_ranges", "1048576-1052672")]);
+    assert!(records.get("/mnt/a/bad", "reasons").contains("bad-blocks"));
+    records.expect("bad", &[("before", "read"), ("at", "gone"), ("after", "read")]);
+}
+
+#[test]
+fn a_read_only_mount_is_reported_and_refused() {
+    let records = run(
+        nvdimm(Persistence::MemoryController),
+        "mkpmem fsdax namespace0.0
+         mkfs-dax ext4 /dev/pmem0 /mnt/a
+         ./guest create /mnt/a/file 8388608 >/dev/null
+         mount -o remount,ro /mnt/a
+         ./guest report /mnt/a/file
+         ./guest create /mnt/a/new 8388608 || echo status=$?",
+    );
+    records.expect("/mnt/a/file", &[("read_only", "true"), ("map_sync", "accepted")]);
+    assert!(records.get("/mnt/a/file", "reasons").contains("read-only"));
+    assert!(records.0.contains("Read-only file system"), "{}", records.0);
+    assert!(records.0.lines().any(|line| line == "status=1"), "{}", records.0);
+}

@@ -1,0 +1,193 @@
+//! `daxmap probe` as a person or a program runs it.
+
+mod scratch_mounts;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+use scratch_mounts::Scratch;
+use serde_json::Value;
+
+/// Builds the command line once, in the profile of this test, and says where it is.
+fn daxmap() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        // target/PROFILE/deps/this-test
+        let here = std::env::current_exe().unwrap();
+        let profile = here.parent().and_then(Path::parent).unwrap();
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "-p", "daxmap", "--bin", "daxmap", "--features", "cli"]);
+        build.arg("--target-dir").arg(profile.parent().unwrap());
+        if !cfg!(debug_assertions) {
+            build.arg("--release");
+        }
+        assert!(build.status().unwrap().success(), "the command line does not build");
+        profile.join("daxmap")
+    })
+}
+
+fn probe(args: &[&str]) -> Output {
+    Command::new(daxmap()).arg("probe").args(args).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+fn json_lines(output: &Output) -> Vec<Value> {
+    text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn people_read_the_verdict_first() {
+    let scratch = Scratch::new();
+    let output = probe(&[scratch.path().to_str().unwrap()]);
+    assert!(output.status.success());
+    let lines: Vec<_> = text(&output.stdout).lines().collect();
+    assert!(lines[0].starts_with("A file created in "), "{}", lines[0]);
+    assert!(lines[0].contains("durability "));
+    let fact = lines.iter().position(|line| line.trim_start().starts_with("filesystem ")).unwrap();
+    let reasons = lines.iter().rposition(|line| line.starts_with("  why: "));
+    assert!(reasons.is_none_or(|reason| reason < fact), "reasons come before the facts");
+}
+
+#[test]
+fn programs_read_one_object_a_line() {
+    let scratch = Scratch::new();
+    let file = scratch.path().join("f");
+    fs::write(&file, b"x").unwrap();
+    let paths = [file.to_str().unwrap(), scratch.path().to_str().unwrap(), "/dev/shm", "/dev/null"];
+    let output = probe(&[&["--json"], &paths[..]].concat());
+    assert!(output.status.success() && output.stderr.is_empty());
+    let objects = json_lines(&output);
+    assert_eq!(objects.len(), paths.len());
+    for (object, path) in objects.iter().zip(paths) {
+        assert_eq!(object["path"], path);
+        assert_eq!(object["schema"], 1);
+        for field in [
+            "filesystem",
+            "mount_point",
+            "mount_options",
+            "device",
+            "backend",
+            "statx_dax",
+            "map_sync",
+            "map_sync_errno",
+            "persistence_domain",
+            "durability",
+            "granularity",
+            "huge_pages",
+            "write_back",
+            "reasons",
+        ] {
+            assert!(object.get(field).is_some(), "{path}: no {field}");
+        }
+        for reason in object["reasons"].as_array().unwrap() {
+            assert!(reason["code"].is_string() && reason["text"].is_string());
+            assert!(reason.get("remedy").is_some());
+        }
+    }
+    assert_eq!(objects[2]["filesystem"], "tmpfs");
+    assert_eq!(objects[2]["durability"], "ProcessOnly");
+    assert_eq!(objects[2]["backend"], "volatile");
+    assert_eq!(objects[2]["reasons"][0]["code"], "memory-backed");
+    assert_eq!(objects[3]["target"], "other");
+}
+
+#[test]
+fn without_a_path_every_mount() {
+    let objects = json_lines(&probe(&["--json"]));
+    let paths: Vec<_> = objects.iter().map(|object| object["path"].as_str().unwrap()).collect();
+    assert!(paths.contains(&"/"));
+    assert!(!paths.contains(&"/proc") && !paths.contains(&"/sys"));
+}
+
+#[test]
+fn a_path_that_fails_is_one_line_and_the_others_are_reported() {
+    let output = probe(&["--json", "/no/such/path", "/", "/etc/passwd/x"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(json_lines(&output).len(), 1);
+    let errors: Vec<_> = text(&output.stderr).lines().collect();
+    assert_eq!(errors.len(), 2, "{errors:?}");
+    assert!(errors[0].contains("/no/such/path") && errors[0].contains("No such file"));
+    assert!(errors[1].contains("/etc/passwd/x") && errors[1].contains("Not a directory"));
+}
+
+#[test]
+fn a_closed_pipe_is_not_a_panic() {
+    let mut child = Command::new(daxmap())
+        .args(["probe", "--json"])
+        .args(["/"; 400])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(141));
+    assert_eq!(text(&output.stderr), "");
+}
+
+#[test]
+fn control_characters_do_not_reach_the_terminal() {
+    let output = probe(&["/tmp/a\u{1b}[31mb\nc", "/no\u{1b}/x"]);
+    assert!(!output.stdout.contains(&0x1b) && !output.stderr.contains(&0x1b));
+    assert!(text(&output.stdout).starts_with("A file created as "));
+}
+
+/// As a user who owns nothing: what may be seen is reported, what may not is one error.
+#[test]
+fn without_permission() {
+    // The build may lie where nobody but its owner can go, so all of this is in /tmp.
+    let at = PathBuf::from(format!("/tmp/daxmap-probe-cli-{}", std::process::id()));
+    fs::create_dir_all(at.join("closed")).unwrap();
+    let _cleanup = Remove(at.clone());
+    let program = at.join("daxmap");
+    fs::copy(daxmap(), &program).unwrap();
+    fs::write(at.join("secret"), b"x").unwrap();
+    for (name, mode) in [("", 0o755), ("daxmap", 0o755), ("secret", 0o600), ("closed", 0o700)] {
+        fs::set_permissions(at.join(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let run = |path: &str| {
+        let output = Command::new("setpriv")
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .arg(&program)
+            .args(["probe", "--json"])
+            .arg(at.join(path))
+            .output()
+            .expect("setpriv (util-linux) is needed");
+        assert!(
+            !text(&output.stderr).contains("setpriv"),
+            "this test takes privilege away: run it as root; {}",
+            text(&output.stderr)
+        );
+        output
+    };
+    let output = run("secret");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let object = &json_lines(&output)[0];
+    assert_eq!(object["map_sync"], "not_tried");
+    assert_eq!(object["map_sync_errno"], 13);
+    assert_eq!(object["backend"], "page_cache");
+    assert_eq!(object["reasons"][0]["code"], "permission-denied");
+
+    let output = run("closed/x");
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(text(&output.stderr).lines().count(), 1);
+    assert!(text(&output.stderr).contains("Permission denied"), "{}", text(&output.stderr));
+
+    let ordinary = json_lines(&run("new"));
+    let as_root = json_lines(&probe(&["--json", at.join("new").to_str().unwrap()]));
+    assert_eq!(ordinary, as_root, "no privilege is needed");
+}
+
+struct Remove(PathBuf);
+
+impl Drop for Remove {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,188 @@
+//! What reaches the block device: bytes written and flushes, from its `stat` file.
+//!
+//! The counts are the whole device's, whoever caused them (Documentation/block/stat.rst, kernel
+//! tree: fields 7 and 16, sectors of 512 bytes and flushes).
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+
+use daxmap::probe::{BlockDevice, Report};
+
+const SECTOR_BYTES: u64 = 512;
+const FIELD_SECTORS_WRITTEN: usize = 6;
+const FIELD_FLUSHES: usize = 15;
+
+/// The counts of the devices under a directory.
+#[derive(Debug, Default)]
+pub struct Device {
+    /// Where bytes are counted: the device of the filesystem.
+    written: Vec<File>,
+    /// Where flushes are counted: the disks, because partitions and device-mapper do not.
+    flushed: Vec<File>,
+    /// Why counts, or flushes, may be missing.
+    state: State,
+}
+
+/// What is known of the device's counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    /// There is none, or it is not visible.
+    #[default]
+    Absent,
+    /// Updates of a DAX file do not pass the block layer, where bytes and flushes are counted.
+    Dax,
+    /// A disk says that it keeps nothing in a volatile cache: then no flush is sent.
+    WriteThrough,
+    /// Nothing unusual.
+    Counted,
+}
+
+/// Counts at one moment; `None` where nobody counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// Bytes written since the device came up.
+    pub bytes: Option<u64>,
+    /// Flushes since the device came up.
+    pub flushes: Option<u64>,
+}
+
+impl Device {
+    /// The device that `report` found.
+    pub fn of(report: &Report) -> Self {
+        let Some(device) = &report.device else { return Self::default() };
+        if report.statx_dax == Some(true) {
+            return Self { state: State::Dax, ..Self::default() };
+        }
+        let mut written = Vec::new();
+        collect(device, &|device| device.kind == "filesystem", &mut written);
+        let mut flushed = Vec::new();
+        let passes_on = |device: &BlockDevice| {
+            matches!(device.kind.as_str(), "filesystem" | "partition" | "device-mapper" | "raid")
+        };
+        collect(device, &passes_on, &mut flushed);
+        let write_through = flushed.iter().any(|&number| write_cache(number) == Some(false));
+        let (written, flushed) = (open(&written), open(&flushed));
+        let state = if written.is_empty() || flushed.is_empty() {
+            State::Absent
+        } else if write_through {
+            State::WriteThrough
+        } else {
+            State::Counted
+        };
+        Self { written, flushed, state }
+    }
+
+    /// The counts now.
+    pub fn read(&self) -> Reading {
+        Reading {
+            bytes: sum(&self.written, FIELD_SECTORS_WRITTEN).map(|n| n * SECTOR_BYTES),
+            flushes: sum(&self.flushed, FIELD_FLUSHES),
+        }
+    }
+
+    /// Why a flush that was asked for may not have been sent.
+    pub fn why_no_flush(&self) -> &'static str {
+        match self.state {
+            State::Absent => "there is no block device whose flushes could be counted",
+            State::Dax => "flushes of a DAX device are not counted",
+            State::WriteThrough => {
+                "the device has no volatile write cache, so the kernel sends it no flush"
+            }
+            State::Counted => "fdatasync of a clean file sends no flush on this filesystem",
+        }
+    }
+
+    /// Why bytes are not counted, if they are not.
+    pub fn why_no_bytes(&self) -> Option<&'static str> {
+        match self.state {
+            State::Absent => Some("there is no block device under this directory to count them"),
+            State::Dax => Some("stores to a DAX file do not pass the block layer, which counts"),
+            State::WriteThrough | State::Counted => None,
+        }
+    }
+}
+
+impl Reading {
+    /// What was added since `earlier`.
+    pub fn since(self, earlier: Self) -> Self {
+        let difference = |now: Option<u64>, then: Option<u64>| Some(now?.wrapping_sub(then?));
+        Self {
+            bytes: difference(self.bytes, earlier.bytes),
+            flushes: difference(self.flushes, earlier.flushes),
+        }
+    }
+}
+
+/// The numbers of `device`, or of those below it if it passes the question on.
+fn collect(
+    device: &BlockDevice,
+    passes_on: &impl Fn(&BlockDevice) -> bool,
+    numbers: &mut Vec<(u32, u32)>,
+) {
+    if passes_on(device) && !device.below.is_empty() {
+        for below in &device.below {
+            collect(below, passes_on, numbers);
+        }
+    } else if !numbers.contains(&device.number) {
+        numbers.push(device.number);
+    }
+}
+
+fn open(numbers: &[(u32, u32)]) -> Vec<File> {
+    let open = |(major, minor)| File::open(format!("/sys/dev/block/{major}:{minor}/stat"));
+    // One that is missing would make the sum wrong: all or none.
+    numbers.iter().copied().map(open).collect::<Result<_, _>>().unwrap_or_default()
+}
+
+/// Whether the device has a volatile write cache.
+fn write_cache((major, minor): (u32, u32)) -> Option<bool> {
+    let text = fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/queue/write_cache"));
+    match text.ok()?.trim() {
+        "write back" => Some(true),
+        "write through" => Some(false),
+        _ => None,
+    }
+}
+
+fn sum(files: &[File], field: usize) -> Option<u64> {
+    if files.is_empty() {
+        return None;
+    }
+    files.iter().map(|file| read(file, field)).sum()
+}
+
+fn read(file: &File, field: usize) -> Option<u64> {
+    let mut text = [0; 512];
+    let len = file.read_at(&mut text, 0).ok()?;
+    parse(std::str::from_utf8(&text[..len]).ok()?, field)
+}
+
+fn parse(stat: &str, field: usize) -> Option<u64> {
+    stat.split_ascii_whitespace().nth(field)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STAT: &str = "  1 2 3 4 5 6 2659768 8 0 10 11 12 13 14 15 1310 58\n";
+
+    #[test]
+    fn fields_of_the_stat_file() {
+        assert_eq!(parse(STAT, FIELD_SECTORS_WRITTEN), Some(2_659_768));
+        assert_eq!(parse(STAT, FIELD_FLUSHES), Some(1310));
+        assert_eq!(parse("1 2 3 4 5 6 7 8 9 10 11", FIELD_FLUSHES), None, "before Linux 5.5");
+    }
+
+    #[test]
+    fn a_missing_count_makes_no_difference_up() {
+        let then = Reading { bytes: Some(100), flushes: None };
+        let now = Reading { bytes: Some(612), flushes: Some(3) };
+        assert_eq!(now.since(then), Reading { bytes: Some(512), flushes: None });
+    }
+
+    #[test]
+    fn without_a_device_nothing_is_counted() {
+        assert_eq!(Device::default().read(), Reading { bytes: None, flushes: None });
+    }
+}

@@ -1,0 +1,215 @@
+//! Running the cases in turn, in small batches, so that drift and neighbours hit all alike.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::device::Device;
+use super::interrupt;
+use super::methods::{Ready, Visitor};
+use super::plan::{Case, Layout, Method, Phase, Walk};
+use super::progress::Progress;
+use super::scratch::doing;
+use super::tally::{Batch, Tally};
+
+/// A batch ends after this time, with at least this many updates and at most that many.
+const BATCH: Duration = Duration::from_millis(2);
+const BATCH_UPDATES_MIN: usize = 4;
+const BATCH_UPDATES: u64 = 4096;
+
+/// A case with what is known of it so far.
+#[derive(Debug)]
+pub struct Track {
+    /// What is measured.
+    pub case: Case,
+    /// First touch and steady state.
+    tallies: [Tally; 2],
+    /// First touches made.
+    touched: u64,
+    /// Steady updates made.
+    walked: u64,
+}
+
+impl Track {
+    fn new(case: Case) -> Self {
+        Self { case, tallies: [Tally::default(), Tally::default()], touched: 0, walked: 0 }
+    }
+
+    /// What was counted in this phase.
+    pub fn tally(&self, phase: Phase) -> &Tally {
+        &self.tallies[phase as usize]
+    }
+}
+
+/// The methods that could be prepared.
+pub type Prepared = Vec<(Method, Ready)>;
+
+/// Everything a measurement needs.
+pub struct Bench<'a> {
+    methods: Prepared,
+    layout: Layout,
+    device: &'a Device,
+    tracks: Vec<Track>,
+    data: Vec<u8>,
+    batch: Batch,
+}
+
+impl<'a> Bench<'a> {
+    /// The cases of these methods.
+    pub fn new(methods: Prepared, layout: Layout, device: &'a Device) -> Self {
+        let names: Vec<Method> = methods.iter().map(|(method, _)| *method).collect();
+        let tracks = super::plan::cases(&names).into_iter().map(Track::new).collect();
+        let times_ns = Vec::with_capacity(BATCH_UPDATES as usize);
+        let batch = Batch { times_ns, ..Batch::default() };
+        let data = vec![0xa5; *super::plan::SIZES.last().expect("there are sizes")];
+        Self { methods, layout, device, tracks, data, batch }
+    }
+
+    /// Runs a phase round by round: first touches until all are made, steady updates until the
+    /// deadline, and each case once at least.
+    pub fn run(&mut self, phase: Phase, deadline: Instant, progress: &Progress) -> io::Result<()> {
+        for round in 0.. {
+            let mut ran = false;
+            for index in 0..self.tracks.len() {
+                if round > 0 && Instant::now() >= deadline {
+                    return Ok(());
+                }
+                interrupt::check()?;
+                ran |= self.run_batch(index, phase)?;
+                progress.tick();
+            }
+            if !ran {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// What was measured; the methods go.
+    pub fn finish(self) -> Vec<Track> {
+        self.tracks
+    }
+
+    /// Runs one batch of a case; false if it has nothing left to do.
+    fn run_batch(&mut self, index: usize, phase: Phase) -> io::Result<bool> {
+        let track = &mut self.tracks[index];
+        let case = track.case;
+        let left = match (phase, case.size) {
+            _ if !case.runs_in(phase) => 0,
+            (Phase::FirstTouch, Some(size)) => self.layout.slots(size) - track.touched,
+            _ => u64::MAX,
+        };
+        if left == 0 {
+            return Ok(false);
+        }
+        let method = self.methods.iter_mut().find(|(method, _)| *method == case.method);
+        let (_, ready) = method.expect("the tracks were made from these methods");
+        self.batch.times_ns.clear();
+        let first = match phase {
+            Phase::FirstTouch => track.touched,
+            Phase::Steady => track.walked,
+        };
+        let mut timed = Timed {
+            walk: self.layout.walk(case, phase, track.touched),
+            first,
+            updates: left.min(BATCH_UPDATES),
+            warm_up: phase == Phase::Steady,
+            data: &mut self.data[..case.bytes()],
+            device: self.device,
+            batch: &mut self.batch,
+        };
+        ready.accept(&mut timed).map_err(|error| {
+            doing(format!("bench: {} of {} bytes", case.method.label(), case.bytes()))(error)
+        })?;
+        let updates = self.batch.times_ns.len() as u64;
+        match phase {
+            Phase::FirstTouch => track.touched += updates,
+            Phase::Steady => track.walked += updates + 1,
+        }
+        track.tallies[phase as usize].add(&self.batch);
+        Ok(true)
+    }
+}
+
+/// Times a batch of updates, each by itself.
+struct Timed<'a> {
+    walk: Walk,
+    first: u64,
+    updates: u64,
+    /// An update beforehand that is not counted: it pays for what the batch before left behind, a
+    /// journal to commit or a cold cache.
+    warm_up: bool,
+    data: &'a mut [u8],
+    device: &'a Device,
+    batch: &'a mut Batch,
+}
+
+impl Visitor for Timed<'_> {
+    fn visit(&mut self, mut update: impl FnMut(u64, &[u8]) -> io::Result<()>) -> io::Result<()> {
+        let mut number = self.first;
+        if self.warm_up {
+            update(self.walk.offset(number), self.data)?;
+            number += 1;
+        }
+        let device = self.device.read();
+        let faults = page_faults();
+        let counts = daxmap::cpu::counts();
+        let limit_ns = BATCH.as_nanos() as u64;
+        let mut spent_ns = 0;
+        for _ in 0..self.updates {
+            // New bytes each time, in case something below compares.
+            if let Some(word) = self.data.first_chunk_mut::<8>() {
+                *word = number.to_ne_bytes();
+            }
+            let at = self.walk.offset(number);
+            let start = Instant::now();
+            update(at, self.data)?;
+            let ns = start.elapsed().as_nanos() as u64;
+            self.batch.times_ns.push(ns);
+            number += 1;
+            spent_ns += ns;
+            if spent_ns >= limit_ns && self.batch.times_ns.len() >= BATCH_UPDATES_MIN {
+                break;
+            }
+        }
+        self.batch.counts = daxmap::cpu::counts().since(counts);
+        self.batch.faults = page_faults() - faults;
+        self.batch.device = self.device.read().since(device);
+        Ok(())
+    }
+}
+
+/// Page faults of this thread so far, with and without reading.
+#[allow(unsafe_code)]
+fn page_faults() -> u64 {
+    // SAFETY: all zero bytes are a valid rusage: it has integers only.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: `usage` is valid for writing. RUSAGE_THREAD cannot fail on Linux since 2.6.26; if it
+    // did, the counts would stay zero.
+    unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
+    (usage.ru_minflt + usage.ru_majflt).cast_unsigned()
+}
+
+/// How many of these the kernel counts as flushes of the device: true if each sends one.
+///
+/// Others' flushes are counted too, so all tries must show at least one each.
+pub fn sends_flush(ready: &mut Ready, device: &Device) -> io::Result<bool> {
+    struct Try<'a>(&'a Device, bool);
+    impl Visitor for Try<'_> {
+        fn visit(
+            &mut self,
+            mut update: impl FnMut(u64, &[u8]) -> io::Result<()>,
+        ) -> io::Result<()> {
+            const TRIES: u32 = 8;
+            for _ in 0..TRIES {
+                let before = self.0.read();
+                update(0, &[])?;
+                let flushes = self.0.read().since(before).flushes;
+                self.1 &= flushes.is_some_and(|n| n > 0);
+            }
+            Ok(())
+        }
+    }
+    let mut tries = Try(device, true);
+    ready.accept(&mut tries)?;
+    Ok(tries.1)
+}

@@ -1,0 +1,131 @@
+//! The rows: what table, JSON and summary are made from.
+
+use daxmap::Durability;
+use daxmap::probe::Report;
+
+use super::machine::Machine;
+use super::measure::Track;
+use super::plan::{Case, Method, Phase, SIZES};
+use super::tally::Times;
+use super::trace::Calls;
+use super::units;
+
+/// One line of the table.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Which method at which size.
+    pub case: Case,
+    /// First touch or steady state.
+    pub phase: Phase,
+    /// What the update survives; `None` where there is nothing to survive.
+    pub durability: Option<Durability>,
+    /// Updates that were timed.
+    pub updates: u64,
+    /// `None` where times are withheld.
+    pub times: Option<Times>,
+    /// Bytes the device wrote per update: middle batch, and over all batches.
+    pub device_bytes: Option<f64>,
+    pub device_bytes_mean: Option<f64>,
+    /// Flushes of the device per update.
+    pub device_flushes: Option<f64>,
+    /// Per update, issued by this process.
+    pub fences: f64,
+    pub write_backs: f64,
+    pub non_temporal_lines: f64,
+    /// Per update; `None` if they could not be watched.
+    pub system_calls: Option<f64>,
+    /// Per update.
+    pub page_faults: f64,
+}
+
+/// Everything that was found.
+pub struct Results {
+    /// The directory, as it was given.
+    pub directory: String,
+    /// What lies under a file there.
+    pub report: Report,
+    /// Whether a mapping of a file there is a `MAP_SYNC` mapping.
+    pub map_sync: bool,
+    /// The machine.
+    pub machine: Machine,
+    /// Length of each file, in bytes.
+    pub file_len: u64,
+    /// Seconds the run took.
+    pub seconds: f64,
+    /// All rows, in the order of the table.
+    pub rows: Vec<Row>,
+    /// What could not be measured, and why.
+    pub notes: Vec<String>,
+}
+
+impl Results {
+    /// The row of a method at a size.
+    pub fn row(&self, method: Method, size: usize, phase: Phase) -> Option<&Row> {
+        let wanted = Case { method, size: Some(size) };
+        self.rows.iter().find(|row| row.case == wanted && row.phase == phase)
+    }
+
+    /// The steady row of a method without sizes.
+    pub fn floor(&self, method: Method) -> Option<&Row> {
+        self.rows.iter().find(|row| row.case == Case { method, size: None })
+    }
+}
+
+/// Makes the rows, size by size, first touch before steady state.
+pub fn rows(tracks: &[Track], calls: &Calls, region: Durability, machine: &Machine) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for size in (0..SIZES.len()).map(Some).chain([None]) {
+        for track in tracks.iter().filter(|track| track.case.size == size) {
+            let phases = Phase::ALL.into_iter().filter(|&phase| track.tally(phase).updates > 0);
+            rows.extend(phases.map(|phase| row(track, phase, calls, region, machine)));
+        }
+    }
+    rows
+}
+
+/// What others did to this machine and this device meanwhile, if it was enough to matter.
+pub fn neighbours(tracks: &[Track], machine: &Machine) -> Vec<String> {
+    /// Bytes per second of others that do not count.
+    const QUIET: f64 = 100e3;
+    let mut notes = Vec::new();
+    if let Some(load) = machine.load.filter(|_| machine.is_busy()) {
+        notes.push(format!(
+            "{load} processes were running on {} CPUs when this began: the times are those of a \
+             busy machine",
+            machine.cpus
+        ));
+    }
+    // Methods that never leave the processor write nothing: what the device counts then is others'.
+    let idle = tracks.iter().filter(|track| track.case.method.stays_in_processor());
+    let (bytes, ns) = idle.fold((0, 0), |(bytes, ns), track| {
+        let tally = track.tally(Phase::Steady);
+        (bytes + tally.all_device_bytes(), ns + tally.total_ns())
+    });
+    let rate = bytes as f64 * 1e9 / (ns.max(1) as f64);
+    if rate > QUIET {
+        notes.push(format!(
+            "others wrote {}/s to the device meanwhile: device B/op may hold some of it",
+            units::bytes(rate)
+        ));
+    }
+    notes
+}
+
+fn row(track: &Track, phase: Phase, calls: &Calls, region: Durability, machine: &Machine) -> Row {
+    let tally = track.tally(phase);
+    Row {
+        case: track.case,
+        phase,
+        durability: track.case.method.durability(region),
+        updates: tally.updates,
+        times: if machine.times_withheld.is_some() { None } else { tally.times() },
+        device_bytes: tally.device_bytes(),
+        device_bytes_mean: tally.device_bytes_mean(),
+        device_flushes: tally.device_flushes(),
+        fences: tally.fences(),
+        write_backs: tally.write_backs(),
+        non_temporal_lines: tally.non_temporal_lines(),
+        system_calls: calls.get(&(track.case, phase)).copied(),
+        page_faults: tally.faults(),
+    }
+}

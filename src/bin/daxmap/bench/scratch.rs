@@ -1,0 +1,71 @@
+//! The directory for the files of a run, which goes when the run ends.
+//!
+//! The files have names: an unnamed file would need no removing, but btrfs does not log one at
+//! fsync, and its figures would be of something else.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+
+use super::interrupt;
+
+/// Files are built with writes of this many bytes: the usual way, and what makes ext4 and xfs keep
+/// them in large folios.
+const PIECE: usize = 1 << 20;
+
+/// A directory that is removed, with everything in it, when this goes out of scope.
+#[derive(Debug)]
+pub struct Scratch {
+    path: PathBuf,
+}
+
+impl Scratch {
+    /// Makes it in `parent`.
+    pub fn new(parent: &Path) -> io::Result<Self> {
+        let path = parent.join(format!(".daxmap-bench-{}", std::process::id()));
+        fs::DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(Self { path })
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.path) {
+            eprintln!("daxmap: cannot remove {}: {error}", self.path.display());
+        }
+    }
+}
+
+/// Makes a file of `len` zeros, allocated and durable.
+pub fn make_file(path: &Path, len: u64) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+    match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, len) {
+        // No preallocation here: the zeros allocate.
+        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    let zeros = vec![0_u8; PIECE];
+    let mut at = 0;
+    while at < len {
+        interrupt::check()?;
+        let piece = (len - at).min(PIECE as u64);
+        file.write_all_at(&zeros[..piece as usize], at)?;
+        at += piece;
+    }
+    file.sync_all()?;
+    Ok(file)
+}
+
+/// An error of the same kind that says what was being done.
+pub fn doing(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{what}: {error}"))
+}

@@ -1,0 +1,194 @@
+//! What keeps a path from being DAX, or from being as good as it could be.
+
+use super::facts::{self, offers_dax, walk};
+use super::filesystem::{self, Class, DaxMode};
+use super::reasons;
+use super::report::{HugePages, MapSync, Mount, Target};
+use super::verdict::Judge;
+use crate::cpu::WriteBack;
+use crate::durability::Backend;
+
+impl Judge<'_> {
+    /// What kept the path from being mapped with `MAP_SYNC`.
+    pub(super) fn obstacles(&mut self, backend: Backend) {
+        let facts = self.facts;
+        let mut refused = None;
+        match facts.map_sync {
+            _ if facts.target == Target::Other => {
+                self.push(reasons::not_a_regular_file(match facts.class {
+                    Some(Class::Pseudo) => format!(
+                        "{} lies on {}, an interface of the kernel, not storage",
+                        facts.path.display(),
+                        facts.filesystem.as_deref().unwrap_or_default()
+                    ),
+                    _ => format!(
+                        "{} is neither a file, a directory, a block device nor device DAX",
+                        facts.path.display()
+                    ),
+                }));
+                return;
+            }
+            MapSync::Accepted | MapSync::Predicted(true) => {
+                if facts.write_back == WriteBack::None {
+                    self.push(reasons::no_write_back(&facts.path.display().to_string()));
+                }
+                return;
+            }
+            MapSync::NotTried(errno) => {
+                self.push(reasons::permission_denied(facts, errno));
+            }
+            MapSync::Refused(errno) => refused = Some(errno),
+            MapSync::Predicted(false) => {}
+        }
+        if backend == Backend::Volatile && facts.target != Target::DaxDevice {
+            return;
+        }
+        let before = self.found();
+        if let Some(kernel) = facts.kernel.filter(|kernel| *kernel < facts::MAP_SYNC_KERNEL) {
+            self.push(reasons::kernel_too_old(kernel));
+        }
+        match (facts.class, &facts.mount) {
+            (Some(Class::Overlay), Some(mount)) => self.overlay_obstacle(mount),
+            (Some(Class::Local | Class::Layered), _) => self.filesystem_obstacle(),
+            (Some(Class::Dax), mount) => {
+                self.device_obstacle();
+                self.mount_obstacle(mount.as_ref());
+            }
+            (None, _) if facts.target == Target::BlockDevice => self.device_obstacle(),
+            _ => {}
+        }
+        if let Some(errno) = refused
+            && self.found() == before
+        {
+            self.push(reasons::map_sync_refused(facts, errno));
+        }
+    }
+
+    fn overlay_obstacle(&mut self, mount: &Mount) {
+        match (&self.facts.upper, &self.facts.device) {
+            (Some(upper), Some(device))
+                if offers_dax(device) && filesystem::class(&upper.filesystem) == Class::Dax =>
+            {
+                self.push(reasons::overlay_on_dax(mount, upper));
+            }
+            _ => self.push(reasons::filesystem_without_dax(self.facts, false)),
+        }
+    }
+
+    fn filesystem_obstacle(&mut self) {
+        let facts = self.facts;
+        let dax = facts.device.as_ref().is_some_and(offers_dax);
+        self.push(reasons::filesystem_without_dax(facts, dax));
+        if facts.device.is_some() && !dax {
+            self.device_obstacle();
+        }
+    }
+
+    fn device_obstacle(&mut self) {
+        let facts = self.facts;
+        let Some(device) = &facts.device else { return self.push(reasons::no_dax_device(facts)) };
+        let mut found = Vec::new();
+        walk(device, &mut |device| {
+            if let Some(namespace) = &device.namespace {
+                match namespace.mode.as_str() {
+                    "raw" => found.push(reasons::raw_namespace(device, namespace)),
+                    "sector" => found.push(reasons::sector_namespace(device, namespace)),
+                    _ => {}
+                }
+            }
+            if let Some(region) = &device.region
+                && region.asynchronous
+            {
+                found.push(reasons::virtio_pmem(region));
+            }
+        });
+        if found.is_empty() && !offers_dax(device) {
+            found.push(reasons::no_dax_device(facts));
+        }
+        for reason in found {
+            self.push(reason);
+        }
+    }
+
+    /// Obstacles of the filesystem and its mount. Without a DAX device under it, its options are
+    /// beside the point, except that xfs gave one up.
+    fn mount_obstacle(&mut self, mount: Option<&Mount>) {
+        let facts = self.facts;
+        let Some(mount) = mount else { return };
+        let mode = filesystem::dax_mode(mount);
+        let dax_device = facts.device.as_ref().is_some_and(offers_dax);
+        let wrong_blocks = facts.block_size.filter(|size| *size != facts.page_size);
+        let is_xfs = mount.filesystem == "xfs";
+        if is_xfs && mode == DaxMode::Never && (!dax_device || wrong_blocks.is_some()) {
+            self.push(reasons::xfs_fell_back(mount));
+        }
+        if !dax_device {
+            return;
+        }
+        if let Some(block_size) = wrong_blocks {
+            return self.push(reasons::block_size_not_page_size(facts, block_size));
+        }
+        match (mode, facts.dax_flag) {
+            (DaxMode::Never, _) => self.push(reasons::mounted_dax_never(mount)),
+            (DaxMode::Inode, Some(true))
+                if facts.target == Target::File && facts.statx_dax != Some(true) =>
+            {
+                self.push(reasons::dax_flag_set_file_open(facts));
+            }
+            (DaxMode::Inode, Some(false) | None) if facts.statx_dax != Some(true) => {
+                self.push(reasons::dax_inode_without_flag(facts, mount));
+            }
+            _ => {}
+        }
+    }
+
+    /// Bad blocks and huge pages.
+    pub(super) fn state(&mut self) {
+        let facts = self.facts;
+        if !facts.bad_ranges.is_empty() {
+            self.push(reasons::bad_blocks_in_file(facts));
+        } else if facts.target != Target::File
+            || facts.device.as_ref().is_some_and(|device| device.bad_blocks.is_empty())
+        {
+            self.bad_devices();
+        }
+        let mappable = matches!(facts.map_sync, MapSync::Accepted | MapSync::Predicted(true));
+        let misaligned = match facts.huge_pages {
+            HugePages::Misaligned { .. } => true,
+            HugePages::Unknown => facts.shift.is_some_and(|shift| shift != 0),
+            _ => false,
+        };
+        if mappable && misaligned {
+            self.push(reasons::huge_pages_misaligned(facts));
+        }
+    }
+
+    /// Bad blocks that cannot be told to lie in a file: there is none yet, or a device-mapper device
+    /// lies between.
+    fn bad_devices(&mut self) {
+        let mut found = Vec::new();
+        if let Some((_, region)) = &self.facts.dax_device
+            && !region.bad_blocks.is_empty()
+        {
+            found.push(reasons::bad_blocks_on_device(self.facts, &region.name, &region.bad_blocks));
+        }
+        if let Some(device) = &self.facts.device {
+            let is_file = self.facts.target == Target::File;
+            walk(device, &mut |below| {
+                // A partition has its disk's ranges already, as far as they are its own.
+                let owner = below.kind == "pmem" && device.kind != "partition"
+                    || below.kind == "partition" && !is_file;
+                if owner && !below.bad_blocks.is_empty() {
+                    found.push(reasons::bad_blocks_on_device(
+                        self.facts,
+                        &below.name,
+                        &below.bad_blocks,
+                    ));
+                }
+            });
+        }
+        for reason in found {
+            self.push(reason);
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! Stacks of devices, and memory that is not an NVDIMM.
+
+use rustix::fs::FileType;
+
+use super::tree::{ADR, EADR, Region, Tree};
+use super::{FakeFile, codes};
+use crate::durability::{Backend, Durability, Granularity, PersistenceDomain};
+use crate::probe::extents::Extent;
+use crate::probe::report::{HugePages, MapSync};
+
+const M: u64 = 1 << 20;
+
+#[test]
+fn stripe_over_two_domains_has_the_weaker_and_leaves_the_others_alone() {
+    let mut tree = Tree::new();
+    let adr = tree.pmem(0, "259:0", ADR, "fsdax");
+    let eadr = tree.pmem(1, "259:1", EADR, "fsdax");
+    tree.pmem(2, "259:2", EADR, "fsdax");
+    tree.device_mapper("253:0", "dm-0", true, &[&adr, &eadr]);
+    tree.mount("253:0 / /striped rw - xfs /dev/mapper/striped rw,dax=always");
+    tree.mount("259:2 / /alone rw - xfs /dev/pmem2 rw,dax=always");
+
+    let striped = FakeFile::dax("/striped/f", (253, 0)).probe(&tree.root);
+    assert_eq!(striped.regions.len(), 2);
+    assert_eq!(striped.persistence_domain, PersistenceDomain::MemoryController);
+    assert_eq!(striped.granularity, Granularity::CacheLine, "byte only if every region is");
+    assert_eq!(striped.durability, Durability::PowerFail);
+    assert_eq!(striped.huge_pages, HugePages::Unknown, "the table is root's");
+
+    let alone = FakeFile::dax("/alone/f", (259, 2)).probe(&tree.root);
+    assert_eq!(alone.granularity, Granularity::Byte);
+    assert_eq!(alone.persistence_domain, PersistenceDomain::CpuCache);
+}
+
+#[test]
+fn stripe_with_one_nameless_region_is_unverified() {
+    let mut tree = Tree::new();
+    let adr = tree.pmem(0, "259:0", ADR, "fsdax");
+    let nameless = tree.pmem(1, "259:1", Region { domain: None, ..ADR }, "fsdax");
+    tree.device_mapper("253:0", "dm-0", true, &[&adr, &nameless]);
+    tree.mount("253:0 / /m rw - ext4 /dev/mapper/x rw,dax=always");
+    let report = FakeFile::dax("/m/f", (253, 0)).probe(&tree.root);
+    assert_eq!(report.durability, Durability::Unverified);
+    assert_eq!(codes(&report), ["persistence-domain-unknown"]);
+    assert!(report.reasons[0].text.contains("region1"));
+}
+
+#[test]
+fn device_mapper_that_drops_dax() {
+    let mut tree = Tree::new();
+    let adr = tree.pmem(0, "259:0", ADR, "fsdax");
+    tree.device_mapper("253:0", "dm-0", false, &[&adr]);
+    tree.mount("253:0 / /m rw - ext4 /dev/mapper/x rw");
+    let report = FakeFile::new("/m/f", (253, 0)).probe(&tree.root);
+    assert_eq!(codes(&report), ["no-dax-device"]);
+    assert!(report.reasons[0].text.contains("does not pass on"), "{}", report.reasons[0]);
+    assert_eq!(report.durability, Durability::Fsync);
+}
+
+#[test]
+fn partition_start_decides_huge_pages() {
+    for (start, aligned) in [(4096, true), (2048, false)] {
+        let mut tree = Tree::new();
+        let disk = tree.pmem(0, "259:0", ADR, "fsdax");
+        let start_text = format!("{start}\n");
+        let attributes =
+            [("partition", "1\n"), ("start", start_text.as_str()), ("size", "409600\n")];
+        tree.block("259:1", &format!("{disk}/pmem0p1"), &attributes);
+        tree.mount("259:1 / /m rw - ext4 /dev/pmem0p1 rw,dax=always");
+        let report = FakeFile::dax("/m/f", (259, 1)).probe(&tree.root);
+        assert_eq!(report.backend, Backend::FsDax);
+        assert_eq!(report.regions[0].name, "region0");
+        let total = 32;
+        if aligned {
+            assert_eq!(report.huge_pages, HugePages::Possible { aligned: total, total });
+            assert_eq!(codes(&report), [""; 0]);
+        } else {
+            assert_eq!(report.huge_pages, HugePages::Misaligned { aligned: 0, total });
+            assert_eq!(codes(&report), ["huge-pages-misaligned"]);
+            let directory = FakeFile::directory("/m", (259, 1)).probe(&tree.root);
+            assert_eq!(directory.map_sync, MapSync::Predicted(true));
+            assert_eq!(codes(&directory), ["huge-pages-misaligned"]);
+        }
+    }
+}
+
+#[test]
+fn partition_has_its_own_bad_blocks() {
+    let mut tree = Tree::new();
+    let disk = tree.pmem(0, "259:0", ADR, "fsdax");
+    tree.root.write(&format!("/sys/devices/{disk}/badblocks"), "0 8\n8192 8\n900000 8\n");
+    let attributes = [("partition", "1\n"), ("start", "4096\n"), ("size", "409600\n")];
+    tree.block("259:1", &format!("{disk}/pmem0p1"), &attributes);
+    tree.mount("259:1 / /m rw - ext4 /dev/pmem0p1 rw,dax=always");
+    let file = FakeFile::dax("/m/f", (259, 1));
+    let bad = file.clone().with(|file| {
+        file.extents = Some(vec![Extent { logical: 0, physical: 2 * M, len: 64 * M }]);
+    });
+    let report = bad.probe(&tree.root);
+    assert_eq!(report.bad_ranges, std::slice::from_ref(&(0..4096)));
+    assert_eq!(codes(&report), ["bad-blocks"]);
+    assert_eq!(codes(&file.probe(&tree.root)), [""; 0], "a file elsewhere is not concerned");
+    let directory = FakeFile::directory("/m", (259, 1)).probe(&tree.root);
+    assert_eq!(codes(&directory), ["bad-blocks"]);
+    assert!(directory.reasons[0].text.contains("pmem0p1"));
+}
+
+#[test]
+fn bad_blocks_under_device_mapper_are_told_of_the_device() {
+    let mut tree = Tree::new();
+    let below = tree.pmem(0, "259:0", ADR, "fsdax");
+    tree.root.write(&format!("/sys/devices/{below}/badblocks"), "8192 8\n");
+    tree.device_mapper("253:0", "dm-0", true, &[&below]);
+    tree.mount("253:0 / /m rw - ext4 /dev/mapper/x rw,dax=always");
+    let report = FakeFile::dax("/m/f", (253, 0)).probe(&tree.root);
+    assert!(report.bad_ranges.is_empty());
+    assert_eq!(codes(&report), ["bad-blocks"]);
+    assert!(report.reasons[0].text.starts_with("pmem0 "));
+}
+
+#[test]
+fn cxl_persistent_memory_comes_as_an_nvdimm() {
+    let mut tree = Tree::new();
+    let cxl = Region { bus: "platform/ACPI0017:00/root0/nvdimm-bridge0", provider: "CXL", ..ADR };
+    tree.pmem(0, "259:0", cxl, "fsdax");
+    tree.mount("259:0 / /m rw - ext4 /dev/pmem0 rw,dax=always");
+    let report = FakeFile::dax("/m/f", (259, 0)).probe(&tree.root);
+    assert_eq!((report.backend, report.durability), (Backend::FsDax, Durability::PowerFail));
+    assert_eq!(report.regions[0].provider, "CXL");
+}
+
+#[test]
+fn a_volatile_nd_region() {
+    let mut tree = Tree::new();
+    tree.pmem(0, "259:0", Region { devtype: "nd_volatile", ..ADR }, "fsdax");
+    tree.mount("259:0 / /m rw - ext4 /dev/pmem0 rw,dax=always");
+    let report = FakeFile::dax("/m/f", (259, 0)).probe(&tree.root);
+    assert_eq!(report.durability, Durability::ProcessOnly);
+    assert_eq!(codes(&report), ["volatile-region"]);
+}
+
+#[test]
+fn page_cache_on_pmem_is_as_good_as_its_region() {
+    let e820 = Region { provider: "e820", domain: None, ..ADR };
+    let virtio = Region { provider: "virtio-pmem", domain: None, ..ADR };
+    let nameless = Region { domain: None, ..ADR };
+    for (region, expected) in [
+        (ADR, Durability::Fsync),
+        (EADR, Durability::Fsync),
+        (virtio, Durability::Fsync),
+        (nameless, Durability::Unverified),
+        (e820, Durability::ProcessOnly),
+    ] {
+        let mut tree = Tree::new();
+        tree.pmem(0, "259:0", region, "legacy");
+        tree.mount("259:0 / /m rw - ext4 /dev/pmem0 rw,dax=never");
+        let report = FakeFile::new("/m/f", (259, 0)).probe(&tree.root);
+        assert_eq!(report.backend, Backend::PageCache);
+        assert_eq!(report.durability, expected, "{}", region.provider);
+    }
+}
+
+fn dax_node(tree: &Tree) -> crate::probe::Report {
+    FakeFile::node("/dev/dax0.0", FileType::CharacterDevice, (252, 0))
+        .with(|file| file.map_sync = MapSync::Accepted)
+        .probe(&tree.root)
+}
+
+#[test]
+fn device_dax_on_volatile_memory() {
+    for (directory, provider) in [
+        ("platform/hmem.0/dax0.0", "hmem"),
+        ("platform/ACPI0017:00/root0/decoder0.0/region0/dax_region0/dax0.0", "cxl"),
+    ] {
+        let tree = Tree::new();
+        tree.dax_node("252:0", directory, "2097152\n");
+        let at = "/sys/devices/platform/ACPI0017:00/root0/decoder0.0/region0";
+        tree.root.write(&format!("{at}/uevent"), "DEVTYPE=cxl_region\n");
+        tree.root.write(&format!("{at}/dax_region0/uevent"), "DEVTYPE=cxl_dax_region\n");
+        let report = dax_node(&tree);
+        assert_eq!((report.backend, report.durability), (Backend::DevDax, Durability::ProcessOnly));
+        assert_eq!(report.regions[0].provider, provider);
+        assert_eq!(report.persistence_domain, PersistenceDomain::Volatile);
+        assert_eq!(codes(&report), ["volatile-region"]);
+    }
+}
+
+#[test]
+fn device_dax_of_an_unknown_kind_promises_nothing() {
+    let tree = Tree::new();
+    tree.dax_node("252:0", "platform/new.0/dax0.0", "4096\n");
+    let report = dax_node(&tree);
+    assert_eq!(report.durability, Durability::Unverified);
+    assert_eq!(codes(&report), ["persistence-domain-unknown", "huge-pages-misaligned"]);
+}
+
+#[test]
+fn device_dax_that_may_not_be_opened_is_still_device_dax() {
+    let tree = Tree::new();
+    let region = tree.region(0, ADR);
+    let at = format!("{region}/dax0.1");
+    tree.root.write(&format!("/sys/devices/{at}/uevent"), "DEVTYPE=nd_dax\n");
+    tree.dax_node("252:0", &format!("{at}/dax0.0"), "2097152\n");
+    let report = FakeFile::node("/dev/dax0.0", FileType::CharacterDevice, (252, 0))
+        .with(|file| file.map_sync = MapSync::NotTried(13))
+        .probe(&tree.root);
+    assert_eq!((report.backend, report.durability), (Backend::DevDax, Durability::PowerFail));
+    assert_eq!(codes(&report), ["permission-denied"]);
+    let refused =
+        FakeFile::node("/dev/dax0.0", FileType::CharacterDevice, (252, 0)).probe(&tree.root);
+    assert_eq!((refused.backend, refused.durability), (Backend::Volatile, Durability::ProcessOnly));
+    assert_eq!(codes(&refused), ["map-sync-refused"]);
+}
+
+#[test]
+fn memory_that_poses_as_a_disk() {
+    let mut tree = Tree::new();
+    tree.block("252:0", "virtual/block/zram0", &[("mm_stat", "0\n"), ("queue/dax", "0\n")]);
+    tree.block("1:0", "virtual/block/ram0", &[("queue/dax", "0\n")]);
+    tree.device_mapper("253:0", "dm-0", false, &["virtual/block/zram0"]);
+    for (number, device) in [("252:0", (252, 0)), ("1:0", (1, 0)), ("253:0", (253, 0))] {
+        tree.mount(&format!("{number} / /m{} rw - ext4 /dev/x rw", device.0));
+        let report = FakeFile::new("/m/f", device).probe(&tree.root);
+        assert_eq!(report.durability, Durability::ProcessOnly, "{number}");
+        assert_eq!(codes(&report), ["memory-backed", "no-dax-device"]);
+    }
+}
+
+#[test]
+fn disks_that_others_keep() {
+    let mut tree = Tree::new();
+    tree.block("43:0", "virtual/block/nbd0", &[("queue/dax", "0\n")]);
+    tree.block("259:7", "virtual/block/ublkb0", &[("queue/dax", "0\n")]);
+    tree.block("250:0", "virtual/block/rbd0", &[("queue/dax", "0\n")]);
+    for device in [(43, 0), (259, 7), (250, 0)] {
+        tree.mount(&format!("{}:{} / /m rw - xfs /dev/x rw", device.0, device.1));
+        let report = FakeFile::new("/m/f", device).probe(&tree.root);
+        assert_eq!(report.durability, Durability::Unverified);
+        assert_eq!(codes(&report), ["layer-unverified", "no-dax-device"]);
+        assert!(report.reasons[0].text.contains("a program or a server"), "{}", report.reasons[0]);
+    }
+}
+
+#[test]
+fn asynchronous_memory_is_never_synchronous() {
+    let mut tree = Tree::new();
+    tree.pmem(0, "259:0", Region { provider: "virtio-pmem", domain: None, ..ADR }, "legacy");
+    tree.mount("259:0 / /m rw - ext4 /dev/pmem0 rw,dax=always");
+    let directory = FakeFile::directory("/m", (259, 0)).probe(&tree.root);
+    assert_eq!(directory.map_sync, MapSync::Predicted(false));
+    assert_eq!(directory.durability, Durability::Fsync);
+    // No kernel does this; if one did, CPU write-backs would still end before the host's fsync.
+    let accepted = FakeFile::dax("/m/f", (259, 0)).probe(&tree.root);
+    assert_eq!((accepted.backend, accepted.durability), (Backend::FsDax, Durability::Unverified));
+}
+
+#[test]
+fn garbage_in_sysfs_promises_nothing_and_breaks_nothing() {
+    let mut tree = Tree::new();
+    let block = tree.pmem(0, "259:0", ADR, "fsdax");
+    tree.mount("259:0 / /m rw - ext4 /dev/pmem0 rw,dax=always");
+    let device = format!("/sys/devices/{block}");
+    let region = "/sys/devices/LNXSYSTM:00/ACPI0012:00/ndbus0/region0";
+    for (path, text) in [
+        (format!("{region}/persistence_domain"), "memory_cont"),
+        (format!("{region}/read_only"), "maybe"),
+        (format!("{region}/numa_node"), "99999999999999999999"),
+        (format!("{region}/badblocks"), "8 8 8\nx"),
+        (format!("{device}/badblocks"), "\u{fffd} -1\n5"),
+        (format!("{device}/queue/logical_block_size"), "4k"),
+        (format!("{device}/../../align"), "0"),
+        (format!("{device}/../../size"), ""),
+    ] {
+        tree.root.write(&path, text);
+    }
+    let report = FakeFile::dax("/m/f", (259, 0)).probe(&tree.root);
+    assert_eq!(report.persistence_domain, PersistenceDomain::Unknown);
+    assert_eq!(report.durability, Durability::Unverified);
+    assert!(!report.regions[0].read_only);
+
+    std::fs::write(tree.root.at(&format!("{region}/persistence_domain")), [0xff, 0xfe]).unwrap();
+    std::fs::remove_file(tree.root.at(&format!("{region}/uevent"))).unwrap();
+    let report = FakeFile::dax("/m/f", (259, 0)).probe(&tree.root);
+    assert_eq!(report.durability, Durability::Unverified, "no region is visible");
+    assert_eq!(codes(&report)[0], "layer-unverified");
+}
+
+#[test]
+fn devices_in_a_circle_end() {
+    let mut tree = Tree::new();
+    tree.device_mapper("253:0", "dm-0", true, &["virtual/block/dm-1", "virtual/block/dm-1"]);
+    tree.device_mapper("253:1", "dm-1", true, &["virtual/block/dm-0", "virtual/block/dm-0"]);
+    tree.mount("253:0 / /m rw - ext4 /dev/mapper/x rw");
+    let report = FakeFile::new("/m/f", (253, 0)).probe(&tree.root);
+    assert_eq!(report.durability, Durability::Unverified);
+    tree.loop_device("7:0", "loop0", "/l/image");
+    tree.root.write("/l/image", "");
+    tree.mount("7:0 / /l rw - ext4 /dev/loop0 rw");
+    let report = FakeFile::new("/l/f", (7, 0)).probe(&tree.root);
+    assert_eq!(report.durability, Durability::Unverified);
+}
+
+#[test]
+fn block_device_without_a_filesystem() {
+    let tree = Tree::new();
+    tree.pmem(0, "259:0", ADR, "fsdax");
+    tree.pmem(1, "259:1", ADR, "raw");
+    let probe = |n: u32| {
+        FakeFile::node(&format!("/dev/pmem{n}"), FileType::BlockDevice, (259, n)).probe(&tree.root)
+    };
+    let ready = probe(0);
+    assert_eq!(ready.map_sync, MapSync::Predicted(true));
+    assert_eq!((ready.backend, ready.durability), (Backend::FsDax, Durability::PowerFail));
+    assert!(ready.mount.is_none() && ready.filesystem.is_none());
+    let raw = probe(1);
+    assert_eq!(raw.map_sync, MapSync::Predicted(false));
+    assert_eq!(codes(&raw), ["raw-namespace"]);
+    let gone = FakeFile::node("/dev/gone", FileType::BlockDevice, (259, 9)).probe(&tree.root);
+    assert_eq!(gone.durability, Durability::Unverified);
+}
+
+#[test]
+fn block_device_answers_for_the_filesystem_on_it() {
+    let mut tree = Tree::new();
+    tree.pmem(0, "259:0", ADR, "fsdax");
+    tree.mount("259:0 / /m rw - xfs /dev/pmem0 rw,dax=never");
+    let report = FakeFile::node("/dev/pmem0", FileType::BlockDevice, (259, 0)).probe(&tree.root);
+    assert_eq!(report.map_sync, MapSync::Predicted(false));
+    assert_eq!(codes(&report), ["mounted-dax-never"]);
+    assert_eq!(report.mount.unwrap().point, std::path::Path::new("/m"));
+}

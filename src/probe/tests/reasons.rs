@@ -1,0 +1,238 @@
+//! Every reason: a system that produces it, the thing it names, and the remedy it gives.
+
+use rustix::fs::FileType;
+
+use super::FakeFile;
+use super::tree::{ADR, Region, Tree};
+use crate::cpu::WriteBack;
+use crate::probe::extents::Extent;
+use crate::probe::report::{MapSync, ReasonCode, Report};
+
+const EVERY: [ReasonCode; 25] = [
+    ReasonCode::MountedDaxNever,
+    ReasonCode::DaxInodeWithoutFlag,
+    ReasonCode::DaxFlagSetFileOpen,
+    ReasonCode::FilesystemWithoutDax,
+    ReasonCode::BlockSizeNotPageSize,
+    ReasonCode::XfsFellBackToDaxNever,
+    ReasonCode::RawNamespace,
+    ReasonCode::SectorNamespace,
+    ReasonCode::NoDaxDevice,
+    ReasonCode::VirtioPmemAsynchronous,
+    ReasonCode::OverlayOnDax,
+    ReasonCode::PersistenceDomainUnknown,
+    ReasonCode::VolatileRegion,
+    ReasonCode::E820Region,
+    ReasonCode::KernelTooOld,
+    ReasonCode::HugePagesMisaligned,
+    ReasonCode::BadBlocks,
+    ReasonCode::ReadOnly,
+    ReasonCode::MemoryBacked,
+    ReasonCode::LayerUnverified,
+    ReasonCode::NoBarrier,
+    ReasonCode::NoWriteBackInstruction,
+    ReasonCode::NotARegularFile,
+    ReasonCode::PermissionDenied,
+    ReasonCode::MapSyncRefused,
+];
+
+/// An fsdax namespace mounted on `/m`, with these options.
+fn pmem(region: Region, mode: &str, filesystem: &str, options: &str) -> Tree {
+    let mut tree = Tree::new();
+    tree.pmem(0, "259:0", region, mode);
+    tree.mount(&format!("259:0 / /m rw - {filesystem} /dev/pmem0 rw{options}"));
+    tree
+}
+
+fn disk(filesystem: &str, options: &str) -> Tree {
+    let mut tree = Tree::new();
+    tree.disk("259:0", "vda");
+    tree.mount(&format!("259:0 / /m rw - {filesystem} /dev/vda rw{options}"));
+    tree
+}
+
+fn file() -> FakeFile {
+    FakeFile::new("/m/f", (259, 0))
+}
+
+fn dax() -> FakeFile {
+    FakeFile::dax("/m/f", (259, 0))
+}
+
+/// A report with this reason, and what its text and its remedy must say.
+#[allow(clippy::too_many_lines)] // one arm for each code
+fn produce(code: ReasonCode) -> (Report, &'static str, &'static str) {
+    let plain = |mode, filesystem, options| pmem(ADR, mode, filesystem, options).root;
+    let foreign = |provider| Region { provider, domain: None, ..ADR };
+    match code {
+        ReasonCode::MountedDaxNever => {
+            let report = file().probe(&plain("fsdax", "ext4", ",dax=never"));
+            (report, "/m is mounted dax=never", "mount -o dax=always /dev/pmem0 /m")
+        }
+        ReasonCode::DaxInodeWithoutFlag => {
+            let report = file().probe(&plain("fsdax", "xfs", ""));
+            (report, "/m/f", "xfs_io -c 'chattr +x' /m/f")
+        }
+        ReasonCode::DaxFlagSetFileOpen => {
+            let file = file().with(|file| file.dax_flag = Some(true));
+            (file.probe(&plain("fsdax", "xfs", "")), "/m/f", "close the file")
+        }
+        ReasonCode::FilesystemWithoutDax => {
+            let report = file().probe(&plain("fsdax", "f2fs", ""));
+            (report, "f2fs", "mkfs.ext4 -b 4096 /dev/pmem0")
+        }
+        ReasonCode::BlockSizeNotPageSize => {
+            let file = file().with(|file| file.filesystem = Some((0xef53, 1024)));
+            let report = file.probe(&plain("fsdax", "ext4", ""));
+            (report, "1024 bytes", "mkfs.ext4 -b 4096 /dev/pmem0")
+        }
+        ReasonCode::XfsFellBackToDaxNever => {
+            (file().probe(&disk("xfs", ",dax=never").root), "/m shows dax=never", "dax=always")
+        }
+        ReasonCode::RawNamespace => {
+            let report = file().probe(&plain("raw", "ext4", ""));
+            (report, "namespace0.0 is a raw", "ndctl create-namespace -f -e namespace0.0 -m fsdax")
+        }
+        ReasonCode::SectorNamespace => {
+            let report = file().probe(&plain("sector", "ext4", ""));
+            (
+                report,
+                "namespace0.0 is a sector",
+                "ndctl create-namespace -f -e namespace0.0 -m fsdax",
+            )
+        }
+        ReasonCode::NoDaxDevice => (file().probe(&disk("ext4", "").root), "vda", "fsdax"),
+        ReasonCode::VirtioPmemAsynchronous => {
+            let tree = pmem(foreign("virtio-pmem"), "legacy", "ext4", ",dax=always");
+            let file = file().with(|file| file.stat.dax = Some(true));
+            (file.probe(&tree.root), "region0", "-device nvdimm")
+        }
+        ReasonCode::OverlayOnDax => {
+            let mut tree = pmem(ADR, "fsdax", "xfs", ",dax=always");
+            tree.root.write("/m/u/f", "");
+            tree.mount("0:9 / /o rw - overlay overlay rw,upperdir=/m/u,lowerdir=/m/l");
+            (FakeFile::new("/o/f", (0, 9)).probe(&tree.root), "/o is an overlay", "of /m itself")
+        }
+        ReasonCode::PersistenceDomainUnknown => {
+            let tree = pmem(foreign("ACPI.NFIT"), "fsdax", "ext4", ",dax=always");
+            (dax().probe(&tree.root), "region0", "nvdimm-persistence")
+        }
+        ReasonCode::VolatileRegion => {
+            let region = Region { devtype: "nd_volatile", ..foreign("ACPI.NFIT") };
+            (dax().probe(&pmem(region, "fsdax", "ext4", "").root), "region0", "persistent region")
+        }
+        ReasonCode::E820Region => {
+            let tree = pmem(foreign("e820"), "legacy", "ext4", ",dax=always");
+            (dax().probe(&tree.root), "region0", "NFIT")
+        }
+        ReasonCode::KernelTooOld => {
+            let tree = pmem(ADR, "fsdax", "ext4", ",dax");
+            tree.root.write("/proc/sys/kernel/osrelease", "4.14.336-old\n");
+            let file = file().with(|file| file.map_sync = MapSync::Refused(22));
+            (file.probe(&tree.root), "Linux 4.14", "4.15")
+        }
+        ReasonCode::HugePagesMisaligned => {
+            let extents = vec![Extent { logical: 0, physical: 4096, len: 64 << 20 }];
+            let file = dax().with(|file| file.extents = Some(extents));
+            let report = file.probe(&plain("fsdax", "xfs", ",dax=always"));
+            (report, "only 0 of the 32 pieces", "mkfs.xfs -f -d su=2m,sw=1 /dev/pmem0")
+        }
+        ReasonCode::BadBlocks => {
+            let tree = pmem(ADR, "fsdax", "ext4", ",dax=always");
+            let at =
+                "/sys/devices/LNXSYSTM:00/ACPI0012:00/ndbus0/region0/pfn0.0/block/pmem0/badblocks";
+            tree.root.write(at, "524304 8\n");
+            (dax().probe(&tree.root), "/m/f has bad bytes [8192, 12288)", "bs=4096 seek=2 skip=2")
+        }
+        ReasonCode::ReadOnly => {
+            let mut tree = Tree::new();
+            tree.disk("259:0", "vda");
+            tree.mount("259:0 / /m ro - ext4 /dev/vda rw");
+            (file().probe(&tree.root), "/m is mounted read-only", "mount -o remount,rw /m")
+        }
+        ReasonCode::MemoryBacked => (file().probe(&disk("tmpfs", "").root), "tmpfs", "a disk"),
+        ReasonCode::LayerUnverified => {
+            (file().probe(&disk("nfs4", "").root), "nfs4 on /m", "local filesystem")
+        }
+        ReasonCode::NoBarrier => {
+            let report = file().probe(&disk("ext4", ",nobarrier").root);
+            (report, "/m is mounted nobarrier", "mount -o remount,barrier /m")
+        }
+        ReasonCode::NoWriteBackInstruction => {
+            let file = dax().with(|file| file.write_back = WriteBack::None);
+            (file.probe(&plain("fsdax", "ext4", ",dax=always")), "/m/f", "")
+        }
+        ReasonCode::NotARegularFile => {
+            let fifo = FakeFile::node("/m/fifo", FileType::Fifo, (0, 0));
+            (fifo.probe(&disk("ext4", "").root), "/m/fifo", "name a regular file")
+        }
+        ReasonCode::PermissionDenied => {
+            let file = file().with(|file| file.map_sync = MapSync::NotTried(13));
+            (file.probe(&disk("ext4", "").root), "/m/f", "setfacl -m u:USER:rw /m/f")
+        }
+        ReasonCode::MapSyncRefused => {
+            let report = file().probe(&plain("fsdax", "ext4", ",dax=always"));
+            (report, "/m/f", "dmesg")
+        }
+    }
+}
+
+#[test]
+fn every_reason_is_produced_and_says_what_to_change() {
+    for code in EVERY {
+        let (report, text, remedy) = produce(code);
+        let found = report.reasons.iter().find(|reason| reason.code == code);
+        let reason = found.unwrap_or_else(|| panic!("{code}: {:#?}", report.reasons));
+        assert!(reason.text.contains(text), "{code}: {}", reason.text);
+        match &reason.remedy {
+            Some(found) => assert!(!remedy.is_empty() && found.contains(remedy), "{code}: {found}"),
+            None => assert!(remedy.is_empty(), "{code} has no remedy"),
+        }
+    }
+}
+
+#[test]
+fn every_code_is_listed_once_and_has_its_own_name() {
+    // `produce` matches without a wildcard, so a new code does not compile until it is there.
+    let mut names: Vec<_> = EVERY.iter().map(|code| code.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), EVERY.len());
+}
+
+#[test]
+fn without_a_write_back_the_page_cache_serves() {
+    let (report, _, _) = produce(ReasonCode::NoWriteBackInstruction);
+    assert_eq!(report.backend, crate::Backend::PageCache);
+    assert_eq!(report.durability, crate::Durability::Fsync);
+    let eadr = Region { domain: Some("cpu_cache"), ..ADR };
+    let file = dax().with(|file| file.write_back = WriteBack::None);
+    let report = file.probe(&pmem(eadr, "fsdax", "ext4", ",dax=always").root);
+    assert_eq!(report.backend, crate::Backend::PageCache);
+}
+
+#[test]
+fn einval_on_a_new_kernel_is_not_an_old_kernel() {
+    let tree = pmem(ADR, "fsdax", "ext4", ",dax=always");
+    let file = file().with(|file| file.map_sync = MapSync::Refused(22));
+    assert_eq!(super::codes(&file.probe(&tree.root)), ["map-sync-refused"]);
+}
+
+#[test]
+fn an_old_kernel_is_foretold() {
+    let tree = pmem(ADR, "fsdax", "ext4", ",dax");
+    tree.root.write("/proc/sys/kernel/osrelease", "4.9.0");
+    let report = FakeFile::directory("/m", (259, 0)).probe(&tree.root);
+    assert_eq!(report.map_sync, MapSync::Predicted(false));
+    assert_eq!(super::codes(&report), ["kernel-too-old"]);
+}
+
+#[test]
+fn remedies_quote_names_for_the_shell() {
+    let mut tree = Tree::new();
+    tree.pmem(0, "259:0", ADR, "fsdax");
+    tree.mount(r"259:0 / /it's\040here rw - ext4 /dev/pmem0 rw,dax=never");
+    let report = FakeFile::new("/it's here/f", (259, 0)).probe(&tree.root);
+    let remedy = report.reasons[0].remedy.as_ref().unwrap();
+    assert!(remedy.ends_with(r"/dev/pmem0 '/it'\''s here'"), "{remedy}");
+}

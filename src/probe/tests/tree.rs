@@ -1,0 +1,135 @@
+//! Made-up trees, laid out as the captures show real ones.
+
+use super::TempDir;
+
+/// A tree that grows by devices and mounts.
+pub(super) struct Tree {
+    pub(super) root: TempDir,
+    mounts: Vec<String>,
+}
+
+/// The region of a made-up pmem device.
+#[derive(Clone, Copy)]
+pub(super) struct Region {
+    pub(super) bus: &'static str,
+    pub(super) provider: &'static str,
+    pub(super) devtype: &'static str,
+    pub(super) domain: Option<&'static str>,
+}
+
+pub(super) const ADR: Region = Region {
+    bus: "LNXSYSTM:00/ACPI0012:00",
+    provider: "ACPI.NFIT",
+    devtype: "nd_pmem",
+    domain: Some("memory_controller"),
+};
+pub(super) const EADR: Region = Region { domain: Some("cpu_cache"), ..ADR };
+
+impl Tree {
+    pub(super) fn new() -> Self {
+        let root = TempDir::new();
+        root.write("/proc/sys/kernel/osrelease", "6.12.0-made-up\n");
+        Self { root, mounts: Vec::new() }
+    }
+
+    /// Adds a line to mountinfo; `what` is `number root point options - type source options`.
+    pub(super) fn mount(&mut self, what: &str) -> u64 {
+        let id = self.mounts.len() as u64 + 1;
+        self.mounts.push(format!("{id} 0 {what}\n"));
+        self.root.write("/proc/self/mountinfo", &self.mounts.concat());
+        id
+    }
+
+    /// A block device in this directory below `/sys/devices`.
+    pub(super) fn block(&self, number: &str, directory: &str, attributes: &[(&str, &str)]) {
+        let directory = format!("/sys/devices/{directory}");
+        self.root.write(&format!("{directory}/dev"), number);
+        for (name, text) in attributes {
+            self.root.write(&format!("{directory}/{name}"), text);
+        }
+        let up = "../../devices/";
+        let target = directory.strip_prefix("/sys/devices/").unwrap();
+        self.root.link(&format!("/sys/dev/block/{number}"), &format!("{up}{target}"));
+    }
+
+    /// A disk without a region.
+    pub(super) fn disk(&self, number: &str, name: &str) {
+        let directory = format!("pci0000:00/virtio1/block/{name}");
+        self.root.link(&format!("/sys/devices/{directory}/device"), "../../../virtio1");
+        self.block(
+            number,
+            &directory,
+            &[("queue/dax", "0\n"), ("queue/logical_block_size", "512\n")],
+        );
+        self.root.write(&format!("/dev/{name}"), number);
+    }
+
+    /// `regionN` on a bus, with one namespace of this mode and its block device `pmemN`.
+    pub(super) fn pmem(&self, n: u32, number: &str, region: Region, mode: &str) -> String {
+        let region_directory = self.region(n, region);
+        let (device, devtype, dax) = match mode {
+            "fsdax" => (format!("pfn{n}.0"), "nd_pfn", "1\n"),
+            "sector" => (format!("btt{n}.0"), "nd_btt", "0\n"),
+            // The platform brings e820, virtio and raw namespaces up without a claim.
+            "legacy" => (format!("namespace{n}.0"), "nd_namespace_io", "1\n"),
+            _ => (format!("namespace{n}.0"), "nd_namespace_io", "0\n"),
+        };
+        let at = format!("{region_directory}/{device}");
+        self.root.write(&format!("/sys/devices/{at}/uevent"), &format!("DEVTYPE={devtype}\n"));
+        self.root.write(&format!("/sys/devices/{at}/namespace"), &format!("namespace{n}.0\n"));
+        self.root.write(&format!("/sys/devices/{at}/size"), "1054867456\n");
+        if mode == "fsdax" {
+            self.root.write(&format!("/sys/devices/{at}/align"), "2097152\n");
+        }
+        let block = format!("{at}/block/pmem{n}");
+        self.root.link(&format!("/sys/devices/{block}/device"), &format!("../../../{device}"));
+        self.block(number, &block, &[("queue/dax", dax), ("ro", "0\n"), ("badblocks", "")]);
+        block
+    }
+
+    /// The region alone; gives its directory below `/sys/devices`.
+    pub(super) fn region(&self, n: u32, region: Region) -> String {
+        let bus = format!("{}/ndbus{n}", region.bus);
+        let at = format!("{bus}/region{n}");
+        self.root.write(&format!("/sys/devices/{bus}/provider"), region.provider);
+        self.root
+            .write(&format!("/sys/devices/{at}/uevent"), &format!("DEVTYPE={}\n", region.devtype));
+        self.root.write(&format!("/sys/devices/{at}/read_only"), "0\n");
+        self.root.write(&format!("/sys/devices/{at}/numa_node"), "-1\n");
+        if let Some(domain) = region.domain {
+            self.root
+                .write(&format!("/sys/devices/{at}/persistence_domain"), &format!("{domain}\n"));
+        }
+        at
+    }
+
+    /// A device-mapper device over others, given by number and directory.
+    pub(super) fn device_mapper(&self, number: &str, name: &str, dax: bool, below: &[&str]) {
+        let directory = format!("virtual/block/{name}");
+        let dax = if dax { "1" } else { "0" };
+        self.block(number, &directory, &[("dm/name", "made-up\n"), ("queue/dax", dax)]);
+        for (i, target) in below.iter().enumerate() {
+            self.root.link(
+                &format!("/sys/devices/{directory}/slaves/below{i}"),
+                &format!("../../../../{target}"),
+            );
+        }
+    }
+
+    /// A loop device over a file.
+    pub(super) fn loop_device(&self, number: &str, name: &str, file: &str) {
+        let attributes = [("loop/backing_file", format!("{file}\n")), ("queue/dax", "0\n".into())];
+        let attributes = attributes.each_ref().map(|(name, text)| (*name, text.as_str()));
+        self.block(number, &format!("virtual/block/{name}"), &attributes);
+    }
+
+    /// A device-DAX node in this directory below `/sys/devices`.
+    pub(super) fn dax_node(&self, number: &str, directory: &str, align: &str) {
+        let at = format!("/sys/devices/{directory}");
+        self.root.write(&format!("{at}/align"), align);
+        self.root.write(&format!("{at}/size"), "1073741824\n");
+        let up = "../".repeat(directory.split('/').count() + 1);
+        self.root.link(&format!("{at}/subsystem"), &format!("{up}bus/dax"));
+        self.root.link(&format!("/sys/dev/char/{number}"), &format!("../../devices/{directory}"));
+    }
+}
