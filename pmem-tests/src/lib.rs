@@ -1,5 +1,7 @@
-//! Evidence for daxmap: the conformance suite of the trait, and the emulated-NVDIMM guest.
+//! Evidence for daxmap: the conformance suite of the trait, the emulated-NVDIMM guest, and a
+//! block device that can fail.
 
+pub mod blockdev;
 pub mod conformance;
 pub mod failing;
 pub mod guest;

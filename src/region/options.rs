@@ -369,9 +369,15 @@ impl Options {
 /// Makes the size, the extents and the name of a file that somebody else made durable, once:
 /// neither `MAP_SYNC` nor `fdatasync` does (mmap(2); fsync(2) on directory entries), and a
 /// drained write would be lost with them.
+///
+/// Then the file is read anew: after a failed sync the page cache holds, marked clean, what the
+/// medium does not (fsync(2), NOTES), and whoever was told of the error may be gone. Pages that
+/// somebody has mapped stay.
 fn sync_existing(fd: BorrowedFd<'_>, path: &Path) -> Result<()> {
     let failed = |call| move |errno| Error::os(Operation::Sync, call, errno);
     fs::fsync(fd).map_err(failed("fsync"))?;
+    // Advice: where it is not taken, there is nothing to be done.
+    let _ = fs::fadvise(fd, 0, None, fs::Advice::DontNeed);
     let Ok(real) = path.canonicalize() else { return Ok(()) };
     let Some(parent) = real.parent() else { return Ok(()) };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
