@@ -4,3 +4,4 @@ pub mod conformance;
 pub mod failing;
 pub mod guest;
 pub mod scratch;
+pub mod versions;

@@ -80,8 +80,7 @@ impl Options {
         let mut place = Place::following(path)?;
         let old = Old::find(&place)?;
         let fd = self.file_for(&mut place, old.as_ref())?;
-        let region = self.attach_draft(path, fd)?;
-        let quirks = Quirks::of(region.report());
+        let (region, quirks) = self.attach_draft(path, &mut place, fd)?;
         Ok(Draft { place, region, path: path.to_owned(), quirks, options: self.clone() })
     }
 
@@ -143,24 +142,19 @@ fn complete(region: &AnyRegion) -> Result<()> {
 
 /// Gives the file its name. An error has changed nothing.
 fn name(place: &mut Place, region: &AnyRegion, quirks: Quirks, how: Commit<'_>) -> Result<()> {
+    const RACES: u32 = 8;
     let fd = region.as_fd();
     match how {
         Commit::CreateOnly if place.through_link => {
             Err(Error::os(Operation::Publish, "linkat", Errno::EXIST))
         }
-        Commit::CreateOnly => {
-            settle_inode(place, region, quirks)?;
-            place.name_new(fd)
-        }
+        Commit::CreateOnly => place.name_new(fd),
         Commit::Replace => {
-            const RACES: u32 = 8;
             for _ in 0..RACES {
                 if let Some(old) = Old::find(place)? {
-                    old.hand_on(fd)?;
-                    settle_inode(place, region, quirks)?;
+                    inherit(&old, region, quirks)?;
                     return place.name_over(fd);
                 }
-                settle_inode(place, region, quirks)?;
                 match place.name_new(fd) {
                     // Somebody else was faster: theirs is the one to replace.
                     Err(error) if error.errno() == Some(Errno::EXIST) => {}
@@ -174,20 +168,18 @@ fn name(place: &mut Place, region: &AnyRegion, quirks: Quirks, how: Commit<'_>) 
                 return Err(Error::os(Operation::Publish, "openat", Errno::NOENT));
             };
             check_kept_name(place, keep)?;
-            old.hand_on(fd)?;
-            settle_inode(place, region, quirks)?;
+            inherit(&old, region, quirks)?;
             exchange(place, region, keep)
         }
     }
 }
 
-/// Where that is needed, syncs the inode with a name, before the final name leads to it.
-fn settle_inode(place: &mut Place, region: &AnyRegion, quirks: Quirks) -> Result<()> {
-    if !quirks.name_before_sync {
-        return Ok(());
+/// The attributes of the file in place. Where no later sync covers the inode, this one does.
+fn inherit(old: &Old, region: &AnyRegion, quirks: Quirks) -> Result<()> {
+    if old.hand_on(region.as_fd())? && quirks.named_when_synced {
+        fs::fsync(region).map_err(|errno| Error::os(Operation::Publish, "fsync", errno))?;
     }
-    place.name_temporarily(region.as_fd())?;
-    fs::fsync(region).map_err(|errno| Error::os(Operation::Publish, "fsync", errno))
+    Ok(())
 }
 
 /// A single name, of a regular file or of nothing.

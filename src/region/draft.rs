@@ -200,7 +200,7 @@ impl Place {
     /// Syncs what the filesystem needs synced after the file got its final name.
     pub(crate) fn sync(&self, quirks: Quirks, fd: BorrowedFd<'_>) -> Result<()> {
         let failed = |call| move |errno| Error::os(Operation::Sync, call, errno);
-        if quirks.sync_file_after_name {
+        if quirks.sync_file {
             fs::fsync(fd).map_err(failed("fsync"))?;
         }
         if quirks.sync_directory {

@@ -5,7 +5,7 @@
 //! | `contract` | what does every region promise? |
 //! | `options` | how is one opened and created? |
 //! | `storage`, `unwritten` | how does a file come to be complete, and grow? |
-//! | `draft`, `quirks` | how does a file get its name, durably? |
+//! | `draft`, `quirks`, `ground` | how does a file get its name, durably, and where? |
 //! | `mapping`, `kernel_copy`, `bounds`, `latch` | what do all backends share? |
 //! | `mapped`, with `fsdax`, `devdax`, `volatile` | stores into a shared mapping |
 //! | `page_cache` | `pwrite` and `fdatasync` |
@@ -16,6 +16,7 @@ mod contract;
 mod devdax;
 pub(crate) mod draft;
 mod fsdax;
+mod ground;
 mod kernel_copy;
 mod latch;
 mod mapped;

@@ -10,7 +10,7 @@ use super::any::AnyRegion;
 use super::draft::{self, Place};
 use super::mapping::Reserve;
 use super::quirks::Quirks;
-use super::{devdax, fsdax, page_cache, storage, volatile};
+use super::{devdax, fsdax, ground, page_cache, storage, volatile};
 use crate::durability::{Backend, Durability};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::probe::{self, Report, Target};
@@ -243,7 +243,7 @@ impl Options {
         place.check_free()?;
         let fd = place.create(self.file_mode(), self.lock)?;
         let quirks = Quirks::of(&self.judge(fd.as_fd(), path)?);
-        if quirks.name_before_sync {
+        if quirks.named_when_synced {
             place.name_temporarily(fd.as_fd())?;
         }
         storage::extend(fd.as_fd(), 0, len)?;
@@ -261,11 +261,21 @@ impl Options {
         Ok(region)
     }
 
-    /// Makes the region of a draft, whose file is `fd`, locked and empty: allocated and mapped,
-    /// not synced, and not written where [`unwritten`](super::unwritten) can tell later.
-    pub(crate) fn attach_draft(&self, path: &Path, fd: OwnedFd) -> Result<AnyRegion> {
+    /// Makes the region of a draft in its place, where the file is locked and empty:
+    /// allocated and mapped, not synced, and not written where [`unwritten`](super::unwritten)
+    /// can tell later.
+    pub(crate) fn attach_draft(
+        &self,
+        path: &Path,
+        place: &mut Place,
+        fd: OwnedFd,
+    ) -> Result<(AnyRegion, Quirks)> {
         let len = self.creation_len()?;
-        let mut report = self.judge(fd.as_fd(), path)?;
+        let (mut report, quirks) = ground::look(fd.as_fd(), path)?;
+        self.check_level(&report)?;
+        if quirks.named_when_synced {
+            place.name_temporarily(fd.as_fd())?;
+        }
         if report.backend == Backend::PageCache {
             storage::reserve(fd.as_fd(), len)?;
         } else {
@@ -273,7 +283,7 @@ impl Options {
             // Once more, now that there are extents to look at.
             report = probe::probe_file(fd.as_fd(), path)?;
         }
-        self.attach(path, fd, len, report)
+        Ok((self.attach(path, fd, len, report)?, quirks))
     }
 
     /// Whether the file must be locked.
@@ -335,14 +345,19 @@ impl Options {
     /// What lies under the file, and whether that is enough.
     fn judge(&self, fd: BorrowedFd<'_>, path: &Path) -> Result<Report> {
         let report = probe::probe_file(fd, path)?;
-        let available = self.level(&report);
+        self.check_level(&report)?;
+        Ok(report)
+    }
+
+    fn check_level(&self, report: &Report) -> Result<()> {
+        let available = self.level(report);
         match self.require {
             Some(required) if available < required => {
-                let reasons = report.reasons;
+                let reasons = report.reasons.clone();
                 let kind = ErrorKind::Durability { required, available, reasons };
                 Err(Error::new(Operation::Open, kind))
             }
-            _ => Ok(report),
+            _ => Ok(()),
         }
     }
 
