@@ -8,3 +8,4 @@ pub mod guest;
 pub mod scratch;
 pub mod snapshot;
 pub mod unprivileged;
+pub mod versions;

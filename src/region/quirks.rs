@@ -1,0 +1,57 @@
+//! What filesystems do differently when a file gets its name: all of it, in one table.
+//!
+//! | filesystem | name when synced | after the final name | why |
+//! |---|---|---|---|
+//! | ext4, ext3 with a journal | not needed | directory | link, rename, owner, mode and attributes are records of one journal, in their order; fsync of the directory commits it (`ext4_sync_file`, fs/ext4/fsync.c) |
+//! | xfs | not needed | directory | one log; fsync of the directory forces it (`xfs_dir_fsync`, fs/xfs/xfs_file.c) |
+//! | btrfs | not needed | file | fsync of a file without links writes its data and no log; fsync of the file once it has its name logs inode and names together, and the names it took from others (`btrfs_log_inode_parent`, fs/btrfs/tree-log.c) |
+//! | tmpfs, ramfs | not needed | nothing | nothing outlives the kernel |
+//! | ext4 without a journal, ext2, every other | needed | directory | without a journal, the inode on the medium goes on saying that it has no links, and its name leads to what looks like a deleted file: EUCLEAN (`__ext4_iget`, fs/ext4/inode.c). Of others it is not known, and this is the order that POSIX programs rely on |
+//!
+//! `pmem-tests/tests/publish_cut.rs` cuts the power of each after every system call, and takes
+//! each sync away in turn.
+
+use std::path::Path;
+
+use crate::probe::Report;
+
+/// What the way from data to a durable name takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Quirks {
+    /// The file needs a name when it is synced, so it has a temporary one from the beginning.
+    pub(crate) named_when_synced: bool,
+    /// fsync of the file once it has its final name.
+    pub(crate) sync_file: bool,
+    /// fsync of the directory, after that.
+    pub(crate) sync_directory: bool,
+}
+
+impl Quirks {
+    const JOURNAL: Self = Self { named_when_synced: false, sync_file: false, sync_directory: true };
+    const LOG_OF_FILES: Self =
+        Self { named_when_synced: false, sync_file: true, sync_directory: false };
+    const NOTHING_LASTS: Self =
+        Self { named_when_synced: false, sync_file: false, sync_directory: false };
+    const PORTABLE: Self = Self { named_when_synced: true, sync_file: false, sync_directory: true };
+
+    /// Those of the filesystem that the report is about.
+    pub(crate) fn of(report: &Report) -> Self {
+        match report.filesystem.as_deref() {
+            Some("ext4" | "ext3") if has_journal(report) => Self::JOURNAL,
+            Some("xfs") => Self::JOURNAL,
+            Some("btrfs") => Self::LOG_OF_FILES,
+            Some("tmpfs" | "ramfs") => Self::NOTHING_LASTS,
+            _ => Self::PORTABLE,
+        }
+    }
+}
+
+/// Whether the ext4 driver runs this filesystem with a journal: `journal_task` is the number of
+/// the journal's thread, or `<none>` (fs/ext4/sysfs.c). No answer counts as no.
+fn has_journal(report: &Report) -> bool {
+    let Some(device) = &report.device else { return false };
+    // sysfs writes a slash in a device's name as an exclamation mark.
+    let directory = Path::new("/sys/fs/ext4").join(device.name.replace('/', "!"));
+    std::fs::read_to_string(directory.join("journal_task"))
+        .is_ok_and(|task| task.trim().parse::<u32>().is_ok())
+}
