@@ -3,9 +3,11 @@
 
 pub mod blockdev;
 pub mod conformance;
+pub mod cut;
 pub mod failing;
 pub mod guest;
 pub mod scratch;
 pub mod snapshot;
+pub mod traced;
 pub mod unprivileged;
 pub mod versions;

@@ -5,7 +5,7 @@ mod dax_flag;
 mod leftovers;
 
 use std::ffi::OsStr;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -131,11 +131,26 @@ fn complete(region: &AnyRegion) -> Result<()> {
     if region.backend() == Backend::PageCache {
         let parts = unwritten(region.as_fd(), len).unwrap_or_default();
         for part in &parts {
-            region.fill_flush(part.start, part.end - part.start, 0)?;
+            rewrite(region, part)?;
         }
         if !parts.is_empty() {
             region.drain()?;
         }
+    }
+    Ok(())
+}
+
+/// Writes what a part reads as, which for a part that was never written is zeros: it takes no
+/// trust in the filesystem's answer to leave what was written as it is.
+fn rewrite(region: &AnyRegion, part: &Range<u64>) -> Result<()> {
+    const PIECE: u64 = 1 << 20;
+    let mut buffer = vec![0; PIECE.min(part.end - part.start) as usize];
+    let mut at = part.start;
+    while at < part.end {
+        let piece = &mut buffer[..PIECE.min(part.end - at) as usize];
+        region.read(at, piece)?;
+        region.write(at, piece)?;
+        at += piece.len() as u64;
     }
     Ok(())
 }
