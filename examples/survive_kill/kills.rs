@@ -14,8 +14,15 @@ use memmap2::MmapRaw;
 use super::Arguments;
 use super::state::{Found, Rule, State, Through, recover};
 
-/// A kill falls at most this long after the killed process has begun to work, in microseconds.
-const DELAY_US_MAX: u64 = 1000;
+/// A kill falls at most this long after the killed process has begun to work: some thousand
+/// updates of a mapping, some updates that wait for a device.
+const fn delay_ns_max(through: Through) -> u64 {
+    match through {
+        Through::Mapping => 1_000_000,
+        Through::Region => 4_000_000,
+    }
+}
+
 /// One kill in so many does not wait for that: it falls into the opening.
 const EARLY_KILLS: u64 = 8;
 
@@ -67,6 +74,8 @@ pub fn worker(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
     if arguments.rule == Rule::TwoSlots && state.sequence() < expected {
         return Err(format!("update {expected} is gone, found {}", state.sequence()).into());
     }
+    // What was found counts as finished: opening a region makes it durable.
+    witness.finished().store(state.sequence(), Ordering::Release);
     witness.at_work().store(u64::from(*number), Ordering::Release);
     loop {
         state.update()?;
@@ -147,7 +156,7 @@ fn kill_one(
         std::thread::sleep(Duration::from_micros(50));
     }
     // Spinning, not sleeping: a sleep ends when the timer says so, not at a random instruction.
-    let delay = Duration::from_nanos(random.u64(..DELAY_US_MAX * 1000));
+    let delay = Duration::from_nanos(random.u64(..delay_ns_max(arguments.through)));
     let until = Instant::now() + delay;
     while Instant::now() < until {
         std::hint::spin_loop();
