@@ -36,6 +36,7 @@ pub enum Operation {
     Drain,
     Sync,
     Grow,
+    Publish,
     Close,
 }
 
@@ -61,6 +62,7 @@ impl Operation {
             Self::Drain => "drain",
             Self::Sync => "sync",
             Self::Grow => "grow",
+            Self::Publish => "publish",
             Self::Close => "close",
         }
     }
@@ -118,6 +120,10 @@ pub enum ErrorKind {
     Poisoned(Arc<Error>),
     /// The region was closed.
     Closed,
+    /// A file was published under its name, and then the sync that makes this durable failed
+    /// with this errno. Every reader sees the new file; after a crash the name may show what it
+    /// showed before, or nothing if it is new. Nothing in between: the data was synced first.
+    PublishedNotDurable(Errno),
     /// Not possible on this backend or on this processor, and why.
     Unsupported(&'static str),
 }
@@ -176,6 +182,21 @@ impl Error {
         self
     }
 
+    /// The same error, of a publish whose file has its name.
+    pub(crate) fn after_publish(mut self) -> Self {
+        if let ErrorKind::Os(errno) = self.0.kind {
+            self.0.kind = ErrorKind::PublishedNotDurable(errno);
+        }
+        self.during(Operation::Publish).unknown()
+    }
+
+    /// The same error, of a publish that changed nothing: the draft is gone, and what the name
+    /// showed is as durable as it was.
+    pub(crate) fn before_publish(mut self) -> Self {
+        self.0.durability_unknown = false;
+        self.during(Operation::Publish)
+    }
+
     /// What was being done.
     #[must_use]
     pub fn operation(&self) -> Operation {
@@ -204,7 +225,7 @@ impl Error {
     #[must_use]
     pub fn errno(&self) -> Option<Errno> {
         match &self.0.kind {
-            ErrorKind::Os(errno) => Some(*errno),
+            ErrorKind::Os(errno) | ErrorKind::PublishedNotDurable(errno) => Some(*errno),
             ErrorKind::Poisoned(cause) => cause.errno(),
             _ => None,
         }
@@ -238,8 +259,10 @@ impl fmt::Display for Error {
             write!(f, "{call}: ")?;
         }
         write!(f, "{}", self.0.kind)?;
-        // A poisoned error quotes its cause, which says this itself.
-        if self.0.durability_unknown && !self.is_poisoned() {
+        // These say it themselves, one by quoting its cause.
+        let said =
+            matches!(self.0.kind, ErrorKind::Poisoned(_) | ErrorKind::PublishedNotDurable(_));
+        if self.0.durability_unknown && !said {
             write!(
                 f,
                 "; durability of these bytes is unknown, reopen and recover from the medium"
@@ -283,6 +306,11 @@ impl fmt::Display for ErrorKind {
                 write!(f, "the region is poisoned by an earlier error: {cause}")
             }
             Self::Closed => write!(f, "the region was closed"),
+            Self::PublishedNotDurable(errno) => write!(
+                f,
+                "{errno}; the file has its name, but not yet durably: after a crash the name may \
+                 show what it showed before"
+            ),
             Self::Unsupported(why) => f.write_str(why),
         }
     }
@@ -291,7 +319,7 @@ impl fmt::Display for ErrorKind {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.0.kind {
-            ErrorKind::Os(errno) => Some(errno),
+            ErrorKind::Os(errno) | ErrorKind::PublishedNotDurable(errno) => Some(errno),
             ErrorKind::Poisoned(cause) => Some(cause.as_ref()),
             _ => None,
         }
@@ -301,7 +329,9 @@ impl std::error::Error for Error {
 impl From<Error> for std::io::Error {
     fn from(error: Error) -> Self {
         let kind = match error.kind() {
-            ErrorKind::Os(errno) => std::io::Error::from(*errno).kind(),
+            ErrorKind::Os(errno) | ErrorKind::PublishedNotDurable(errno) => {
+                std::io::Error::from(*errno).kind()
+            }
             ErrorKind::Locked => std::io::ErrorKind::WouldBlock,
             ErrorKind::Unsupported(_) => std::io::ErrorKind::Unsupported,
             ErrorKind::ReadOnly => std::io::ErrorKind::ReadOnlyFilesystem,

@@ -25,6 +25,7 @@
 //! # The parts
 //!
 //! - [`Region`] is the contract; [`Options`] opens and creates regions.
+//! - [`publish`] creates or replaces a whole file atomically and keeps it mapped.
 //! - [`probe`] says what lies under a path, why it is or is not DAX, and what to change.
 //! - [`cpu`] has the cache-line primitives, for those who bring their own mapping.
 //!
@@ -46,6 +47,7 @@ pub mod cpu;
 mod durability;
 mod error;
 pub mod probe;
+pub mod publish;
 mod region;
 
 pub use durability::{Backend, Durability, Granularity, PersistenceDomain};

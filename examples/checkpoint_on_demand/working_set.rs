@@ -9,10 +9,13 @@
 #![allow(unsafe_code)]
 
 use std::error::Error;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 
+use daxmap::publish::{self, Commit};
+use daxmap::{AnyRegion, Options, Region};
 use memmap2::{MmapMut, MmapOptions};
 
 /// How the file is mapped.
@@ -53,7 +56,10 @@ impl WorkingSet {
             seal(&mut first, 1);
             replace(path, &first)?;
         }
-        let memory = map(path, mode)?;
+        // What a killed process was writing has no name, or one that only drafts have.
+        publish::clean_leftovers(directory_of(path))?;
+        let file = File::options().read(true).write(mode == Mode::Shared).open(path)?;
+        let memory = map(file.as_raw_fd(), mode)?;
         if mode == Mode::Private {
             inspect(&memory)?;
         }
@@ -90,10 +96,11 @@ impl WorkingSet {
         if self.mode == Mode::Shared {
             return Ok(self.memory.flush()?);
         }
-        replace(&self.path, &self.memory)?;
+        let published = replace(&self.path, &self.memory)?;
         // The old mapping would go on being right, but it keeps the old file's blocks and a
-        // private copy of every page changed since. The new one starts clean.
-        self.memory = map(&self.path, self.mode)?;
+        // private copy of every page changed since. The new one starts clean. Not by the name:
+        // by what was published.
+        self.memory = map(published.as_fd().as_raw_fd(), self.mode)?;
         Ok(())
     }
 }
@@ -134,32 +141,28 @@ pub fn inspect(bytes: &[u8]) -> Result<u64, String> {
     Ok(number)
 }
 
-fn map(path: &Path, mode: Mode) -> Result<MmapMut, Box<dyn Error>> {
-    let file = File::options().read(true).write(mode == Mode::Shared).open(path)?;
-    let options = MmapOptions::new();
-    // SAFETY: the file has its name from `replace` and nobody writes to it or truncates it from
-    // then on: checkpoints replace it. A mapping keeps the file it maps when the name goes to
-    // another. (Mode::Shared is the exception, with one process that stores.)
-    Ok(match mode {
-        Mode::Private => unsafe { options.map_copy(&file)? },
-        // SAFETY: as above.
-        Mode::Shared => unsafe { options.map_mut(&file)? },
-    })
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Gives `path` these bytes: all of them, durably, or none.
-fn replace(path: &Path, bytes: &[u8]) -> Result<(), Box<dyn Error>> {
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let name = path.file_name().ok_or("a path that ends in a name")?.to_string_lossy();
-    // One fixed name: what a killed process left is overwritten by the next.
-    let draft = directory.join(format!(".{name}.draft"));
-    let mut file = File::create(&draft)?;
-    file.write_all(bytes)?;
-    file.sync_all()?; // the data, before the name can point to it
-    fs::rename(&draft, path)?;
-    File::open(directory)?.sync_all()?; // the name
-    Ok(())
+fn map(file: RawFd, mode: Mode) -> io::Result<MmapMut> {
+    let options = MmapOptions::new();
+    match mode {
+        // SAFETY: the file has its name from `replace`, and nobody writes to it or truncates it
+        // from then on: checkpoints replace it. A mapping keeps the file that it maps when the
+        // name goes to another.
+        Mode::Private => unsafe { options.map_copy(file) },
+        // SAFETY: one process at a time stores through the mapping, nobody truncates the file,
+        // and those who look at it read it with read(2).
+        Mode::Shared => unsafe { options.map_mut(file) },
+    }
+}
+
+/// Gives `path` these bytes, all of them and durably, or leaves what was there.
+fn replace(path: &Path, bytes: &[u8]) -> daxmap::Result<AnyRegion> {
+    // Not locked: whoever opens the file only reads it.
+    let draft = Options::new().len(bytes.len() as u64).lock(false).draft(path)?;
+    draft.write_flush(0, bytes)?;
+    draft.drain()?;
+    draft.commit(Commit::Replace)
 }

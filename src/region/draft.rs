@@ -1,144 +1,309 @@
-//! A file that has no name yet, and gets its final one when it is complete.
+//! A file that has no name yet, and the place where it will get one.
 
 use std::ffi::{OsStr, OsString};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{self, AtFlags, CWD, Mode, OFlags, RenameFlags};
+use rustix::fs::{self, AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use crate::error::{Error, Operation, Result};
+use super::quirks::Quirks;
+use crate::error::{Error, ErrorKind, Operation, Result};
 
-/// A file under construction in the directory it will live in.
+/// What a temporary name begins with; sixteen hexadecimal digits follow.
+pub(crate) const TEMPORARY_PREFIX: &str = ".daxmap-draft-";
+const TEMPORARY_DIGITS: usize = 16;
+
+/// Links followed to the file that they name, as in `path_resolution(7)`.
+const LINKS_MAX: usize = 40;
+/// Temporary names tried. They are random: a second try is rare, a third one a defect.
+const NAMES_MAX: usize = 16;
+
+/// A directory and a name in it, for a file that is under construction.
 ///
-/// With `O_TMPFILE` it has no name at all, and a crash leaves nothing behind. Where the
-/// filesystem has no `O_TMPFILE` it has a temporary name, `.NAME.daxmap-draft-PID-N`, which is
-/// removed when the draft is dropped.
-pub(super) struct Draft {
+/// With `O_TMPFILE` that file has no name at all, and a crash leaves nothing behind. Where the
+/// filesystem has no `O_TMPFILE`, and for the moment between link and rename, it has a temporary
+/// one, which is removed when the place is dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
     directory: OwnedFd,
     name: OsString,
-    /// Taken by `publish`.
-    fd: Option<OwnedFd>,
     temporary: Option<OsString>,
+    /// The path that was asked for is a symbolic link, and this is what it points to.
+    pub(crate) through_link: bool,
 }
 
-fn failed(call: &'static str, errno: Errno) -> Error {
-    Error::os(Operation::Create, call, errno)
+fn failed(call: &'static str) -> impl Fn(Errno) -> Error {
+    move |errno| Error::os(Operation::Create, call, errno)
 }
 
-impl Draft {
-    /// Starts a file that will be `path`, with these permission bits less the umask. Fails with
-    /// EEXIST if there is something of that name already.
-    pub(super) fn new(path: &Path, mode: Mode) -> Result<Self> {
-        let name = path.file_name().ok_or_else(|| failed("openat", Errno::ISDIR))?.to_owned();
-        let parent = match path.parent() {
-            Some(parent) if parent != Path::new("") => parent,
-            _ => Path::new("."),
-        };
+impl Place {
+    /// The place of `path` itself, be it a symbolic link.
+    pub(crate) fn of(path: &Path) -> Result<Self> {
+        let name = path.file_name().ok_or_else(|| failed("openat")(Errno::ISDIR))?.to_owned();
         // For fsync, so not O_PATH.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory =
-            fs::open(parent, flags, Mode::empty()).map_err(|errno| failed("open", errno))?;
-        match fs::statat(&directory, &name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(_) => return Err(failed("openat", Errno::EXIST)),
-            Err(Errno::NOENT) => {}
-            Err(errno) => return Err(failed("fstatat", errno)),
-        }
-        let flags = OFlags::RDWR | OFlags::CLOEXEC;
-        match fs::openat(&directory, ".", flags | OFlags::TMPFILE, mode) {
-            Ok(fd) => return Ok(Self { directory, name, fd: Some(fd), temporary: None }),
-            // EISDIR: a kernel without O_TMPFILE; the others: a filesystem without (open(2)).
-            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOSYS) => {}
-            Err(errno) => return Err(failed("openat", errno)),
-        }
-        for attempt in 0..1000 {
-            let temporary = temporary_name(&name, attempt);
-            match fs::openat(&directory, &temporary, flags | OFlags::CREATE | OFlags::EXCL, mode) {
-                Ok(fd) => {
-                    return Ok(Self { directory, name, fd: Some(fd), temporary: Some(temporary) });
-                }
-                Err(Errno::EXIST) => {}
-                Err(errno) => return Err(failed("openat", errno)),
+        let directory = fs::open(parent(path), flags, Mode::empty()).map_err(failed("open"))?;
+        Ok(Self { directory, name, temporary: None, through_link: false })
+    }
+
+    /// The place of what `path` points to, through symbolic links that may dangle.
+    pub(crate) fn following(path: &Path) -> Result<Self> {
+        let mut path = path.to_owned();
+        for link in 0..=LINKS_MAX {
+            let mut place = Self::of(&path)?;
+            place.through_link = link > 0;
+            match fs::readlinkat(&place.directory, &place.name, Vec::new()) {
+                Ok(target) => path = parent(&path).join(OsStr::from_bytes(target.as_bytes())),
+                // EINVAL: not a link. Any other error meets the caller again.
+                Err(_) => return Ok(place),
             }
         }
-        Err(failed("openat", Errno::EXIST))
+        Err(failed("readlinkat")(Errno::LOOP))
     }
 
-    /// The file.
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_ref().expect("only publish takes it, and publish consumes the draft").as_fd()
+    pub(crate) fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
     }
 
-    /// Gives the finished file its name, durably, unless the name is taken (EEXIST). The caller
-    /// has synced the file. `sync_after_link`: the filesystem forgets an unnamed file that is
-    /// linked but not synced again (btrfs).
-    pub(super) fn publish(mut self, sync_after_link: bool) -> Result<OwnedFd> {
-        if let Some(temporary) = &self.temporary {
-            self.rename(temporary)?;
-            self.temporary = None;
-        } else {
-            self.link()?;
+    pub(crate) fn name(&self) -> &OsStr {
+        &self.name
+    }
+
+    /// EEXIST if there is something of the final name.
+    pub(crate) fn check_free(&self) -> Result<()> {
+        match fs::statat(&self.directory, &self.name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Err(failed("openat")(Errno::EXIST)),
+            Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(failed("fstatat")(errno)),
         }
-        let synced = if sync_after_link { fs::fsync(self.fd()) } else { Ok(()) }
-            .and_then(|()| fs::fsync(&self.directory));
-        if let Err(errno) = synced {
-            // The name is there, but may be gone after a crash: take it back.
-            let _ = fs::unlinkat(&self.directory, &self.name, AtFlags::empty());
-            return Err(Error::os(Operation::Sync, "fsync of the directory", errno).unknown());
-        }
-        Ok(self.fd.take().expect("taken here only, once"))
     }
 
-    fn link(&self) -> Result<()> {
-        // linkat(2): /proc/self/fd needs no privilege; AT_EMPTY_PATH works without /proc.
-        let through_proc = format!("/proc/self/fd/{}", self.fd().as_raw_fd());
-        let linked = fs::linkat(
-            CWD,
-            through_proc.as_str(),
-            &self.directory,
-            &self.name,
-            AtFlags::SYMLINK_FOLLOW,
-        );
-        match linked {
-            Err(Errno::NOENT) => fs::linkat(
-                self.fd(),
-                OsStr::new(""),
-                &self.directory,
-                &self.name,
-                AtFlags::EMPTY_PATH,
-            ),
-            result => result,
+    /// Makes the file, unnamed where that is possible, with these permission bits less the
+    /// umask, and locked (flock(2), exclusive). A filesystem without locks is an error only if
+    /// the lock is `required`.
+    pub(crate) fn create(&mut self, mode: Mode, required: bool) -> Result<OwnedFd> {
+        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::TMPFILE;
+        match fs::openat(&self.directory, ".", flags, mode) {
+            Ok(fd) => {
+                lock_if_possible(fd.as_fd(), required)?;
+                Ok(fd)
+            }
+            // EISDIR: a kernel without O_TMPFILE; the others: a filesystem without (open(2)).
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOSYS) => {
+                self.create_named(mode, required)
+            }
+            Err(errno) => Err(failed("openat")(errno)),
         }
-        .map_err(|errno| failed("linkat", errno))
     }
 
-    fn rename(&self, temporary: &OsStr) -> Result<()> {
+    /// As [`create`](Self::create), with a temporary name.
+    pub(crate) fn create_named(&mut self, mode: Mode, required: bool) -> Result<OwnedFd> {
+        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::CREATE | OFlags::EXCL;
+        for _ in 0..NAMES_MAX {
+            let temporary = temporary_name();
+            let fd = match fs::openat(&self.directory, &temporary, flags, mode) {
+                Err(Errno::EXIST) => continue,
+                result => result.map_err(failed("openat"))?,
+            };
+            self.temporary = Some(temporary);
+            match lock_if_possible(fd.as_fd(), required) {
+                // Somebody who cleans up may have met it before it was locked, and removed it.
+                Ok(()) if fs::fstat(&fd).map_err(failed("fstat"))?.st_nlink > 0 => return Ok(fd),
+                Ok(()) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::Locked) => {}
+                Err(error) => return Err(error),
+            }
+            self.remove_temporary();
+        }
+        Err(failed("openat")(Errno::EXIST))
+    }
+
+    /// Closes and opens the file anew, by its temporary name, so that the kernel takes its inode
+    /// flags over.
+    pub(crate) fn reopen(&self, fd: OwnedFd, required: bool) -> Result<OwnedFd> {
+        drop(fd);
+        let name = self.temporary.as_ref().ok_or_else(|| failed("openat")(Errno::NOENT))?;
+        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let fd =
+            fs::openat(&self.directory, name, flags, Mode::empty()).map_err(failed("openat"))?;
+        lock_if_possible(fd.as_fd(), required)?;
+        Ok(fd)
+    }
+
+    /// Gives the file its final name, unless that is taken (EEXIST).
+    pub(crate) fn name_new(&mut self, fd: BorrowedFd<'_>) -> Result<()> {
+        let name = self.name.clone();
+        self.name_as_new(fd, &name)
+    }
+
+    /// Gives the file a name in the directory, unless that is taken (EEXIST).
+    pub(crate) fn name_as_new(&mut self, fd: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+        let Some(temporary) = &self.temporary else { return self.link(fd, name) };
         let directory = &self.directory;
-        match fs::renameat_with(directory, temporary, directory, &self.name, RenameFlags::NOREPLACE)
-        {
+        match fs::renameat_with(directory, temporary, directory, name, RenameFlags::NOREPLACE) {
             // No RENAME_NOREPLACE here (rename(2)): link refuses an existing name too.
             Err(Errno::INVAL | Errno::NOSYS) => {
-                fs::linkat(directory, temporary, directory, &self.name, AtFlags::empty())
-                    .map_err(|errno| failed("linkat", errno))?;
-                fs::unlinkat(directory, temporary, AtFlags::empty())
-                    .map_err(|errno| failed("unlinkat", errno))
+                fs::linkat(directory, temporary, directory, name, AtFlags::empty())
+                    .map_err(failed("linkat"))?;
+                fs::unlinkat(directory, temporary, AtFlags::empty()).map_err(failed("unlinkat"))?;
             }
-            result => result.map_err(|errno| failed("renameat2", errno)),
+            result => result.map_err(failed("renameat2"))?,
+        }
+        self.temporary = None;
+        Ok(())
+    }
+
+    /// Gives the file its final name, in place of whatever has it. linkat(2) cannot replace, so
+    /// an unnamed file gets a temporary name first, immediately before the rename.
+    pub(crate) fn name_over(&mut self, fd: BorrowedFd<'_>) -> Result<()> {
+        self.name_temporarily(fd)?;
+        let temporary = self.temporary.as_deref().unwrap_or_default();
+        fs::renameat(&self.directory, temporary, &self.directory, &self.name)
+            .map_err(failed("renameat"))?;
+        self.temporary = None;
+        Ok(())
+    }
+
+    /// Gives an unnamed file its temporary name.
+    pub(crate) fn name_temporarily(&mut self, fd: BorrowedFd<'_>) -> Result<&OsStr> {
+        for _ in 0..NAMES_MAX {
+            if self.temporary.is_some() {
+                break;
+            }
+            let temporary = temporary_name();
+            match self.link(fd, &temporary) {
+                Err(error) if error.errno() == Some(Errno::EXIST) => {}
+                result => {
+                    result?;
+                    self.temporary = Some(temporary);
+                }
+            }
+        }
+        self.temporary.as_deref().ok_or_else(|| failed("linkat")(Errno::EXIST))
+    }
+
+    /// Exchanges two names of the directory: each names a file at every moment.
+    pub(crate) fn exchange(&self, one: &OsStr, other: &OsStr) -> Result<()> {
+        let directory = &self.directory;
+        match fs::renameat_with(directory, one, directory, other, RenameFlags::EXCHANGE) {
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                let why = "the filesystem has no RENAME_EXCHANGE";
+                Err(Error::new(Operation::Publish, ErrorKind::Unsupported(why)))
+            }
+            result => result.map_err(failed("renameat2")),
+        }
+    }
+
+    /// Syncs what the filesystem needs synced after the file got its final name.
+    pub(crate) fn sync(&self, quirks: Quirks, fd: BorrowedFd<'_>) -> Result<()> {
+        let failed = |call| move |errno| Error::os(Operation::Sync, call, errno);
+        if quirks.sync_file_after_name {
+            fs::fsync(fd).map_err(failed("fsync"))?;
+        }
+        if quirks.sync_directory {
+            fs::fsync(&self.directory).map_err(failed("fsync of the directory"))?;
+        }
+        Ok(())
+    }
+
+    /// Takes a name that this place gave away again.
+    pub(crate) fn unname(&self, name: &OsStr) {
+        let _ = fs::unlinkat(&self.directory, name, AtFlags::empty());
+    }
+
+    fn link(&self, fd: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+        // linkat(2): /proc/self/fd needs no privilege; AT_EMPTY_PATH works without /proc.
+        let through_proc = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let follow = AtFlags::SYMLINK_FOLLOW;
+        match fs::linkat(CWD, through_proc.as_str(), &self.directory, name, follow) {
+            Err(Errno::NOENT) => {
+                fs::linkat(fd, OsStr::new(""), &self.directory, name, AtFlags::EMPTY_PATH)
+            }
+            result => result,
+        }
+        .map_err(failed("linkat"))
+    }
+
+    /// Removes the temporary name, if there is one.
+    pub(crate) fn remove_temporary(&mut self) {
+        if let Some(temporary) = self.temporary.take() {
+            let _ = fs::unlinkat(&self.directory, temporary, AtFlags::empty());
         }
     }
 }
 
-fn temporary_name(name: &OsStr, attempt: u32) -> OsString {
-    let mut temporary = OsString::from(".");
-    temporary.push(name);
-    temporary.push(format!(".daxmap-draft-{}-{attempt}", std::process::id()));
-    temporary
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.remove_temporary();
+    }
 }
 
-impl Drop for Draft {
-    fn drop(&mut self) {
-        if let Some(temporary) = &self.temporary {
-            let _ = fs::unlinkat(&self.directory, temporary, AtFlags::empty());
+/// Takes the advisory lock of a file, without waiting.
+pub(crate) fn lock(fd: BorrowedFd<'_>) -> Result<()> {
+    loop {
+        match fs::flock(fd, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(Errno::WOULDBLOCK) => {
+                return Err(Error::new(Operation::Lock, ErrorKind::Locked));
+            }
+            Err(errno) => return Err(Error::os(Operation::Lock, "flock", errno)),
         }
+    }
+}
+
+fn lock_if_possible(fd: BorrowedFd<'_>, required: bool) -> Result<()> {
+    match lock(fd) {
+        Err(error)
+            if !required
+                && matches!(
+                    error.errno(),
+                    Some(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS)
+                ) =>
+        {
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+/// The directory that a path names its file in.
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn temporary_name() -> OsString {
+    // Keyed anew by the standard library for every call.
+    let random = RandomState::new().build_hasher().finish();
+    format!("{TEMPORARY_PREFIX}{random:0TEMPORARY_DIGITS$x}").into()
+}
+
+/// Whether a name is one that [`temporary_name`] makes.
+pub(crate) fn is_temporary(name: &[u8]) -> bool {
+    name.strip_prefix(TEMPORARY_PREFIX.as_bytes()).is_some_and(|digits| {
+        digits.len() == TEMPORARY_DIGITS
+            && digits.iter().all(|d| matches!(d, b'0'..=b'9' | b'a'..=b'f'))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn temporary_names_are_recognised_and_differ() {
+        let one = temporary_name();
+        assert!(is_temporary(one.as_encoded_bytes()), "{one:?}");
+        assert_ne!(one, temporary_name());
+        for other in ["", ".daxmap-draft-", ".daxmap-draft-00000000000000000", "x", "wal"] {
+            assert!(!is_temporary(other.as_bytes()), "{other}");
+        }
+        assert!(!is_temporary(b".daxmap-draft-0123456789abcdeF"));
     }
 }

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `contract` | what does every region promise? |
 //! | `options` | how is one opened and created? |
-//! | `draft`, `storage` | how does a file come to be complete, and grow? |
+//! | `storage`, `unwritten` | how does a file come to be complete, and grow? |
+//! | `draft`, `quirks` | how does a file get its name, durably? |
 //! | `mapping`, `kernel_copy`, `bounds`, `latch` | what do all backends share? |
 //! | `mapped`, with `fsdax`, `devdax`, `volatile` | stores into a shared mapping |
 //! | `page_cache` | `pwrite` and `fdatasync` |
@@ -13,7 +14,7 @@ mod any;
 mod bounds;
 mod contract;
 mod devdax;
-mod draft;
+pub(crate) mod draft;
 mod fsdax;
 mod kernel_copy;
 mod latch;
@@ -21,7 +22,9 @@ mod mapped;
 mod mapping;
 mod options;
 mod page_cache;
+pub(crate) mod quirks;
 mod storage;
+pub(crate) mod unwritten;
 mod volatile;
 
 pub use any::AnyRegion;

@@ -7,8 +7,9 @@ use rustix::fs::{self, FileType, FlockOperation, MemfdFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::any::AnyRegion;
-use super::draft::Draft;
+use super::draft::{self, Place};
 use super::mapping::Reserve;
+use super::quirks::Quirks;
 use super::{devdax, fsdax, page_cache, storage, volatile};
 use crate::durability::{Backend, Durability};
 use crate::error::{Error, ErrorKind, Operation, Result};
@@ -238,18 +239,58 @@ impl Options {
 
     fn create_at(&self, path: &Path) -> Result<AnyRegion> {
         let len = self.creation_len()?;
-        let draft = Draft::new(path, Mode::from_raw_mode(self.mode & 0o7777))?;
-        self.take_lock(draft.fd())?;
-        self.judge(draft.fd(), path)?;
-        storage::extend(draft.fd(), 0, len)?;
+        let mut place = Place::of(path)?;
+        place.check_free()?;
+        let fd = place.create(self.file_mode(), self.lock)?;
+        let quirks = Quirks::of(&self.judge(fd.as_fd(), path)?);
+        if quirks.name_before_sync {
+            place.name_temporarily(fd.as_fd())?;
+        }
+        storage::extend(fd.as_fd(), 0, len)?;
         // Once more, now that there are extents to look at.
-        let report = probe::probe_file(draft.fd(), path)?;
-        // Mapped before it has a name: what fails here leaves nothing.
-        let sync_after_link =
-            report.mount.as_ref().is_none_or(|m| storage::forgets_links(&m.filesystem));
-        let ready = self.prepare(path, draft.fd(), len, &report)?;
-        let fd = draft.publish(sync_after_link)?;
-        Ok(ready.finish(path, fd, report))
+        let report = probe::probe_file(fd.as_fd(), path)?;
+        // Mapped before it has its name: what fails here leaves nothing.
+        let region = self.attach(path, fd, len, report)?;
+        place.name_new(region.as_fd())?;
+        if let Err(error) = place.sync(quirks, region.as_fd()) {
+            // The name is there, but may be gone after a crash: take it back.
+            place.unname(place.name());
+            return Err(error.unknown());
+        }
+        self.settle_lock(region.as_fd());
+        Ok(region)
+    }
+
+    /// Makes the region of a draft, whose file is `fd`, locked and empty: allocated and mapped,
+    /// not synced, and not written where [`unwritten`](super::unwritten) can tell later.
+    pub(crate) fn attach_draft(&self, path: &Path, fd: OwnedFd) -> Result<AnyRegion> {
+        let len = self.creation_len()?;
+        let mut report = self.judge(fd.as_fd(), path)?;
+        if report.backend == Backend::PageCache {
+            storage::reserve(fd.as_fd(), len)?;
+        } else {
+            storage::extend(fd.as_fd(), 0, len)?;
+            // Once more, now that there are extents to look at.
+            report = probe::probe_file(fd.as_fd(), path)?;
+        }
+        self.attach(path, fd, len, report)
+    }
+
+    /// Whether the file must be locked.
+    pub(crate) fn locks(&self) -> bool {
+        self.lock
+    }
+
+    /// Permission bits of a new file.
+    pub(crate) fn file_mode(&self) -> Mode {
+        Mode::from_raw_mode(self.mode & 0o7777)
+    }
+
+    /// Gives up the lock that every file under construction has, unless it was asked for.
+    pub(crate) fn settle_lock(&self, fd: BorrowedFd<'_>) {
+        if !self.lock {
+            let _ = fs::flock(fd, FlockOperation::NonBlockingUnlock);
+        }
     }
 
     fn open_at(&self, path: &Path) -> Result<AnyRegion> {
@@ -270,7 +311,9 @@ impl Options {
         let found = fs::fstat(&fd).map_err(failed("fstat"))?;
         check_type(FileType::from_raw_mode(found.st_mode))?;
         if !self.read_only {
-            self.take_lock(fd.as_fd())?;
+            if self.lock {
+                draft::lock(fd.as_fd())?;
+            }
         }
         let report = self.judge(fd.as_fd(), path)?;
         let file_len = match report.target {
@@ -287,22 +330,6 @@ impl Options {
             sync_existing(fd.as_fd(), path)?;
         }
         self.attach(path, fd, len, report)
-    }
-
-    fn take_lock(&self, fd: BorrowedFd<'_>) -> Result<()> {
-        if !self.lock {
-            return Ok(());
-        }
-        loop {
-            match fs::flock(fd, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(()),
-                Err(Errno::INTR) => {}
-                Err(Errno::WOULDBLOCK) => {
-                    return Err(Error::new(Operation::Lock, ErrorKind::Locked));
-                }
-                Err(errno) => return Err(Error::os(Operation::Lock, "flock", errno)),
-            }
-        }
     }
 
     /// What lies under the file, and whether that is enough.
@@ -383,7 +410,7 @@ pub(super) struct Plan {
     pub(super) emulate: Option<Emulation>,
 }
 
-/// A mapped file that still lacks its descriptor: a draft gives it up only when it has a name.
+/// A mapped file that still lacks its descriptor.
 enum Ready {
     Mapped(super::mapped::Parts),
     PageCache(page_cache::Parts),

@@ -5,6 +5,7 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::{self, FallocateFlags};
 use rustix::io::{self, Errno};
 
+use super::unwritten::unwritten;
 use crate::error::{Error, ErrorKind, Operation, Result};
 
 /// Zeros are written in pieces of this many bytes, which lets ext4 and xfs keep the file in
@@ -36,11 +37,15 @@ pub(super) fn shrink_back(fd: BorrowedFd<'_>, len: u64) {
     let _ = fs::ftruncate(fd, len);
 }
 
-/// Filesystems that forget an unnamed file which is linked but not synced again: all but those
-/// known not to. ext4 and xfs log the link in the transaction that the directory's fsync
-/// commits; btrfs does not.
-pub(super) fn forgets_links(filesystem: &str) -> bool {
-    !matches!(filesystem, "ext2" | "ext3" | "ext4" | "xfs" | "tmpfs")
+/// Makes a new file `len` bytes long and allocates it, to be written later: what is not written
+/// by then must be filled, see [`unwritten`]. Nothing is synced. Where the
+/// filesystem cannot say which parts are unwritten, all of it is extended now.
+pub(super) fn reserve(fd: BorrowedFd<'_>, len: u64) -> Result<()> {
+    allocate(fd, 0, len)?;
+    match unwritten(fd, len) {
+        Ok(parts) if parts == [0..len] => Ok(()),
+        _ => extend(fd, 0, len),
+    }
 }
 
 fn allocate(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {

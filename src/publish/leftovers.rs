@@ -1,0 +1,92 @@
+//! Temporary names that a crash or a killed process left in a directory.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::region::draft::{is_temporary, lock};
+
+/// What [`clean_leftovers`] found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Leftovers {
+    /// Drafts that nobody had, and that are gone now.
+    pub removed: usize,
+    /// Drafts that a live process is working on.
+    pub in_use: usize,
+    /// Drafts that this process may not open or remove, or cannot tell to be free, because the
+    /// filesystem has no locks.
+    pub denied: usize,
+}
+
+/// Removes the drafts in a directory that no live process holds: regular files named
+/// `.daxmap-draft-` and sixteen hexadecimal digits, not locked. Every draft is locked (flock(2))
+/// for as long as its process lives.
+///
+/// Safe at any time, while others publish in the same directory too. A program calls it when it
+/// starts, if at all: a leftover takes up space and nothing else.
+///
+/// # Errors
+///
+/// `Os` if the directory cannot be opened or read. What stands in the way of one leftover is
+/// counted, and the next one is looked at.
+pub fn clean_leftovers(directory: impl AsRef<Path>) -> Result<Leftovers> {
+    let path = directory.as_ref();
+    let failed = |call| move |errno| Error::os(Operation::Open, call, errno).at(path);
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = fs::open(path, flags, Mode::empty()).map_err(failed("open"))?;
+    let mut leftovers = Leftovers::default();
+    for entry in Dir::read_from(&directory).map_err(failed("openat"))? {
+        let entry = entry.map_err(failed("getdents64"))?;
+        if !is_temporary(entry.file_name().to_bytes()) {
+            continue;
+        }
+        match remove(directory.as_fd(), entry.file_name()) {
+            Ok(Fate::Removed) => leftovers.removed += 1,
+            Ok(Fate::InUse) => leftovers.in_use += 1,
+            Ok(Fate::NotADraft) => {}
+            Err(_) => leftovers.denied += 1,
+        }
+    }
+    Ok(leftovers)
+}
+
+enum Fate {
+    Removed,
+    InUse,
+    NotADraft,
+}
+
+fn remove(directory: BorrowedFd<'_>, name: &CStr) -> Result<Fate> {
+    let failed = |call| move |errno| Error::os(Operation::Publish, call, errno);
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let found = match fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => return Ok(Fate::NotADraft),
+        result => result.map_err(failed("fstatat"))?,
+    };
+    if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
+        return Ok(Fate::NotADraft);
+    }
+    let fd = match fs::openat(directory, name, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(Fate::NotADraft),
+        result => result.map_err(failed("openat"))?,
+    };
+    match lock(fd.as_fd()) {
+        Err(error) if matches!(error.kind(), ErrorKind::Locked) => return Ok(Fate::InUse),
+        result => result?,
+    }
+    // Its process may have published it between the open and the lock, and then closed it: the
+    // file that is locked must be the one that has the name.
+    let locked = fs::fstat(&fd).map_err(failed("fstat"))?;
+    match fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(named) if (named.st_dev, named.st_ino) == (locked.st_dev, locked.st_ino) => {
+            fs::unlinkat(directory, name, AtFlags::empty()).map_err(failed("unlinkat"))?;
+            Ok(Fate::Removed)
+        }
+        _ => Ok(Fate::NotADraft),
+    }
+}

@@ -1,0 +1,240 @@
+//! Create or replace a whole file atomically, the mapping kept.
+
+mod attributes;
+mod dax_flag;
+mod leftovers;
+
+use std::ffi::OsStr;
+use std::ops::Deref;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{self, AtFlags, FileType};
+use rustix::io::Errno;
+
+use self::attributes::Old;
+pub use self::leftovers::{Leftovers, clean_leftovers};
+use crate::durability::Backend;
+use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::region::draft::Place;
+use crate::region::quirks::Quirks;
+use crate::region::unwritten::unwritten;
+use crate::region::{AnyRegion, Options, Region};
+
+/// What becomes of a file that has the draft's name already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Commit<'a> {
+    /// It is replaced, and hands its owner, permission bits, extended attributes and access
+    /// control lists on. If there is none, the file is created.
+    Replace,
+    /// It stays, and the commit fails with `EEXIST`.
+    CreateOnly,
+    /// It is replaced as with `Replace`, and stays under this other name of the same directory.
+    /// The version kept is exactly the one replaced, whoever else publishes meanwhile. A file
+    /// that has the other name is replaced. If there is nothing to keep, the commit fails with
+    /// `ENOENT`.
+    Exchange(&'a OsStr),
+}
+
+impl<'a> Commit<'a> {
+    /// [`Exchange`](Self::Exchange), with the name in any form.
+    #[must_use]
+    pub fn keep<Name: AsRef<OsStr> + ?Sized>(name: &'a Name) -> Self {
+        Self::Exchange(name.as_ref())
+    }
+}
+
+/// A region that has no name yet: write it as any other, then [`commit`](Self::commit) it.
+///
+/// Dropping a draft leaves nothing behind. It grows like any region.
+#[derive(Debug)]
+#[must_use = "a draft that is not committed leaves nothing"]
+pub struct Draft {
+    // Dropped first: takes the temporary name away while the file is still locked.
+    place: Place,
+    region: AnyRegion,
+    path: PathBuf,
+    quirks: Quirks,
+    options: Options,
+}
+
+impl Options {
+    /// Starts a file that will be `path`: space allocated, mapped, locked, level checked, in the
+    /// directory it will live in, without a name. [`len`](Self::len) is needed.
+    ///
+    /// If `path` is a symbolic link, the draft is made beside the file that it points to, and
+    /// will take that file's place: the link stays.
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](Self::create), but a file of that name is none; `WrongFileType` for a
+    /// directory, a device and the like; `Os(EACCES)` for a file in place that may not be read,
+    /// since its attributes could not be kept. Nothing is changed.
+    pub fn draft(&self, path: impl AsRef<Path>) -> Result<Draft> {
+        let path = path.as_ref();
+        self.draft_at(path).map_err(|error| error.at(path))
+    }
+
+    fn draft_at(&self, path: &Path) -> Result<Draft> {
+        let mut place = Place::following(path)?;
+        let old = Old::find(&place)?;
+        let fd = self.file_for(&mut place, old.as_ref())?;
+        let region = self.attach_draft(path, fd)?;
+        let quirks = Quirks::of(region.report());
+        Ok(Draft { place, region, path: path.to_owned(), quirks, options: self.clone() })
+    }
+
+    /// The empty file, with the DAX flag of the one in place.
+    fn file_for(&self, place: &mut Place, old: Option<&Old>) -> Result<OwnedFd> {
+        let fd = place.create(self.file_mode(), self.locks())?;
+        let Some(wanted) = old.and_then(|old| dax_flag::get(old.fd())) else { return Ok(fd) };
+        if dax_flag::get(fd.as_fd()).is_none_or(|flag| flag == wanted) {
+            return Ok(fd);
+        }
+        // A flag takes effect when an inode is read anew, after its last close
+        // (Documentation/filesystems/dax.rst). A file without a name would not outlive that.
+        drop(fd);
+        let fd = place.create_named(self.file_mode(), self.locks())?;
+        dax_flag::set(fd.as_fd(), wanted)
+            .map_err(|errno| Error::os(Operation::Create, "ioctl FS_IOC_FSSETXATTR", errno))?;
+        place.reopen(fd, self.locks())
+    }
+}
+
+impl Draft {
+    /// Makes everything written durable, gives the file its name, makes the name durable, and
+    /// returns the region: the same mapping at the same address, open and locked as it was.
+    ///
+    /// All bytes stored into the draft are published, flushed or not; a thread that used
+    /// `write_flush` on a DAX region drains before it hands the draft over, as always.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::PublishedNotDurable`] if the file got its name and the sync that makes this
+    /// durable failed. After any other error nothing has changed under any name, and the draft
+    /// is gone.
+    pub fn commit(self, how: Commit<'_>) -> Result<AnyRegion> {
+        let Self { mut place, region, path, quirks, options } = self;
+        complete(&region)
+            .and_then(|()| name(&mut place, &region, quirks, how))
+            .map_err(|error| error.before_publish().at(&path))?;
+        place.sync(quirks, region.as_fd()).map_err(|error| error.after_publish().at(&path))?;
+        options.settle_lock(region.as_fd());
+        Ok(region)
+    }
+}
+
+/// Makes the data durable, with every block written.
+fn complete(region: &AnyRegion) -> Result<()> {
+    let len = region.len();
+    region.persist(0, len)?;
+    if region.backend() == Backend::PageCache {
+        let parts = unwritten(region.as_fd(), len).unwrap_or_default();
+        for part in &parts {
+            region.fill_flush(part.start, part.end - part.start, 0)?;
+        }
+        if !parts.is_empty() {
+            region.drain()?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives the file its name. An error has changed nothing.
+fn name(place: &mut Place, region: &AnyRegion, quirks: Quirks, how: Commit<'_>) -> Result<()> {
+    let fd = region.as_fd();
+    match how {
+        Commit::CreateOnly if place.through_link => {
+            Err(Error::os(Operation::Publish, "linkat", Errno::EXIST))
+        }
+        Commit::CreateOnly => {
+            settle_inode(place, region, quirks)?;
+            place.name_new(fd)
+        }
+        Commit::Replace => {
+            const RACES: u32 = 8;
+            for _ in 0..RACES {
+                if let Some(old) = Old::find(place)? {
+                    old.hand_on(fd)?;
+                    settle_inode(place, region, quirks)?;
+                    return place.name_over(fd);
+                }
+                settle_inode(place, region, quirks)?;
+                match place.name_new(fd) {
+                    // Somebody else was faster: theirs is the one to replace.
+                    Err(error) if error.errno() == Some(Errno::EXIST) => {}
+                    result => return result,
+                }
+            }
+            Err(Error::os(Operation::Publish, "linkat", Errno::EXIST))
+        }
+        Commit::Exchange(keep) => {
+            let Some(old) = Old::find(place)? else {
+                return Err(Error::os(Operation::Publish, "openat", Errno::NOENT));
+            };
+            check_kept_name(place, keep)?;
+            old.hand_on(fd)?;
+            settle_inode(place, region, quirks)?;
+            exchange(place, region, keep)
+        }
+    }
+}
+
+/// Where that is needed, syncs the inode with a name, before the final name leads to it.
+fn settle_inode(place: &mut Place, region: &AnyRegion, quirks: Quirks) -> Result<()> {
+    if !quirks.name_before_sync {
+        return Ok(());
+    }
+    place.name_temporarily(region.as_fd())?;
+    fs::fsync(region).map_err(|errno| Error::os(Operation::Publish, "fsync", errno))
+}
+
+/// A single name, of a regular file or of nothing.
+fn check_kept_name(place: &Place, keep: &OsStr) -> Result<()> {
+    let plain = Path::new(keep).file_name() == Some(keep);
+    if !plain || keep == place.name() {
+        return Err(Error::os(Operation::Publish, "renameat2", Errno::INVAL));
+    }
+    match fs::statat(place.directory(), keep, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(found) if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile => {
+            let what = "the name to keep the old version under is not a regular file's";
+            Err(Error::new(Operation::Publish, ErrorKind::WrongFileType(what)))
+        }
+        Err(errno) if errno != Errno::NOENT => Err(Error::os(Operation::Publish, "fstatat", errno)),
+        _ => Ok(()),
+    }
+}
+
+/// The new file takes the final name, the old one `keep`. A temporary name only ever names the
+/// draft or what `keep` named before, never the version to be kept.
+fn exchange(place: &mut Place, region: &AnyRegion, keep: &OsStr) -> Result<()> {
+    let name = place.name().to_owned();
+    match place.name_as_new(region.as_fd(), keep) {
+        Ok(()) => place.exchange(keep, &name).inspect_err(|_| place.unname(keep)),
+        Err(error) if error.errno() == Some(Errno::EXIST) => {
+            let temporary = place.name_temporarily(region.as_fd())?.to_owned();
+            place.exchange(&temporary, keep)?;
+            place.exchange(keep, &name).inspect_err(|_| {
+                let _ = place.exchange(&temporary, keep);
+            })?;
+            place.remove_temporary();
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+impl Deref for Draft {
+    type Target = AnyRegion;
+
+    fn deref(&self) -> &AnyRegion {
+        &self.region
+    }
+}
+
+impl AsRef<AnyRegion> for Draft {
+    fn as_ref(&self) -> &AnyRegion {
+        &self.region
+    }
+}
