@@ -86,8 +86,10 @@ fn sync_directory(path: &Path) -> Outcome {
 
 fn main() -> Outcome {
     // cargo adds flags of its own, such as --bench.
-    let mut arguments = std::env::args_os().skip(1).filter(|a| !a.as_encoded_bytes().starts_with(b"--"));
-    let parent = arguments.next().map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
+    let mut arguments =
+        std::env::args_os().skip(1).filter(|a| !a.as_encoded_bytes().starts_with(b"--"));
+    let parent =
+        arguments.next().map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
     let rounds = match arguments.next() {
         Some(number) => number.to_str().ok_or("ROUNDS is not a number")?.parse()?,
         None => ROUNDS_DEFAULT,
@@ -115,7 +117,11 @@ fn main() -> Outcome {
 }
 
 /// Sorted times of every way.
-fn interleave(rounds: usize, path: &Path, data: &[u8]) -> Result<Vec<Vec<Duration>>, Box<dyn Error>> {
+fn interleave(
+    rounds: usize,
+    path: &Path,
+    data: &[u8],
+) -> Result<Vec<Vec<Duration>>, Box<dyn Error>> {
     let mut times = vec![Vec::with_capacity(rounds); WAYS.len()];
     for (_, way) in WAYS {
         way(path, data)?;
