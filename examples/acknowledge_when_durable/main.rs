@@ -9,6 +9,7 @@
 //!     --window N    messages a client sends before it waits for an acknowledgement (16)
 //!     --seconds N   how long `load` goes on (10)
 //!     --too-early   the mistake: acknowledges what has arrived
+//!     --end-with-parent   the server ends when the process that started it does
 //! ```
 //!
 //! `rounds` starts the server, loads it, kills it with SIGKILL at a random moment, looks for
@@ -26,6 +27,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use rustix::process::{self, Signal};
+
 /// What the command line says after the command and its places.
 struct Arguments {
     rounds: u32,
@@ -33,6 +36,7 @@ struct Arguments {
     window: u64,
     seconds: Duration,
     too_early: bool,
+    end_with_parent: bool,
 }
 
 fn main() -> ExitCode {
@@ -56,7 +60,12 @@ fn run() -> Result<bool, Box<dyn Error>> {
     let arguments = parse(words)?;
     match command.as_str() {
         "rounds" => rounds::run(&PathBuf::from(place), &arguments),
-        "serve" => server::run(&PathBuf::from(place), &address, arguments.too_early).map(|()| true),
+        "serve" => {
+            if arguments.end_with_parent {
+                process::set_parent_process_death_signal(Some(Signal::KILL))?;
+            }
+            server::run(&PathBuf::from(place), &address, arguments.too_early).map(|()| true)
+        }
         "load" => load::measure(place.parse()?, &arguments).map(|()| true),
         other => Err(format!("no command {other}\n{usage}").into()),
     }
@@ -69,20 +78,26 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, Box<dyn E
         window: 16,
         seconds: Duration::from_secs(10),
         too_early: false,
+        end_with_parent: false,
     };
     while let Some(option) = words.next() {
-        if option == "--too-early" {
-            arguments.too_early = true;
-            continue;
-        }
-        let value: u32 = words.next().ok_or_else(|| format!("{option} needs a number"))?.parse()?;
         match option.as_str() {
-            "--rounds" => arguments.rounds = value,
-            "--clients" => arguments.clients = value,
-            "--window" => arguments.window = u64::from(value.max(1)),
-            "--seconds" => arguments.seconds = Duration::from_secs(u64::from(value)),
-            other => return Err(format!("no option {other}").into()),
+            "--too-early" => arguments.too_early = true,
+            "--end-with-parent" => arguments.end_with_parent = true,
+            _ => set(&mut arguments, &option, &words.next().ok_or("a number is missing")?)?,
         }
     }
     Ok(arguments)
+}
+
+fn set(arguments: &mut Arguments, option: &str, value: &str) -> Result<(), Box<dyn Error>> {
+    let value: u32 = value.parse()?;
+    match option {
+        "--rounds" => arguments.rounds = value,
+        "--clients" => arguments.clients = value,
+        "--window" => arguments.window = u64::from(value.max(1)),
+        "--seconds" => arguments.seconds = Duration::from_secs(u64::from(value)),
+        other => return Err(format!("no option {other}").into()),
+    }
+    Ok(())
 }

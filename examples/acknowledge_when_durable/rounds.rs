@@ -27,19 +27,16 @@ pub fn run(directory: &Path, arguments: &Arguments) -> Result<bool, Box<dyn Erro
     let mut clients: Vec<Client> = Vec::new();
     let mut failures = Vec::new();
     for round in 1..=arguments.rounds {
-        let (server, address) = start(&path, arguments.too_early)?;
-        let first = u64::from(round) << 32;
+        let server = Server::start(&path, arguments.too_early)?;
+        let (address, first) = (server.address, u64::from(round) << 32);
         let delay = Duration::from_millis(fastrand::u64(DELAY_MS));
-        let loaded = thread::scope(|scope| {
+        let loaded: Result<Vec<Client>, Box<dyn Error>> = thread::scope(|scope| {
             let loading = scope.spawn(|| load::run(address, first, arguments, LOAD_MAX));
             thread::sleep(delay);
-            let killed = kill(server);
-            loading
-                .join()
-                .map_err(|_| "the clients panicked".into())
-                .and_then(|l| killed.map(|()| l))
+            server.kill()?;
+            loading.join().map_err(|_| "the clients panicked".into())
         });
-        let loaded: Vec<Client> = loaded.map_err(|error: Box<dyn Error>| error)?;
+        let loaded = loaded?;
         let acknowledged: u64 = loaded.iter().map(|client| client.acknowledged).sum();
         let sent: u64 = loaded.iter().map(|client| client.sent).sum();
         clients.extend(loaded);
@@ -62,34 +59,50 @@ pub fn run(directory: &Path, arguments: &Arguments) -> Result<bool, Box<dyn Erro
     Ok(failures.is_empty() && acknowledged > 0)
 }
 
-fn start(path: &Path, too_early: bool) -> Result<(Child, SocketAddr), Box<dyn Error>> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.arg("serve").arg(path).arg("127.0.0.1:0");
-    if too_early {
-        command.arg("--too-early");
-    }
-    let mut server = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
-    let mut says = BufReader::new(server.stdout.take().ok_or("no pipe")?);
-    let mut line = String::new();
-    while says.read_line(&mut line)? > 0 {
-        if let Some(address) = line.trim_end().strip_prefix("listening on ") {
-            let address = address.parse()?;
-            // The rest is not of interest, but has to go somewhere.
-            thread::spawn(move || says.read_to_string(&mut String::new()));
-            return Ok((server, address));
-        }
-        line.clear();
-    }
-    Err(format!("the server did not start: {}", server.wait()?).into())
+/// A server that runs; dropping it kills it.
+struct Server {
+    process: Child,
+    address: SocketAddr,
 }
 
-fn kill(mut server: Child) -> Result<(), Box<dyn Error>> {
-    server.kill()?;
-    let status = server.wait()?;
-    if status.code().is_some() {
-        return Err(format!("the server ended by itself: {status}").into());
+impl Server {
+    fn start(path: &Path, too_early: bool) -> Result<Self, Box<dyn Error>> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("serve").arg(path).args(["127.0.0.1:0", "--end-with-parent"]);
+        if too_early {
+            command.arg("--too-early");
+        }
+        let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        let mut says = BufReader::new(process.stdout.take().ok_or("no pipe")?);
+        let mut line = String::new();
+        while says.read_line(&mut line)? > 0 {
+            if let Some(address) = line.trim_end().strip_prefix("listening on ") {
+                let address = address.parse()?;
+                // The rest is not of interest, but has to go somewhere.
+                thread::spawn(move || says.read_to_string(&mut String::new()));
+                return Ok(Self { process, address });
+            }
+            line.clear();
+        }
+        Err(format!("the server did not start: {}", process.wait()?).into())
     }
-    Ok(())
+
+    /// The server must not have ended by itself.
+    fn kill(mut self) -> Result<(), Box<dyn Error>> {
+        self.process.kill()?;
+        let status = self.process.wait()?;
+        match status.code() {
+            Some(_) => Err(format!("the server ended by itself: {status}").into()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }
 
 /// Every client's messages must be there from the first to the last acknowledged one, each once,

@@ -9,11 +9,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use super::Arguments;
 use super::working_set::{Mode, WorkingSet, inspect};
 
-/// A kill falls at most this long after the process was started.
-const DELAY_MAX: Duration = Duration::from_millis(30);
+/// A kill falls at most this long after the process was started: time for some checkpoints.
+fn delay_max(kib: u64) -> Duration {
+    Duration::from_millis(30) + Duration::from_micros(20) * kib as u32
+}
+
 /// Transfers between two checkpoints, at most.
 const TRANSFERS_MAX: usize = 2000;
 /// In one of so many transfers the kernel writes everything back, in the middle of it.
@@ -22,6 +27,8 @@ const WRITE_BACKS: usize = 500;
 /// Moves money and takes checkpoints until it is killed. Says "asked N" before a checkpoint and
 /// "done N MICROSECONDS" after it.
 pub fn worker(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
+    // Whatever ends the killer ends this process too.
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     let bytes = (arguments.kib << 10) as usize;
     let mut set = WorkingSet::open(&arguments.file, arguments.mode, bytes)?;
     let mut random = fastrand::Rng::new();
@@ -125,7 +132,7 @@ fn kill_all(arguments: &Arguments) -> Result<Tally, Box<dyn Error>> {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
         let stdout = child.stdout.take().ok_or("no pipe")?;
         let listening = thread::spawn(move || listen(stdout));
-        thread::sleep(DELAY_MAX.mul_f64(random.f64()));
+        thread::sleep(delay_max(arguments.kib).mul_f64(random.f64()));
         child.kill()?;
         let status = child.wait()?;
         if status.code().is_some() {

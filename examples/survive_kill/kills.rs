@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use memmap2::MmapRaw;
+use rustix::process::Signal;
 
 use super::Arguments;
 use super::state::{Found, Rule, State, Through, recover};
@@ -67,6 +68,8 @@ impl Witness {
 
 /// Updates the state until it is killed.
 pub fn worker(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
+    // Whatever ends the killer ends this process too.
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     let (number, witness) = arguments.worker.as_ref().ok_or("only the killer starts workers")?;
     let witness = Witness::open(witness)?;
     let mut state = State::open(&arguments.file, arguments.through, arguments.rule)?;

@@ -58,7 +58,7 @@ const CASES: &[Case] = &[
     Case {
         what: "a handle opened after a failure that nobody was told of",
         expected: "later: EIO; one: EIO",
-        meaning: "since Linux 4.16 (fs/open.c, lib/errseq.c) an error not seen yet is kept for it, \
+        meaning: "since Linux 4.17 (lib/errseq.c) an error that nobody was told of waits for it, \
                   as long as the inode stays in memory",
         run: unseen,
     },
