@@ -4,6 +4,7 @@
 //! cargo run --release --example acknowledge_when_durable -- rounds DIRECTORY [OPTIONS]
 //! cargo run --release --example acknowledge_when_durable -- serve LOG ADDRESS
 //! cargo run --release --example acknowledge_when_durable -- load ADDRESS [OPTIONS]
+//! cargo run --release --example acknowledge_when_durable -- layers DIRECTORY
 //!     --rounds N    how often the server is killed (10)
 //!     --clients N   connections at once (32)
 //!     --window N    messages a client sends before it waits for an acknowledgement (16)
@@ -13,10 +14,12 @@
 //! ```
 //!
 //! `rounds` starts the server, loads it, kills it with SIGKILL at a random moment, looks for
-//! every acknowledged message in the log, and starts it again.
+//! every acknowledged message in the log, and starts it again. `layers` counts what each way of
+//! writing sends to the device.
 //!
 //! The whole answer is in docs/acknowledge_when_durable.md.
 
+mod layers;
 mod load;
 mod log;
 mod rounds;
@@ -52,8 +55,8 @@ fn main() -> ExitCode {
 
 fn run() -> Result<bool, Box<dyn Error>> {
     let mut words = std::env::args().skip(1);
-    let usage =
-        "usage: acknowledge_when_durable rounds DIRECTORY | serve LOG ADDRESS | load ADDRESS";
+    let usage = "usage: acknowledge_when_durable rounds DIRECTORY | serve LOG ADDRESS | load ADDRESS \
+                 | layers DIRECTORY";
     let command = words.next().ok_or(usage)?;
     let place = words.next().ok_or(usage)?;
     let address = if command == "serve" { words.next().ok_or(usage)? } else { String::new() };
@@ -66,6 +69,7 @@ fn run() -> Result<bool, Box<dyn Error>> {
             }
             server::run(&PathBuf::from(place), &address, arguments.too_early).map(|()| true)
         }
+        "layers" => layers::run(&PathBuf::from(place)).map(|()| true),
         "load" => load::measure(place.parse()?, &arguments).map(|()| true),
         other => Err(format!("no command {other}\n{usage}").into()),
     }

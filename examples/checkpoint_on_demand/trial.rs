@@ -4,21 +4,23 @@ use std::error::Error;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crossbeam::channel;
 use rustix::process::Signal;
 
 use super::Arguments;
 use super::working_set::{Mode, WorkingSet, inspect};
 
-/// A kill falls at most this long after the process was started: time for some checkpoints.
-fn delay_max(kib: u64) -> Duration {
-    Duration::from_millis(30) + Duration::from_micros(20) * kib as u32
-}
-
+/// Of a new process, so many checkpoints are waited for at most before the kill.
+const CHECKPOINTS_MAX: u64 = 4;
+/// One kill in so many waits for none: it falls into the start.
+const EARLY_KILLS: u64 = 8;
+/// A process that says nothing for so long hangs.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Transfers between two checkpoints, at most.
 const TRANSFERS_MAX: usize = 2000;
 /// In one of so many transfers the kernel writes everything back, in the middle of it.
@@ -120,42 +122,24 @@ fn look(path: &Path, over: &AtomicBool) -> Looks {
 fn kill_all(arguments: &Arguments) -> Result<Tally, Box<dyn Error>> {
     let mut tally = Tally::default();
     let mut random = fastrand::Rng::new();
-    // Confirmed by any process so far.
+    // Number of the newest checkpoint that any process confirmed.
     let mut done = 0;
     for _ in 0..arguments.kills {
-        let mut command = Command::new(std::env::current_exe()?);
-        command.arg(&arguments.file).arg("--worker");
-        command.args(["--kib", &arguments.kib.to_string()]);
-        if arguments.mode == Mode::Shared {
-            command.arg("--shared");
-        }
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
-        let stdout = child.stdout.take().ok_or("no pipe")?;
-        let listening = thread::spawn(move || listen(stdout));
-        thread::sleep(delay_max(arguments.kib).mul_f64(random.f64()));
-        child.kill()?;
-        let status = child.wait()?;
-        if status.code().is_some() {
-            tally.failures.push(format!("the process ended by itself: {status}"));
-            break;
-        }
+        let heard = kill_one(arguments, &tally, &mut random)?;
         tally.kills += 1;
-        // What it said before it died is still in the pipe.
-        let heard = listening.join().map_err(|_| "the listener panicked")?;
         done = done.max(heard.done);
         tally.checkpoints += heard.times_us.len() as u64;
         tally.times_us.extend(heard.times_us);
-        let found = fs::read(&arguments.file).ok().map(|bytes| inspect(&bytes));
-        match found {
+        match fs::read(&arguments.file).ok().map(|bytes| inspect(&bytes)) {
             None if done == 0 => {} // killed before the first checkpoint
             None => tally.failures.push("the file is gone".to_owned()),
             Some(Err(failure)) => tally.failures.push(format!("after a kill: {failure}")),
             Some(Ok(number)) => {
-                let unconfirmed = done + 1;
-                // Asked for and not confirmed may be there or not; the first is not asked for.
-                let may = number == unconfirmed && (heard.asked == unconfirmed || done == 0);
-                tally.ahead += u32::from(may);
-                if number != done && !may {
+                // Asked for and not confirmed: may be there or not. The first is not asked for.
+                let next = done + 1;
+                let ahead = number == next && (heard.asked == next || done == 0);
+                tally.ahead += u32::from(ahead);
+                if number != done && !ahead {
                     tally.failures.push(format!("after a kill: {number}, confirmed was {done}"));
                 }
                 done = number; // the next process goes on from there
@@ -165,31 +149,70 @@ fn kill_all(arguments: &Arguments) -> Result<Tally, Box<dyn Error>> {
     Ok(tally)
 }
 
+/// Starts a process, kills it at a random moment, and returns what it had said until then.
+fn kill_one(
+    arguments: &Arguments,
+    tally: &Tally,
+    random: &mut fastrand::Rng,
+) -> Result<Heard, Box<dyn Error>> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg(&arguments.file).arg("--worker").args(["--kib", &arguments.kib.to_string()]);
+    if arguments.mode == Mode::Shared {
+        command.arg("--shared");
+    }
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let stdout = child.stdout.take().ok_or("no pipe")?;
+    let (sender, lines) = channel::unbounded();
+    thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            let _ = sender.send(line);
+        }
+    });
+    let mut heard = Heard::default();
+    let early = random.u64(..EARLY_KILLS) == 0;
+    let wanted = if early { 0 } else { random.u64(1..=CHECKPOINTS_MAX) };
+    while heard.confirmed < wanted {
+        let line = lines.recv_timeout(PATIENCE);
+        heard.hear(&line.map_err(|_| format!("the process hangs or has ended: {child:?}"))?);
+    }
+    // Some way into the next checkpoint, or past it.
+    let usual_us = tally.times_us.last().copied().unwrap_or(5000);
+    thread::sleep(Duration::from_micros(random.u64(..usual_us * 3 / 2)));
+    child.kill()?;
+    let status = child.wait()?;
+    if status.code().is_some() {
+        return Err(format!("the process ended by itself: {status}").into());
+    }
+    // What it said before it died is still in the pipe; the end of that ends the channel.
+    lines.iter().for_each(|line| heard.hear(&line));
+    Ok(heard)
+}
+
+/// What one process said.
 #[derive(Default)]
 struct Heard {
     asked: u64,
     done: u64,
+    confirmed: u64,
     times_us: Vec<u64>,
 }
 
-fn listen(stdout: ChildStdout) -> Heard {
-    let mut heard = Heard::default();
-    for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+impl Heard {
+    fn hear(&mut self, line: &str) {
         let mut words = line.split(' ');
         let what = words.next();
-        let number: Option<u64> = words.next().and_then(|word| word.parse().ok());
-        match (what, number) {
-            (Some("asked"), Some(number)) => heard.asked = number,
-            (Some("done"), Some(number)) => {
-                heard.done = number;
+        let mut number = || words.next().and_then(|word| word.parse::<u64>().ok());
+        match (what, number()) {
+            (Some("asked"), Some(asked)) => self.asked = asked,
+            (Some("done"), Some(done)) => {
+                self.done = done;
+                self.confirmed += 1;
                 // 0: found at the start, not taken.
-                let took = words.next().and_then(|word| word.parse().ok());
-                heard.times_us.extend(took.filter(|us: &u64| *us > 0));
+                self.times_us.extend(number().filter(|us| *us > 0));
             }
             _ => {}
         }
     }
-    heard
 }
 
 fn report(arguments: &Arguments, tally: &mut Tally, looks: &Looks) {

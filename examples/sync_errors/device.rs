@@ -42,7 +42,8 @@ fn succeed(program: &str, options: &str, paths: &[&Path]) -> Result<String, Box<
         .output()
         .map_err(|error| format!("{program} is needed: {error}"))?;
     if !output.status.success() {
-        return Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim()).into());
+        let words = String::from_utf8_lossy(&output.stderr);
+        return Err(words.lines().next().unwrap_or(program).to_owned().into());
     }
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }

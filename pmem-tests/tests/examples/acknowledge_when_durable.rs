@@ -1,7 +1,7 @@
 //! `acknowledge_when_durable`: the server is killed under load, and no acknowledged message is
 //! lost.
 
-use pmem_tests::scratch::Directory;
+use pmem_tests::scratch::{Directory, Filesystem};
 
 use crate::program::{number, run};
 
@@ -21,6 +21,34 @@ fn no_acknowledged_message_is_lost() {
     // One client, one message at a time: every acknowledgement has a drain of its own.
     let (success, stdout) = rounds(&["--rounds", "2", "--clients", "1", "--window", "1"]);
     assert!(success, "{stdout}");
+}
+
+#[test]
+fn only_syncs_flush_the_device() {
+    for kind in ["ext4", "xfs"] {
+        // Its own device: nobody else's requests are counted.
+        let filesystem = Filesystem::looped(env!("CARGO_TARGET_TMPDIR"), kind, 400 << 20);
+        let ended =
+            run("acknowledge_when_durable", &["layers", filesystem.path().to_str().unwrap()]);
+        assert!(ended.success);
+        let flushes = |way: &str| -> u64 {
+            let line = ended.stdout.lines().find_map(|line| line.strip_prefix(way)).unwrap();
+            line.split_whitespace().last().unwrap().parse().unwrap()
+        };
+        for way in ["write ", "write, sync_file_range ", "write with O_DIRECT "] {
+            assert_eq!(flushes(way), 0, "{way}on {kind}");
+        }
+        for way in [
+            "write, fdatasync ",
+            "write, fsync ",
+            "write with O_DSYNC ",
+            "write with O_SYNC ",
+            "write with O_DIRECT|O_DSYNC ",
+            "write with O_DIRECT, fdatasync ",
+        ] {
+            assert!(flushes(way) >= 10, "{way}on {kind}: {}", flushes(way));
+        }
+    }
 }
 
 #[test]
