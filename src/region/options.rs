@@ -321,10 +321,8 @@ impl Options {
         // It may have been replaced in between: what counts is what was opened.
         let found = fs::fstat(&fd).map_err(failed("fstat"))?;
         check_type(FileType::from_raw_mode(found.st_mode))?;
-        if !self.read_only {
-            if self.lock {
-                draft::lock(fd.as_fd())?;
-            }
+        if !self.read_only && self.lock {
+            draft::lock(fd.as_fd())?;
         }
         let report = self.judge(fd.as_fd(), path)?;
         let file_len = match report.target {

@@ -46,7 +46,7 @@ pub(super) fn shrink_back(fd: BorrowedFd<'_>, len: u64) {
 pub(super) fn reserve(fd: BorrowedFd<'_>, len: u64) -> Result<()> {
     allocate(fd, 0, len)?;
     match unwritten(fd, len) {
-        Ok(parts) if parts == [0..len] => Ok(()),
+        Ok(parts) if parts.first() == Some(&(0..len)) => Ok(()),
         _ => extend(fd, 0, len).map(drop),
     }
 }
