@@ -1,4 +1,5 @@
-//! Copies that the kernel makes for us, such that aligned 8-byte words stay whole.
+//! Copies that the kernel makes for us, such that aligned 8-byte words stay whole but for an
+//! interrupt.
 //!
 //! A kernel copies from where it is told on, in pieces as large as they come: words in the middle
 //! of a copy from or to an odd offset lie across its pieces, and another thread or process sees
@@ -6,6 +7,11 @@
 //! alignment, and a write is cut at its first and last word boundary into segments of one call,
 //! from a copy of the same alignment if need be: a copy between different alignments is made of
 //! pieces that suit either side.
+//!
+//! What this cannot help: an interrupt may stop the kernel's copy within a word, and who looks
+//! meanwhile sees it torn (measured: once in a minute or so of racing threads). A region keeps its
+//! own readers and writers apart where it matters; another process, or another region of the same
+//! file, can see it.
 //!
 //! # Safety
 //!
