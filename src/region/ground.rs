@@ -61,11 +61,11 @@ static LAST: Mutex<Option<Known>> = Mutex::new(None);
 pub(crate) fn look(fd: BorrowedFd<'_>, path: &Path) -> Result<(Report, Quirks)> {
     let Some(spot) = spot(fd)? else { return look_closely(fd, path) };
     let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(known) = last.as_ref().filter(|known| known.holds(spot)) {
-        if probe::try_map_sync(fd, page_size()) == known.report.map_sync {
-            let report = Report { path: path.to_owned(), ..known.report.clone() };
-            return Ok((report, known.quirks));
-        }
+    if let Some(known) = last.as_ref().filter(|known| known.holds(spot))
+        && probe::try_map_sync(fd, page_size()) == known.report.map_sync
+    {
+        let report = Report { path: path.to_owned(), ..known.report.clone() };
+        return Ok((report, known.quirks));
     }
     // Opened first: what changes while the rest is read is noticed.
     let table = File::open("/proc/self/mountinfo");

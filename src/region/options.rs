@@ -10,6 +10,7 @@ use super::any::AnyRegion;
 use super::draft::{self, Place};
 use super::mapping::Reserve;
 use super::quirks::Quirks;
+use super::siblings::Membership;
 use super::{devdax, fsdax, ground, page_cache, storage, volatile};
 use crate::durability::{Backend, Durability};
 use crate::error::{Error, ErrorKind, Operation, Result};
@@ -320,10 +321,8 @@ impl Options {
         // It may have been replaced in between: what counts is what was opened.
         let found = fs::fstat(&fd).map_err(failed("fstat"))?;
         check_type(FileType::from_raw_mode(found.st_mode))?;
-        if !self.read_only {
-            if self.lock {
-                draft::lock(fd.as_fd())?;
-            }
+        if !self.read_only && self.lock {
+            draft::lock(fd.as_fd())?;
         }
         let report = self.judge(fd.as_fd(), path)?;
         let file_len = match report.target {
@@ -345,6 +344,11 @@ impl Options {
     /// What lies under the file, and whether that is enough.
     fn judge(&self, fd: BorrowedFd<'_>, path: &Path) -> Result<Report> {
         let report = probe::probe_file(fd, path)?;
+        // Before the level: a level that is not there is not what is wrong with a device.
+        if !matches!(report.target, Target::File | Target::DaxDevice) {
+            let what = "a device that is not device DAX";
+            return Err(Error::new(Operation::Open, ErrorKind::WrongFileType(what)));
+        }
         self.check_level(&report)?;
         Ok(report)
     }
@@ -389,22 +393,31 @@ impl Options {
             let why = "emulation needs a memory-backed file: put it on tmpfs";
             return Err(Error::new(Operation::Open, ErrorKind::Unsupported(why)));
         }
-        match report.backend {
-            Backend::FsDax => fsdax::map(&plan, fd, report).map(Ready::Mapped),
-            Backend::DevDax => devdax::map(&plan, fd, report).map(Ready::Mapped),
-            Backend::Volatile => volatile::map(&plan, fd).map(Ready::Mapped),
-            Backend::PageCache => Ok(Ready::PageCache(page_cache::map(&plan, fd, report)?)),
-        }
-        .map_err(|error: Error| error.at(path))
+        let map = || {
+            let file = Membership::join(fd)?;
+            Ok(match report.backend {
+                Backend::FsDax => Ready::Mapped(fsdax::map(&plan, fd, report)?, file),
+                Backend::DevDax => Ready::Mapped(devdax::map(&plan, fd, report)?, file),
+                Backend::Volatile => Ready::Mapped(volatile::map(&plan, fd)?, file),
+                Backend::PageCache => Ready::PageCache(page_cache::map(&plan, fd, report)?, file),
+            })
+        };
+        map().map_err(|error: Error| error.at(path))
     }
 }
 
 /// Makes the size, the extents and the name of a file that somebody else made durable, once:
 /// neither `MAP_SYNC` nor `fdatasync` does (mmap(2); fsync(2) on directory entries), and a
 /// drained write would be lost with them.
+///
+/// Then the file is read anew: after a failed sync the page cache holds, marked clean, what the
+/// medium does not (fsync(2), NOTES), and whoever was told of the error may be gone. Pages that
+/// somebody has mapped stay.
 fn sync_existing(fd: BorrowedFd<'_>, path: &Path) -> Result<()> {
     let failed = |call| move |errno| Error::os(Operation::Sync, call, errno);
     fs::fsync(fd).map_err(failed("fsync"))?;
+    // Advice: where it is not taken, there is nothing to be done.
+    let _ = fs::fadvise(fd, 0, None, fs::Advice::DontNeed);
     let Ok(real) = path.canonicalize() else { return Ok(()) };
     let Some(parent) = real.parent() else { return Ok(()) };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -427,15 +440,15 @@ pub(super) struct Plan {
 
 /// A mapped file that still lacks its descriptor.
 enum Ready {
-    Mapped(super::mapped::Parts),
-    PageCache(page_cache::Parts),
+    Mapped(super::mapped::Parts, Membership),
+    PageCache(page_cache::Parts, Membership),
 }
 
 impl Ready {
     fn finish(self, path: &Path, fd: OwnedFd, report: Report) -> AnyRegion {
         match self {
-            Self::Mapped(parts) => AnyRegion::mapped(path, fd, parts, report),
-            Self::PageCache(parts) => AnyRegion::page_cache(path, fd, parts, report),
+            Self::Mapped(parts, file) => AnyRegion::mapped(path, fd, parts, file, report),
+            Self::PageCache(parts, file) => AnyRegion::page_cache(path, fd, parts, file, report),
         }
     }
 }
