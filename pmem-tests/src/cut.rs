@@ -11,6 +11,9 @@ use std::process::Command;
 
 use crate::scratch::Directory;
 
+/// Copies tried, if the filesystem writes meanwhile.
+const COPIES_MAX: u32 = 10;
+
 /// What to make, and how to mount it such that nothing reaches the device unasked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Kind {
@@ -114,7 +117,18 @@ impl Disk {
     #[must_use]
     pub fn cut(&self) -> AfterCut {
         let image = self.directory.path().join("cut");
-        succeed(Command::new("cp").arg("--sparse=always").arg(&self.image).arg(&image));
+        // A moment, not a while: once the copy is compared and equal, nothing was written between
+        // its end and the comparison's beginning.
+        let mut same = false;
+        for _ in 0..COPIES_MAX {
+            succeed(Command::new("cp").arg("--sparse=always").arg(&self.image).arg(&image));
+            let compared = Command::new("cmp").arg("-s").arg(&self.image).arg(&image).status();
+            same = compared.expect("cmp is needed for this test").success();
+            if same {
+                break;
+            }
+        }
+        assert!(same, "the filesystem writes all the time");
         let point = self.directory.path().join("after");
         AfterCut(Mount::new(self.kind.filesystem, self.kind.mount_copy, &image, point))
     }

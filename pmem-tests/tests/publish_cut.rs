@@ -130,12 +130,17 @@ fn cut_everywhere(kind: Kind) {
             assert!(!left, "{of}: killed at {call:?}");
         }
         for call in whole.calls.iter().filter(|call| is_missed_at_the_end(kind, call)) {
-            set_up(&disk, way);
-            let without = publish(&disk, way, &[(call, Tamper::LeaveOut)]);
-            assert!(without.status.success(), "{of}: {}", without.output);
-            let after_cut = look(disk.cut().path());
-            println!("{of}: without {}{} a cut leaves {after_cut:?}", call.name, call.text);
-            assert_ne!(after_cut, finished(way), "{of}: nothing misses {call:?}");
+            // Somebody else on this machine may sync everything at the wrong moment.
+            const TRIES: u32 = 5;
+            let missed = (0..TRIES).any(|_| {
+                set_up(&disk, way);
+                let without = publish(&disk, way, &[(call, Tamper::LeaveOut)]);
+                assert!(without.status.success(), "{of}: {}", without.output);
+                let after_cut = look(disk.cut().path());
+                println!("{of}: without {}{} a cut leaves {after_cut:?}", call.name, call.text);
+                after_cut != finished(way)
+            });
+            assert!(missed, "{of}: nothing misses {call:?}");
         }
     }
 }
@@ -149,7 +154,9 @@ fn is_missed_at_the_end(kind: Kind, call: &Call) -> bool {
 #[test]
 fn the_first_sync_is_missed_when_btrfs_commits_by_itself() {
     let disk = Disk::new(Kind { mount: "loop,commit=1", ..KINDS[3] });
-    for way in &WAYS {
+    // Not where a file is replaced: there btrfs starts writing the data at the rename, does not
+    // wait for it (`btrfs_rename`, fs/btrfs/inode.c), and mostly wins the race.
+    for way in WAYS.iter().filter(|way| way.old.is_none()) {
         set_up(&disk, way);
         let whole = publish(&disk, way, &[]);
         let find = |name| whole.calls.iter().find(|call| call.name == name).unwrap();

@@ -1,4 +1,84 @@
 //! Create or replace a whole file atomically, the mapping kept.
+//!
+//! A [`Draft`] is a region without a name, in the directory that it will live in. It is written
+//! like any other region, then [committed](Draft::commit): it takes its name, and is open, mapped
+//! and usable afterwards, at the same address.
+//!
+//! ```
+//! use daxmap::publish::Commit;
+//! use daxmap::{Options, Region};
+//!
+//! # let directory = tempfile::tempdir().unwrap();
+//! # let path = directory.path().join("index");
+//! let draft = Options::new().len(1 << 20).draft(&path)?;
+//! draft.write(0, b"all of the new content")?;
+//! let region = draft.commit(Commit::Replace)?;   // durable, under its name, still mapped
+//! region.write_persist(0, b"and updated in place")?;
+//! # Ok::<(), daxmap::Error>(())
+//! ```
+//!
+//! # What is promised
+//!
+//! - At every moment, and after a crash at any moment, the name shows what it showed before or
+//!   the whole draft as it was committed. Nothing else, ever.
+//! - When `commit` returns `Ok`, the draft's data, attributes and name are as durable as
+//!   [`Region::durability`] says. The level is that of the new file itself: a required level was
+//!   checked on it when the draft was made.
+//! - An error changes nothing, with one exception that says so:
+//!   [`ErrorKind::PublishedNotDurable`].
+//! - A file that is replaced hands on its owner, permission bits, extended attributes, access
+//!   control list and DAX flag. Not its times, nor what the kernel computes from the content
+//!   (`security.ima`, `security.evm`).
+//!
+//! A draft that is a symbolic link's target takes the target's place, as editors do that care: the
+//! link stays, and so does whatever else leads to it. Other hard links of a replaced file go on
+//! naming the old version, and so do open files and mappings of it: whoever wants the new one
+//! opens it anew.
+//!
+//! # The calls, and what a crash leaves without each
+//!
+//! | | call | without it a crash leaves |
+//! |---|---|---|
+//! | 1 | `openat` with `O_TMPFILE`, `fallocate` | a full disk would show at a later write, or a leftover |
+//! | 2 | `pwrite` by the caller | |
+//! | 3 | `fdatasync` of the file | the name, on a file of zeros or of no length: names are journalled, data is not, and nothing orders the two (ext4 with delayed allocation or preallocation, xfs, btrfs) |
+//! | 4 | `FS_IOC_FIEMAP`; rewrite and `fdatasync` of what was never written, if any | correct data, but an unwritten extent to convert at a later write |
+//! | 5 | owner, attributes, mode, if they differ | a file with other rights |
+//! | 6 | `linkat` to a temporary name; to the final one if that is free | no name to rename: linkat(2) cannot replace |
+//! | 7 | `renameat`, or `renameat2` to exchange | the old version under the name |
+//! | 8 | `fsync` of the directory; on btrfs, of the file | the old version under the name, or no file: the rename is in memory only |
+//!
+//! No `msync`: the page cache backend stores with `pwrite`, and what fsync(2) syncs is all of the
+//! file's dirty pages in any case, those dirtied through a mapping included (mm/msync.c: `msync`
+//! is an fsync of a range). No second `fsync` of the file: size and extents are part of what
+//! fdatasync(2) keeps, and link count, owner and mode are in the journal before the rename that
+//! step 8 commits. Where that is not so, `src/region/quirks.rs` has the table of what is done
+//! instead: without a journal, the file has a temporary name from the beginning, which a crash
+//! leaves behind. Elsewhere it has one for the moment between 6 and 7.
+//!
+//! On a DAX filesystem with `MAP_SYNC`, step 1 writes zeros and syncs the file once, so that size
+//! and extents are durable; step 3 is a write-back of the draft's cache lines and a fence, without
+//! a system call (mmap(2), `MAP_SYNC`); 4 does not arise; 5 to 8 are the same, since `MAP_SYNC`
+//! covers the block mapping of the file and no directory entry.
+//!
+//! In memory (tmpfs) nothing is synced.
+//!
+//! `pmem-tests/tests/publish_cut.rs` cuts the power and kills the process before each of these
+//! calls on ext4 with and without a journal, xfs and btrfs, and leaves each sync out in turn;
+//! `publish_calls.rs` counts them. `docs/publish.md` has the long answer, with its sources.
+//!
+//! # Exchange
+//!
+//! [`Commit::Exchange`] keeps the old version under another name. The draft takes that other name
+//! first, then the two names are exchanged in one step (renameat2(2), `RENAME_EXCHANGE`), so both
+//! lead to whole versions at every moment, and what is kept is exactly what was replaced even
+//! while others publish too. One sync makes both names durable. A crash in between leaves the old
+//! version under its name, and the new one under the other.
+//!
+//! # Leftovers
+//!
+//! A temporary name is `.daxmap-draft-` and sixteen hexadecimal digits. [`clean_leftovers`] removes
+//! those that no live process holds.
 
 mod attributes;
 mod dax_flag;

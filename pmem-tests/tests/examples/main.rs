@@ -6,5 +6,6 @@
 mod acknowledge_when_durable;
 mod checkpoint_on_demand;
 mod program;
+mod publish_mapped;
 mod survive_kill;
 mod sync_errors;
