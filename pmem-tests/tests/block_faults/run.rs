@@ -74,15 +74,13 @@ impl<'a> Runner<'a> {
         match *step {
             Step::Create { file, len } => {
                 let slot = &mut self.slots[file];
-                match Options::new().len(len).max_len(1 << 20).create(&path) {
-                    Ok(region) => {
-                        slot.model.created(len);
-                        slot.region = Some(region);
-                    }
-                    Err(_) => {
-                        self.errors += 1;
-                        slot.model.creation_failed(len);
-                    }
+                let options = Options::new().len(len).max_len(1 << 20);
+                if let Ok(region) = options.create(&path) {
+                    slot.model.created(len);
+                    slot.region = Some(region);
+                } else {
+                    self.errors += 1;
+                    slot.model.creation_failed(len);
                 }
                 Ok(())
             }
