@@ -164,8 +164,14 @@ pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         "  the kernel looks every {interval} centiseconds for what is {expiry} centiseconds old"
     );
     print_counts(before, after, seconds);
-    print_stalls("file", &file);
-    print_stalls("anonymous", &anonymous);
+    if emulated_processor() {
+        println!(
+            "  no times: this processor is emulated, and its times are not those of any hardware"
+        );
+    } else {
+        print_stalls("file", &file);
+        print_stalls("anonymous", &anonymous);
+    }
     Ok(())
 }
 
@@ -185,6 +191,11 @@ fn print_counts(before: Counters, after: Counters, seconds: f64) {
         }
         _ => println!("  written to the device: not known, no block device under this file"),
     }
+}
+
+/// QEMU without hardware virtualisation names itself so.
+fn emulated_processor() -> bool {
+    fs::read_to_string("/proc/cpuinfo").is_ok_and(|info| info.contains("QEMU TCG"))
 }
 
 fn print_stalls(what: &str, stalls: &Stalls) {
