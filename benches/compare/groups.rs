@@ -9,6 +9,7 @@
 
 use std::hint::black_box;
 use std::os::fd::AsFd;
+use std::path::Path;
 
 use daxmap::cpu::Cpu;
 use daxmap::{AnyRegion, Region};
@@ -35,8 +36,13 @@ pub const BARE: &str = "bare asm";
 pub const PMEM_PERSIST: &str = "libpmem persist";
 pub const PMEM_COPY: &str = "libpmem memcpy_persist";
 pub const MEMMAP2: &str = "memmap2 msync";
+pub const PMEM_MEMCPY: &str = "memcpy + libpmem persist";
+pub const HAND: &str = "hand: ";
 pub const CACHED: &str = "cached";
 pub const NON_TEMPORAL: &str = "non-temporal";
+pub const ORDERED: &str = "non-temporal, ordered";
+pub const PROBE: &str = "probe";
+pub const STORES: &str = "stores";
 
 impl Ground<'_> {
     fn base(&self) -> *mut u8 {
@@ -47,13 +53,13 @@ impl Ground<'_> {
 
     fn plan(&self, len: usize) -> Plan {
         let (rounds, ops) = match len {
-            0..=127 => (1500, 256),
-            128..=511 => (1500, 128),
-            512..=2047 => (1500, 64),
-            2048..=16383 => (1500, 16),
-            16384..=131_071 => (1000, 2),
-            131_072..=2_097_151 => (300, 1),
-            _ => (60, 1),
+            0..=127 => (3000, 256),
+            128..=511 => (3000, 192),
+            512..=2047 => (3000, 128),
+            2048..=16383 => (3000, 64),
+            16384..=131_071 => (1000, 4),
+            131_072..=2_097_151 => (500, 1),
+            _ => (100, 1),
         };
         let stride = len.next_multiple_of(64);
         let span = self.region.len() as usize;
@@ -71,13 +77,13 @@ pub fn persist(ground: &Ground<'_>, len: usize) -> Outcome {
     // SAFETY: see the module.
     let store = move |at: usize| unsafe {
         if len == 8 {
-            base.add(at).cast::<u64>().write_volatile(black_box(word));
+            hand::store_8(base.add(at), black_box(word));
         } else {
             hand::store_64(base.add(at), source.as_ptr());
         }
     };
     // SAFETY: see the module; main has checked for CLWB and AVX.
-    let bare = move |at: usize| unsafe {
+    let shortest = move |at: usize| unsafe {
         if len == 8 {
             hand::persist_8(base.add(at), black_box(word));
         } else {
@@ -85,7 +91,7 @@ pub fn persist(ground: &Ground<'_>, len: usize) -> Outcome {
         }
     };
     let mut competitors = vec![
-        each(BARE, plan, bare),
+        each(BARE, plan, shortest),
         each(DIRECT, plan, move |at| {
             store(at);
             region.persist(at as u64, len as u64).expect("persist");
@@ -134,7 +140,7 @@ pub fn durable_write(ground: &Ground<'_>, len: usize) -> Outcome {
                 (libpmem.memcpy_persist)(base.add(at).cast(), source.as_ptr().cast(), len);
             }
         }));
-        competitors.push(each(PMEM_PERSIST, plan, move |at| {
+        competitors.push(each(PMEM_MEMCPY, plan, move |at| {
             // SAFETY: see the module.
             unsafe {
                 libc::memcpy(base.add(at).cast(), source.as_ptr().cast(), len);
@@ -177,26 +183,11 @@ pub fn memmap2(ground: &Ground<'_>, len: usize) -> Outcome {
 pub fn crossover(ground: &Ground<'_>, len: usize, hot: bool) -> Outcome {
     let plan = ground.plan(len);
     let plan = if hot { Plan { stride: 0, ..plan } } else { plan };
-    let (base, source) = (ground.base(), ground.source);
-    let cpu = Cpu::get();
-    let mut competitors = [
-        each(CACHED, plan, move |at| {
-            // SAFETY: see the module.
-            unsafe { cpu.store_cached_flush(base.add(at), source.as_ptr(), len) }.expect("store");
-            cpu.fence();
-        }),
-        each(NON_TEMPORAL, plan, move |at| {
-            // SAFETY: see the module.
-            unsafe { cpu.store_non_temporal_flush(base.add(at), source.as_ptr(), len) }
-                .expect("store");
-            cpu.fence();
-        }),
-    ];
-    run(plan, &mut competitors)
+    run(plan, &mut ways(plan, ground.base(), ground.source, len, |_| Cpu::get().fence()))
 }
 
-/// What the call through the trait object adds, where nothing else takes long: `persist` of an
-/// empty range (a fence), and a 64-byte `write` without flush on a hot line.
+/// What the call through the trait object adds: to a 64-byte `write` without flush on a hot line,
+/// where nothing else takes long, and to a `write_persist` of the same.
 pub fn trait_object(ground: &Ground<'_>) -> Outcome {
     let plan = Plan { stride: 0, ..ground.plan(64) };
     let (region, source) = (ground.region, ground.source);
@@ -220,6 +211,102 @@ pub fn trait_object(ground: &Ground<'_>) -> Outcome {
     run(plan, &mut competitors)
 }
 
+/// As `crossover`, for a range that begins or ends within a line or a word.
+pub fn ragged(ground: &Ground<'_>, offset: usize, len: usize) -> Outcome {
+    let stride = (offset + len).next_multiple_of(64);
+    let plan = Plan { stride, len: stride, ..ground.plan(len) };
+    let base = ground.base().wrapping_add(offset);
+    run(plan, &mut ways(plan, base, ground.source, len, |_| Cpu::get().fence()))
+}
+
+/// As `crossover`, with one fence for sixteen operations; and with a fence after each, as a
+/// non-temporal store needs it that other threads are to see in order.
+pub fn batch(ground: &Ground<'_>, len: usize) -> Outcome {
+    let plan = ground.plan(len);
+    let plan = Plan { ops: plan.ops.max(16), ..plan };
+    let (base, source, cpu) = (ground.base(), ground.source, Cpu::get());
+    let sixteenth = move |at: usize| {
+        if at / plan.stride % 16 == 15 {
+            cpu.fence();
+        }
+    };
+    let mut competitors = ways(plan, base, source, len, sixteenth);
+    competitors.push(each(ORDERED, plan, move |at| {
+        // SAFETY: see the module.
+        unsafe { cpu.store_non_temporal_flush(base.add(at), source.as_ptr(), len) }.expect("store");
+        cpu.fence();
+        sixteenth(at);
+    }));
+    run(plan, &mut competitors)
+}
+
+/// As `crossover`, and then every line is read: non-temporal stores leave nothing in the cache.
+pub fn read_back(ground: &Ground<'_>, len: usize) -> Outcome {
+    let plan = ground.plan(len);
+    let base = ground.base();
+    let read = move |at: usize| {
+        Cpu::get().fence();
+        for line in (0..len).step_by(64) {
+            // SAFETY: see the module; what was just written is initialised.
+            black_box(unsafe { base.add(at + line).read_volatile() });
+        }
+    };
+    run(plan, &mut ways(plan, base, ground.source, len, read))
+}
+
+/// What `probe` of a path takes; the region and its lines are not used.
+pub fn probe(ground: &Ground<'_>, path: &Path) -> Outcome {
+    let plan = Plan { rounds: 50, ops: 1, stride: 0, ..ground.plan(64) };
+    let probe = each(PROBE, plan, move |_| {
+        black_box(daxmap::probe::probe(black_box(path)).expect("probe"));
+    });
+    run(plan, &mut [probe])
+}
+
+/// Where the caches are in the persistence domain: plain stores against non-temporal ones.
+pub fn eadr(ground: &Ground<'_>, len: usize, hot: bool) -> Outcome {
+    let plan = ground.plan(len);
+    let plan = if hot { Plan { stride: 0, ..plan } } else { plan };
+    let (base, source, cpu) = (ground.base(), ground.source, Cpu::get());
+    let mut competitors = ways(plan, base, source, len, |_| Cpu::get().fence());
+    competitors.remove(0);
+    competitors.push(each(STORES, plan, move |at| {
+        // SAFETY: see the module.
+        unsafe { cpu.store(base.add(at), source.as_ptr(), len) }.expect("store");
+        cpu.fence();
+    }));
+    competitors.push(each("memcpy", plan, move |at| {
+        // SAFETY: see the module.
+        unsafe { libc::memcpy(base.add(at).cast(), source.as_ptr().cast(), len) };
+        cpu.fence();
+    }));
+    run(plan, &mut competitors)
+}
+
+/// The two ways that `cpu` has, each followed by `then`.
+fn ways<'a>(
+    plan: Plan,
+    base: *mut u8,
+    source: &'a [u8],
+    len: usize,
+    then: impl Fn(usize) + Copy + 'a,
+) -> Vec<Competitor<'a>> {
+    let cpu = Cpu::get();
+    vec![
+        each(CACHED, plan, move |at| {
+            // SAFETY: see the module.
+            unsafe { cpu.store_cached_flush(base.add(at), source.as_ptr(), len) }.expect("store");
+            then(at);
+        }),
+        each(NON_TEMPORAL, plan, move |at| {
+            // SAFETY: see the module.
+            unsafe { cpu.store_non_temporal_flush(base.add(at), source.as_ptr(), len) }
+                .expect("store");
+            then(at);
+        }),
+    ]
+}
+
 /// A competitor that does one operation at each place of its batch. The loop is in here so that
 /// nothing but the operation itself is called through a pointer.
 fn each<'a>(name: &str, plan: Plan, mut operation: impl FnMut(usize) + 'a) -> Competitor<'a> {
@@ -228,174 +315,4 @@ fn each<'a>(name: &str, plan: Plan, mut operation: impl FnMut(usize) + 'a) -> Co
             operation(start + i * plan.stride);
         }
     })
-}
-
-/// scratch
-pub fn experiment(ground: &Ground<'_>, off: usize, len: usize, hot: bool) -> Outcome {
-    let plan = ground.plan(len);
-    let plan = Plan {
-        stride: if hot { 0 } else { (off + len).next_multiple_of(64) },
-        len: (off + len).next_multiple_of(64),
-        ..plan
-    };
-    let (base, source) = (ground.base(), ground.source);
-    let cpu = Cpu::get();
-    let mut competitors = vec![
-        each("cached", plan, move |at| {
-            unsafe { cpu.store_cached_flush(base.add(at + off), source.as_ptr(), len) }
-                .expect("store");
-            cpu.fence();
-        }),
-        each("movnti all words", plan, move |at| {
-            unsafe {
-                let to = base.add(at + off);
-                let from = source.as_ptr();
-                let mut i = 0;
-                while i + 8 <= len {
-                    let w = from.add(i).cast::<u64>().read_unaligned();
-                    std::arch::asm!("movnti [{}], {}", in(reg) to.add(i), in(reg) w, options(nostack));
-                    i += 8;
-                }
-            }
-            cpu.fence();
-        }),
-        each("region", plan, move |at| {
-            ground
-                .region
-                .write_persist((at + off) as u64, black_box(&source[..len]))
-                .expect("write_persist");
-        }),
-    ];
-    if len >= 128 {
-        competitors.push(each("mixed", plan, move |at| {
-            unsafe { cpu.store_non_temporal_flush(base.add(at + off), source.as_ptr(), len) }
-                .expect("store");
-            cpu.fence();
-        }));
-    }
-    if let Some(libpmem) = ground.libpmem {
-        competitors.push(each(PMEM_COPY, plan, move |at| unsafe {
-            (libpmem.memcpy_persist)(base.add(at + off).cast(), source.as_ptr().cast(), len);
-        }));
-    }
-    run(plan, &mut competitors)
-}
-
-pub fn readback(ground: &Ground<'_>, len: usize, hot: bool) -> Outcome {
-    let plan = ground.plan(len);
-    let plan = if hot { Plan { stride: 0, ..plan } } else { plan };
-    let (base, source) = (ground.base(), ground.source);
-    let cpu = Cpu::get();
-    let read = move |at: usize| unsafe {
-        for i in (0..len).step_by(64) {
-            black_box(base.add(at + i).cast::<u64>().read_volatile());
-        }
-        std::arch::asm!("lfence");
-    };
-    let mut competitors = [
-        each(CACHED, plan, move |at| {
-            unsafe { cpu.store_cached_flush(base.add(at), source.as_ptr(), len) }.expect("store");
-            cpu.fence();
-            read(at);
-        }),
-        each(NON_TEMPORAL, plan, move |at| {
-            unsafe { cpu.store_non_temporal_flush(base.add(at), source.as_ptr(), len) }
-                .expect("store");
-            cpu.fence();
-            read(at);
-        }),
-    ];
-    run(plan, &mut competitors)
-}
-pub fn ragged(ground: &Ground<'_>, off: usize, len: usize) -> Outcome {
-    let plan = ground.plan(len);
-    let plan = Plan {
-        stride: (off + len).next_multiple_of(64),
-        len: (off + len).next_multiple_of(64),
-        ..plan
-    };
-    let (base, source) = (ground.base(), ground.source);
-    let cpu = Cpu::get();
-    let mut competitors = [
-        each(CACHED, plan, move |at| {
-            unsafe { cpu.store_cached_flush(base.add(at + off), source.as_ptr(), len) }
-                .expect("store");
-            cpu.fence();
-        }),
-        each(NON_TEMPORAL, plan, move |at| {
-            unsafe { cpu.store_non_temporal_flush(base.add(at + off), source.as_ptr(), len) }
-                .expect("store");
-            cpu.fence();
-        }),
-        each("maskmov tail", plan, move |at| {
-            unsafe {
-                let words = len & !7;
-                cpu.store_non_temporal_flush(base.add(at + off), source.as_ptr(), words)
-                    .expect("store");
-                let mask: [u8; 16] =
-                    std::array::from_fn(|i| if i < len - words { 0x80 } else { 0 });
-                std::arch::asm!("movdqu xmm0, [{s}]", "movdqu xmm1, [{m}]", "maskmovdqu xmm0, xmm1", s = in(reg) source.as_ptr().add(words), m = in(reg) mask.as_ptr(), in("rdi") base.add(at+off+words), out("xmm0") _, out("xmm1") _, options(nostack));
-            }
-            cpu.fence();
-        }),
-    ];
-    run(plan, &mut competitors)
-}
-pub fn eadr(ground: &Ground<'_>, len: usize, hot: bool) -> Outcome {
-    let plan = ground.plan(len);
-    let plan = if hot { Plan { stride: 0, ..plan } } else { plan };
-    let (base, source) = (ground.base(), ground.source);
-    let cpu = Cpu::get();
-    let mut competitors = [
-        each(CACHED, plan, move |at| {
-            unsafe { cpu.store(base.add(at), source.as_ptr(), len) }.expect("store");
-            cpu.fence();
-        }),
-        each(NON_TEMPORAL, plan, move |at| {
-            unsafe { cpu.store_non_temporal_flush(base.add(at), source.as_ptr(), len) }
-                .expect("store");
-            cpu.fence();
-        }),
-        each("memcpy", plan, move |at| {
-            unsafe { libc::memcpy(base.add(at).cast(), source.as_ptr().cast(), len) };
-            cpu.fence();
-        }),
-        each("movsb", plan, move |at| {
-            unsafe {
-                std::arch::asm!("rep movsb", inout("rdi") base.add(at) => _, inout("rsi") source.as_ptr() => _, inout("rcx") len => _, options(nostack));
-            };
-            cpu.fence();
-        }),
-    ];
-    run(plan, &mut competitors)
-}
-
-pub fn batch(ground: &Ground<'_>, len: usize) -> Outcome {
-    let plan = ground.plan(len);
-    let plan = Plan { ops: plan.ops.max(16), ..plan };
-    let (base, source) = (ground.base(), ground.source);
-    let cpu = Cpu::get();
-    let drain = move |at: usize| {
-        if (at / len) % 16 == 15 {
-            cpu.fence()
-        }
-    };
-    let mut competitors = [
-        each(CACHED, plan, move |at| {
-            unsafe { cpu.store_cached_flush(base.add(at), source.as_ptr(), len) }.expect("store");
-            drain(at);
-        }),
-        each("nt lax", plan, move |at| {
-            unsafe { cpu.store_non_temporal_flush(base.add(at), source.as_ptr(), len) }
-                .expect("store");
-            drain(at);
-        }),
-        each("nt fence", plan, move |at| {
-            unsafe { cpu.store_non_temporal_flush(base.add(at), source.as_ptr(), len) }
-                .expect("store");
-            cpu.fence();
-            drain(at);
-        }),
-    ];
-    run(plan, &mut competitors)
 }

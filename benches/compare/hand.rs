@@ -102,7 +102,7 @@ turns!(
 );
 
 turns!(
-    movnti_64, 64,
+    movnti, 64,
     "mov {tmp}, [{from}]",
     "movnti [{to}], {tmp}",
     "mov {tmp}, [{from} + 8]",
@@ -121,11 +121,6 @@ turns!(
     "movnti [{to} + 56], {tmp}";
     ""
 );
-
-unsafe fn movnti(to: *mut u8, from: *const u8, len: usize) {
-    // SAFETY: passed on.
-    unsafe { movnti_64(to, from, len) };
-}
 
 turns!(
     nt_sse2, 64,
@@ -252,11 +247,25 @@ unsafe fn rep_movsb_clwb(to: *mut u8, from: *const u8, len: usize) {
 /// # Safety
 ///
 /// `to` is a multiple of 8 and valid for writes of 8 bytes; the processor has CLWB.
-#[inline(always)]
+#[inline]
 pub unsafe fn persist_8(to: *mut u8, word: u64) {
     // SAFETY: the caller's word.
     unsafe {
         asm!("mov [{to}], {word}", "clwb [{to}]", "sfence", to = in(reg) to, word = in(reg) word,
+            options(nostack, preserves_flags));
+    }
+}
+
+/// Stores one word, without more, in the same way for everybody who then persists it.
+///
+/// # Safety
+///
+/// `to` is a multiple of 8 and valid for writes of 8 bytes.
+#[inline]
+pub unsafe fn store_8(to: *mut u8, word: u64) {
+    // SAFETY: the caller's word.
+    unsafe {
+        asm!("mov [{to}], {word}", to = in(reg) to, word = in(reg) word,
             options(nostack, preserves_flags));
     }
 }
@@ -266,7 +275,7 @@ pub unsafe fn persist_8(to: *mut u8, word: u64) {
 /// # Safety
 ///
 /// As the module asks, with a length of 64; the processor has AVX and CLWB.
-#[inline(always)]
+#[inline]
 pub unsafe fn persist_64(to: *mut u8, from: *const u8) {
     // SAFETY: the caller's line.
     unsafe {
@@ -288,7 +297,7 @@ pub unsafe fn persist_64(to: *mut u8, from: *const u8) {
 /// # Safety
 ///
 /// As the module asks, with a length of 64; the processor has AVX.
-#[inline(always)]
+#[inline]
 pub unsafe fn store_64(to: *mut u8, from: *const u8) {
     // SAFETY: the caller's line.
     unsafe {

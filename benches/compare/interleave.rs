@@ -6,7 +6,8 @@
 //! ratio is the median over the rounds of the ratio *within* a round: what disturbs a whole round
 //! disturbs both sides of it.
 
-use std::time::Instant;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
 
 /// Runs `ops` operations, the first at `start`, the others at the group's stride after it.
 type Batch<'a> = Box<dyn FnMut(usize, usize) + 'a>;
@@ -63,23 +64,26 @@ impl Spread {
 #[allow(clippy::cast_precision_loss)] // batch sizes and nanoseconds, far below 2^52
 pub fn run(plan: Plan, competitors: &mut [Competitor<'_>]) -> Outcome {
     const WARM_UP: usize = 3;
+    const DEPTH_MAX: usize = 64;
     let count = competitors.len();
     let mut samples = vec![Vec::with_capacity(plan.rounds); count];
     let batch_bytes = plan.ops.saturating_sub(1) * plan.stride + plan.len;
     assert!(batch_bytes <= plan.span, "a batch must fit the span");
     let mut start = 0;
+    let mut order: Vec<usize> = (0..count).collect();
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     for round in 0..plan.rounds + WARM_UP {
-        for place in 0..count {
-            // A different first one each round, and a different neighbour every `count` rounds.
-            let step = 1 + (round / count) % count.saturating_sub(1).max(1);
-            let step = if gcd(step, count) == 1 { step } else { 1 };
-            let index = (round + place * step) % count;
+        shuffle(&mut order, &mut random);
+        for &index in &order {
             if start + batch_bytes > plan.span {
                 start = 0;
             }
-            let begin = Instant::now();
-            (competitors[index].batch)(start, plan.ops);
-            let elapsed = begin.elapsed();
+            let depth = (random >> 40) as usize % DEPTH_MAX;
+            let elapsed = at_depth(depth, &mut || {
+                let begin = Instant::now();
+                (competitors[index].batch)(start, plan.ops);
+                begin.elapsed()
+            });
             if round >= WARM_UP {
                 samples[index].push(elapsed.as_nanos() as f64 / plan.ops as f64);
             }
@@ -89,13 +93,39 @@ pub fn run(plan: Plan, competitors: &mut [Competitor<'_>]) -> Outcome {
     Outcome { names: competitors.iter().map(|c| c.name.clone()).collect(), samples }
 }
 
-fn gcd(a: usize, b: usize) -> usize {
-    if b == 0 { a } else { gcd(b, a % b) }
+/// Runs `batch` this many frames deeper on the stack. Where the stack happens to lie, which
+/// differs from process to process, makes a call up to 10 ns dearer on some processors: over many
+/// rounds everybody gets every place.
+#[inline(never)]
+fn at_depth(depth: usize, batch: &mut dyn FnMut() -> Duration) -> Duration {
+    let frame = black_box([0_u8; 24]);
+    let elapsed = if depth == 0 { batch() } else { at_depth(depth - 1, batch) };
+    black_box(&frame);
+    elapsed
+}
+
+/// Everybody follows everybody equally often: what one batch leaves behind (lines on their way to
+/// memory) must not always burden the same next one. Fisher and Yates, with xorshift.
+fn shuffle(order: &mut [usize], random: &mut u64) {
+    for last in (1..order.len()).rev() {
+        *random ^= *random << 13;
+        *random ^= *random >> 7;
+        *random ^= *random << 17;
+        order.swap(last, (*random % (last as u64 + 1)) as usize);
+    }
 }
 
 impl Outcome {
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(String::as_str)
+    }
+
+    /// Adds the rounds of another run of the same group.
+    pub fn extend(&mut self, other: Self) {
+        assert_eq!(self.names, other.names);
+        for (samples, more) in self.samples.iter_mut().zip(other.samples) {
+            samples.extend(more);
+        }
     }
 
     fn samples(&self, name: &str) -> Option<&[f64]> {
@@ -119,10 +149,10 @@ impl Outcome {
         Some(Spread::of(&pairs.map(|(a, b)| a - b).collect::<Vec<_>>()))
     }
 
-    /// Of the competitors whose name begins with `prefix`, the one with the lowest median.
-    pub fn best(&self, prefix: &str) -> Option<&str> {
+    /// Of the competitors whose name begins with one of `prefixes`, the one with the lowest median.
+    pub fn best(&self, prefixes: &[&str]) -> Option<&str> {
         self.names()
-            .filter(|name| name.starts_with(prefix))
+            .filter(|name| prefixes.iter().any(|prefix| name.starts_with(prefix)))
             .min_by(|a, b| self.median(a).total_cmp(&self.median(b)))
     }
 

@@ -1,5 +1,15 @@
 //! Directories and small filesystems that are gone when the test is over, however it ends.
+//!
+//! Filesystems are mounted in a mount namespace of the test's thread: others do not see them, and
+//! the kernel takes them down with the last thread that does, also when the program is killed.
+//!
+//! # Safety
+//!
+//! Two system calls without a safe form change the calling thread's view of the mounts, and
+//! nothing else.
+#![allow(unsafe_code)]
 
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -103,6 +113,7 @@ impl Filesystem {
     }
 
     fn mount(directory: Directory, kind: &str, source: &OsStr, options: &str) -> Self {
+        own_namespace();
         let mounted = directory.path().join("mounted");
         fs::create_dir(&mounted).expect("a directory can be made in a new directory");
         let words = ["-t", kind, "-o", options].map(OsStr::new);
@@ -139,6 +150,30 @@ impl Drop for Filesystem {
             let _ = Command::new("umount").arg("-l").arg(&self.mounted).status();
         }
     }
+}
+
+/// Gives the calling thread a mount namespace of its own, once. Threads and programs that it
+/// starts are in it too.
+fn own_namespace() {
+    thread_local! {
+        static OWN: Cell<bool> = const { Cell::new(false) };
+    }
+    if OWN.replace(true) {
+        return;
+    }
+    // SAFETY: numbers, null pointers and a constant string; nothing of this program's memory.
+    let separate = unsafe {
+        libc::unshare(libc::CLONE_NEWNS) == 0
+            && libc::mount(
+                std::ptr::null(),
+                c"/".as_ptr(),
+                std::ptr::null(),
+                libc::MS_REC | libc::MS_PRIVATE,
+                std::ptr::null(),
+            ) == 0
+    };
+    let error = std::io::Error::last_os_error();
+    assert!(separate, "no mount namespace (these tests need root): {error}");
 }
 
 /// Runs a program that must succeed.

@@ -6,6 +6,8 @@
 //! It keeps away: eADR decided for the whole machine, MAP_SYNC on RAM taken for durable, a
 //! partition or device-mapper device that loses its region, a DAX attribute taken for MAP_SYNC.
 
+use std::fmt::Write as _;
+
 use pmem_tests::guest::{Guest, Persistence, program};
 
 /// EOPNOTSUPP, as a refused trial mapping is printed.
@@ -119,18 +121,19 @@ fn run(guest: Guest, script: &str) -> Records {
     Records(output.stdout)
 }
 
-fn check(backing: Backing) {
+fn check(backing: &Backing) {
     let mut script = format!("{}\n", backing.setup);
     for config in CONFIGS {
         let directory = config.directory();
-        let (backend, level, granularity) = expected(&backing, config);
+        let (backend, level, granularity) = expected(backing, config);
         let flag = if config.flagged {
             format!("xfs_io -c 'chattr +x' {directory}/d\n")
         } else {
             String::new()
         };
         // The flag of a directory is passed on to what is made in it.
-        script += &format!(
+        let _ = write!(
+            script,
             "mkfs-dax {} /dev/pmem0 {directory} dax={}\n\
              mkdir {directory}/d\n{flag}\
              ./guest create {directory}/d/file 8388608\n\
@@ -144,7 +147,7 @@ fn check(backing: Backing) {
     let guest = backing.guest.clone();
     let records = run(guest, &script);
     for config in CONFIGS {
-        verify(&backing, config, &records);
+        verify(backing, config, &records);
     }
 }
 
@@ -218,12 +221,12 @@ fn verify(backing: &Backing, config: Config, records: &Records) {
 
 #[test]
 fn adr_memory() {
-    check(adr());
+    check(&adr());
 }
 
 #[test]
 fn eadr_memory() {
-    check(Backing {
+    check(&Backing {
         guest: nvdimm(Persistence::CpuCache),
         domain: "cpu_cache",
         dax_granularity: "byte",
@@ -233,7 +236,7 @@ fn eadr_memory() {
 
 #[test]
 fn memory_without_a_persistence_domain() {
-    check(Backing {
+    check(&Backing {
         guest: nvdimm(Persistence::Absent),
         domain: "unknown",
         dax_level: "Unverified",
@@ -245,7 +248,7 @@ fn memory_without_a_persistence_domain() {
 
 #[test]
 fn e820_memory() {
-    check(Backing {
+    check(&Backing {
         guest: Guest::new().e820("512M", "1G"),
         setup: "",
         provider: "e820",
@@ -259,7 +262,7 @@ fn e820_memory() {
 
 #[test]
 fn virtio_pmem_memory() {
-    check(Backing {
+    check(&Backing {
         guest: Guest::new().virtio_pmem("512M"),
         setup: "",
         provider: "virtio-pmem",

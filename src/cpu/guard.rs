@@ -155,3 +155,41 @@ fn restore_default() {
     let default: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
     let _ = sigaction(&raw const default);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_instruction_of_a_routine_leads_to_its_own_error_exit() {
+        for routine in arch::GUARDED {
+            let start = routine as usize;
+            let exit = start + arch::EXIT;
+            for ip in start..exit {
+                assert_eq!(error_exit(ip), Some(exit));
+            }
+            // A fault at or after the exit is not resumed: that could not end.
+            assert_eq!(error_exit(exit), None);
+        }
+        assert_eq!(error_exit(error_exit as *const () as usize), None);
+    }
+
+    /// Runs the exits themselves, those too that no fault of another test reaches.
+    #[cfg(target_arch = "aarch64")]
+    #[test]
+    fn every_error_exit_returns_one() {
+        for routine in arch::GUARDED {
+            let exit = routine as usize + arch::EXIT;
+            // SAFETY: the two instructions there set the result and return; they touch neither
+            // memory nor a callee-saved register, as a routine may.
+            let result = unsafe {
+                std::mem::transmute::<usize, crate::cpu::Routine>(exit)(
+                    ptr::null_mut(),
+                    ptr::null(),
+                    0,
+                )
+            };
+            assert_eq!(result, 1);
+        }
+    }
+}

@@ -35,16 +35,17 @@ pub use write_back::WriteBack;
 
 /// From this many bytes on, [`Cpu::store_flush`] uses non-temporal stores and orders them.
 ///
-/// Chosen by measurement (`benches/compare`, group `batch`): at 4 KiB the order costs 100 of 286
-/// ns, and stores with write-backs take 321; at 2 KiB it is 197 to 172 in a batch of sixteen and
-/// 187 to 277 alone.
+/// Chosen by measurement (`benches/compare`, group `batch`): in a batch of sixteen, 4 KiB take
+/// 271 instead of 291 ns with the order, 178 without; 2 KiB take 183 instead of 133 in a batch, but
+/// 184 instead of 277 alone.
 const ORDERED_NON_TEMPORAL_MIN: usize = 2048;
 
 /// From this many bytes on, [`Cpu::store_flush_cached_domain`] uses non-temporal stores.
 ///
-/// Chosen by measurement (`benches/compare`, group `eadr`): 64 KiB take 2.8 instead of 5.0 us on
-/// lines that are not in the cache, and 2.8 instead of 3.1 us on lines that are.
-const CACHED_DOMAIN_NON_TEMPORAL_MIN: usize = 64 << 10;
+/// Chosen by measurement (`benches/compare`, group `eadr`): from here on they win on lines that
+/// are in the cache too. 256 KiB take 15 instead of 22 us on fresh lines and 13 instead of 20 on
+/// cached ones; for 64 KiB it is 3.0 instead of 5.1 us, but 2.9 instead of 2.3.
+const CACHED_DOMAIN_NON_TEMPORAL_MIN: usize = 256 << 10;
 
 /// The memory under the access is gone: the file was truncated, the page is poisoned, or the
 /// medium could not be read. What was copied before the fault stays copied.
@@ -62,12 +63,15 @@ impl std::error::Error for Fault {}
 /// `(to, from, len)`; returns 0, or 1 after a fault. See the architecture's file.
 type Routine = unsafe extern "C" fn(*mut u8, *const u8, usize) -> usize;
 
-/// What this processor offers, chosen once per process.
+/// What this processor offers, chosen once per process. The fields that every write reads share
+/// a cache line.
+#[repr(C, align(64))]
 pub struct Cpu {
     store: Routine,
-    load: Routine,
-    /// `(word, [expected in, found out; new], _)`
-    compare_exchange: Routine,
+    /// `store` and `write_back_lines` in one pass.
+    store_write_back: Option<Routine>,
+    /// `(first line, line size, lines)`, at least one line.
+    write_back_lines: Option<Routine>,
     /// `(to, from, len)`, `to` and `len` multiples of 8, `len` at least 8.
     non_temporal: Option<Routine>,
     /// `(block, [bytes, mask], _)`: non-temporal store of the bytes whose mask byte has its high
@@ -75,12 +79,11 @@ pub struct Cpu {
     non_temporal_masked: Option<Routine>,
     /// From this many bytes on it is faster than `store_write_back`.
     non_temporal_min: usize,
-    /// `store` and `write_back_lines` in one pass.
-    store_write_back: Option<Routine>,
-    /// `(first line, line size, lines)`, at least one line.
-    write_back_lines: Option<Routine>,
-    write_back: WriteBack,
     line_size: usize,
+    load: Routine,
+    /// `(word, [expected in, found out; new], _)`
+    compare_exchange: Routine,
+    write_back: WriteBack,
 }
 
 impl fmt::Debug for Cpu {
@@ -368,7 +371,7 @@ impl Cpu {
     ///
     /// Other threads are sure to see the bytes only after the next fence: until then, a later
     /// plain store of this thread, a releasing one too, may overtake them (SDM vol. 1, 10.4.6.2).
-    /// Measured: 4 % of the readers of a flag stored after 64 bytes found the old bytes.
+    /// Measured: of the readers of a flag that was stored after 64 bytes, 4 % found the old bytes.
     ///
     /// # Safety
     ///
@@ -385,7 +388,7 @@ impl Cpu {
             return unsafe { self.store_cached_flush(to, from, len) };
         };
         counters::count_non_temporal(LineCover::of(to as usize, len, self.line_size).count());
-        if (to as usize | len) & 7 == 0 && len > 0 {
+        if (to as usize | len).is_multiple_of(8) && len > 0 {
             // SAFETY: passed on; the routine asks for whole words.
             return outcome(unsafe { words(to, from, len) });
         }
@@ -459,5 +462,7 @@ impl Cpu {
     }
 }
 
+#[cfg(all(test, target_arch = "x86_64"))]
+mod stepper;
 #[cfg(test)]
 mod tests;

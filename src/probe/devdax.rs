@@ -84,5 +84,6 @@ fn ordinary_memory(sources: &Sources, directory: &Path) -> MemoryRegion {
             .or_else(|| sources.number(directory.join("target_node")).filter(|node| *node >= 0)),
         asynchronous: false,
         bad_blocks: Vec::new(),
+        clears_errors: None,
     }
 }

@@ -161,6 +161,13 @@ mod tests {
     }
 
     #[test]
+    fn aligned_blocks_past_the_end_do_not_make_up_for_others() {
+        let extents = [extent(0, 3 * M, 2 * M), extent(2 * M, 6 * M, 20 * M)];
+        let found = huge_pages(&extents, 4 * M, Some(0));
+        assert_eq!(found, HugePages::Misaligned { aligned: 1, total: 2 });
+    }
+
+    #[test]
     fn an_unknown_mapping_stays_unknown() {
         assert_eq!(huge_pages(&[extent(0, 2 * M, 8 * M)], 8 * M, None), HugePages::Unknown);
     }

@@ -205,8 +205,12 @@ fn devices(facts: &mut Facts, context: &Context<'_>, subject: &dyn Subject) {
             facts.device = block::device(context, st_dev);
         }
         (Some(Class::Overlay), Some(mount)) => {
+            // As the mount namespace that made the overlay saw it: in a container it leads nowhere,
+            // or seems to lie in the overlay itself.
             let upper = option(mount, "upperdir")
-                .and_then(|upper| context.mounts().by_path(Path::new(upper)))
+                .map(Path::new)
+                .filter(|upper| !context.sources.is_absent(upper))
+                .and_then(|upper| context.mounts().by_path(upper))
                 .filter(|upper| upper.id != mount.id);
             if let Some(upper) = upper {
                 if filesystem::class(&upper.filesystem) != Class::Memory {

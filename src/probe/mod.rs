@@ -57,6 +57,7 @@ use facts::Question;
 use filesystem::Class;
 use sources::Sources;
 use subject::{OpenFile, Subject};
+pub(crate) use trial::map_sync as try_map_sync;
 
 /// Links followed to a name that does not exist yet, as in `path_resolution(7)`.
 const LINKS_MAX: usize = 40;

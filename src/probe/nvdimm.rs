@@ -90,6 +90,9 @@ fn region(sources: &Sources, directory: &Path, devtype: &str) -> MemoryRegion {
         persistence_domain,
         read_only: sources.flag(directory.join("read_only")).unwrap_or(false),
         numa_node: numa_node(sources, directory),
+        clears_errors: sources
+            .text(bus.join("commands"))
+            .map(|commands| commands.split_ascii_whitespace().any(|name| name == "clear_error")),
         bad_blocks: sources
             .text(directory.join("badblocks"))
             .map_or_else(Vec::new, |text| badblocks::parse(&text)),

@@ -1,7 +1,5 @@
 //! What keeps a path from being DAX, or from being as good as it could be.
 
-use rustix::io::Errno;
-
 use super::facts::{self, offers_dax, walk};
 use super::filesystem::{self, Class, DaxMode};
 use super::reasons;
@@ -46,9 +44,7 @@ impl Judge<'_> {
             return;
         }
         let before = self.found();
-        if let Some(kernel) = facts.kernel.filter(|kernel| *kernel < facts::MAP_SYNC_KERNEL)
-            && refused.is_none_or(|errno| errno == Errno::INVAL.raw_os_error())
-        {
+        if let Some(kernel) = facts.kernel.filter(|kernel| *kernel < facts::MAP_SYNC_KERNEL) {
             self.push(reasons::kernel_too_old(kernel));
         }
         match (facts.class, &facts.mount) {
@@ -174,7 +170,7 @@ impl Judge<'_> {
         if let Some((_, region)) = &self.facts.dax_device
             && !region.bad_blocks.is_empty()
         {
-            found.push(reasons::bad_blocks_on_device(&region.name, &region.bad_blocks));
+            found.push(reasons::bad_blocks_on_device(self.facts, &region.name, &region.bad_blocks));
         }
         if let Some(device) = &self.facts.device {
             let is_file = self.facts.target == Target::File;
@@ -183,7 +179,11 @@ impl Judge<'_> {
                 let owner = below.kind == "pmem" && device.kind != "partition"
                     || below.kind == "partition" && !is_file;
                 if owner && !below.bad_blocks.is_empty() {
-                    found.push(reasons::bad_blocks_on_device(&below.name, &below.bad_blocks));
+                    found.push(reasons::bad_blocks_on_device(
+                        self.facts,
+                        &below.name,
+                        &below.bad_blocks,
+                    ));
                 }
             });
         }

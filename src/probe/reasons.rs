@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-use super::facts::Facts;
+use super::facts::{Facts, all_regions};
 use super::report::{
     BlockDevice, HugePages, MemoryRegion, Mount, Namespace, Reason, ReasonCode, Target,
 };
@@ -320,30 +320,41 @@ fn listed(ranges: &[Range<u64>]) -> String {
     out
 }
 
+/// What to do where a write cannot clear an error.
+const CANNOT_CLEAR: &str = "this platform cannot clear errors (no clear_error among the commands of \
+    its nvdimm bus): copy what can be read to a new file, and leave this one where it is, so that \
+    nothing else gets its blocks";
+
+/// Whether some memory behind the path keeps its errors whatever is written to it.
+fn keeps_errors(facts: &Facts) -> bool {
+    all_regions(facts).iter().any(|region| region.clears_errors == Some(false))
+}
+
 pub(super) fn bad_blocks_in_file(facts: &Facts) -> Reason {
     let page = facts.page_size;
     let first = facts.bad_ranges.first().map_or(0, |range| range.start / page);
-    reason(
-        ReasonCode::BadBlocks,
-        format!("{} has bad bytes {}", facts.path.display(), listed(&facts.bad_ranges)),
-        Some(format!(
+    let remedy = if keeps_errors(facts) {
+        CANNOT_CLEAR.to_owned()
+    } else {
+        format!(
             "write whole pages over them with pwrite, from a good copy, which clears the poison: \
              dd if=COPY of={} bs={page} seek={first} skip={first} count=N conv=notrunc,fsync",
             quoted(&facts.path)
-        )),
-    )
+        )
+    };
+    let text = format!("{} has bad bytes {}", facts.path.display(), listed(&facts.bad_ranges));
+    reason(ReasonCode::BadBlocks, text, Some(remedy))
 }
 
-pub(super) fn bad_blocks_on_device(name: &str, ranges: &[Range<u64>]) -> Reason {
-    reason(
-        ReasonCode::BadBlocks,
-        format!("{name} has bad bytes {}", listed(ranges)),
-        Some(
-            "find the files on them by probing each, and write whole pages over them with pwrite; \
-             ndctl list -M shows them"
-                .to_owned(),
-        ),
-    )
+pub(super) fn bad_blocks_on_device(facts: &Facts, name: &str, ranges: &[Range<u64>]) -> Reason {
+    let remedy = if keeps_errors(facts) {
+        CANNOT_CLEAR
+    } else {
+        "find the files on them by probing each, and write whole pages over them with pwrite; \
+         ndctl list -M shows them"
+    };
+    let text = format!("{name} has bad bytes {}", listed(ranges));
+    reason(ReasonCode::BadBlocks, text, Some(remedy.to_owned()))
 }
 
 pub(super) fn read_only(text: String, remedy: Option<String>) -> Reason {

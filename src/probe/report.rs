@@ -152,6 +152,9 @@ pub struct MemoryRegion {
     pub asynchronous: bool,
     /// Bad ranges of the region, in bytes from its start.
     pub bad_blocks: Vec<Range<u64>>,
+    /// Whether a write can clear them: its bus knows the command `clear_error`
+    /// (drivers/nvdimm/bus.c `nvdimm_clear_poison`); `None` if the bus does not say.
+    pub clears_errors: Option<bool>,
 }
 
 /// Why the verdict is what it is. Codes are stable: programs may match on them.

@@ -26,7 +26,7 @@ use super::report::MapSync;
 /// # References
 ///
 /// mmap(2), `MAP_SYNC` and `MAP_SHARED_VALIDATE`.
-pub(super) fn map_sync(fd: BorrowedFd<'_>, len: usize) -> MapSync {
+pub(crate) fn map_sync(fd: BorrowedFd<'_>, len: usize) -> MapSync {
     let flags = MapFlags::SHARED_VALIDATE | MapFlags::SYNC;
     // SAFETY: a null address without MAP_FIXED lets the kernel choose a range that is not in use.
     let mapped = unsafe { mmap(ptr::null_mut(), len, ProtFlags::READ, flags, fd, 0) };

@@ -5,7 +5,7 @@ mod dax_flag;
 mod leftovers;
 
 use std::ffi::OsStr;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -80,8 +80,7 @@ impl Options {
         let mut place = Place::following(path)?;
         let old = Old::find(&place)?;
         let fd = self.file_for(&mut place, old.as_ref())?;
-        let region = self.attach_draft(path, fd)?;
-        let quirks = Quirks::of(region.report());
+        let (region, quirks) = self.attach_draft(path, &mut place, fd)?;
         Ok(Draft { place, region, path: path.to_owned(), quirks, options: self.clone() })
     }
 
@@ -132,7 +131,7 @@ fn complete(region: &AnyRegion) -> Result<()> {
     if region.backend() == Backend::PageCache {
         let parts = unwritten(region.as_fd(), len).unwrap_or_default();
         for part in &parts {
-            region.fill_flush(part.start, part.end - part.start, 0)?;
+            rewrite(region, part)?;
         }
         if !parts.is_empty() {
             region.drain()?;
@@ -141,26 +140,36 @@ fn complete(region: &AnyRegion) -> Result<()> {
     Ok(())
 }
 
+/// Writes what a part reads as, which for a part that was never written is zeros: it takes no
+/// trust in the filesystem's answer to leave what was written as it is.
+fn rewrite(region: &AnyRegion, part: &Range<u64>) -> Result<()> {
+    const PIECE: u64 = 1 << 20;
+    let mut buffer = vec![0; PIECE.min(part.end - part.start) as usize];
+    let mut at = part.start;
+    while at < part.end {
+        let piece = &mut buffer[..PIECE.min(part.end - at) as usize];
+        region.read(at, piece)?;
+        region.write(at, piece)?;
+        at += piece.len() as u64;
+    }
+    Ok(())
+}
+
 /// Gives the file its name. An error has changed nothing.
 fn name(place: &mut Place, region: &AnyRegion, quirks: Quirks, how: Commit<'_>) -> Result<()> {
+    const RACES: u32 = 8;
     let fd = region.as_fd();
     match how {
         Commit::CreateOnly if place.through_link => {
             Err(Error::os(Operation::Publish, "linkat", Errno::EXIST))
         }
-        Commit::CreateOnly => {
-            settle_inode(place, region, quirks)?;
-            place.name_new(fd)
-        }
+        Commit::CreateOnly => place.name_new(fd),
         Commit::Replace => {
-            const RACES: u32 = 8;
             for _ in 0..RACES {
                 if let Some(old) = Old::find(place)? {
-                    old.hand_on(fd)?;
-                    settle_inode(place, region, quirks)?;
+                    inherit(&old, region, quirks)?;
                     return place.name_over(fd);
                 }
-                settle_inode(place, region, quirks)?;
                 match place.name_new(fd) {
                     // Somebody else was faster: theirs is the one to replace.
                     Err(error) if error.errno() == Some(Errno::EXIST) => {}
@@ -174,20 +183,18 @@ fn name(place: &mut Place, region: &AnyRegion, quirks: Quirks, how: Commit<'_>) 
                 return Err(Error::os(Operation::Publish, "openat", Errno::NOENT));
             };
             check_kept_name(place, keep)?;
-            old.hand_on(fd)?;
-            settle_inode(place, region, quirks)?;
+            inherit(&old, region, quirks)?;
             exchange(place, region, keep)
         }
     }
 }
 
-/// Where that is needed, syncs the inode with a name, before the final name leads to it.
-fn settle_inode(place: &mut Place, region: &AnyRegion, quirks: Quirks) -> Result<()> {
-    if !quirks.name_before_sync {
-        return Ok(());
+/// The attributes of the file in place. Where no later sync covers the inode, this one does.
+fn inherit(old: &Old, region: &AnyRegion, quirks: Quirks) -> Result<()> {
+    if old.hand_on(region.as_fd())? && quirks.named_when_synced {
+        fs::fsync(region).map_err(|errno| Error::os(Operation::Publish, "fsync", errno))?;
     }
-    place.name_temporarily(region.as_fd())?;
-    fs::fsync(region).map_err(|errno| Error::os(Operation::Publish, "fsync", errno))
+    Ok(())
 }
 
 /// A single name, of a regular file or of nothing.

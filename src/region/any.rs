@@ -6,6 +6,7 @@ use std::path::Path;
 use super::contract::{Region, delegate};
 use super::mapped::{self, MappedRegion};
 use super::page_cache::{self, PageCacheRegion};
+use super::siblings::Membership;
 use crate::durability::{Backend, Durability, Granularity};
 use crate::error::Result;
 use crate::probe::Report;
@@ -24,8 +25,14 @@ enum Inner {
 }
 
 impl AnyRegion {
-    pub(super) fn mapped(path: &Path, fd: OwnedFd, parts: mapped::Parts, report: Report) -> Self {
-        let inner = Inner::Mapped(MappedRegion::new(path.to_owned(), fd, parts));
+    pub(super) fn mapped(
+        path: &Path,
+        fd: OwnedFd,
+        parts: mapped::Parts,
+        file: Membership,
+        report: Report,
+    ) -> Self {
+        let inner = Inner::Mapped(MappedRegion::new(path.to_owned(), fd, parts, file));
         Self { inner, report: Box::new(report) }
     }
 
@@ -33,9 +40,10 @@ impl AnyRegion {
         path: &Path,
         fd: OwnedFd,
         parts: page_cache::Parts,
+        file: Membership,
         report: Report,
     ) -> Self {
-        let inner = Inner::PageCache(PageCacheRegion::new(path.to_owned(), fd, parts));
+        let inner = Inner::PageCache(PageCacheRegion::new(path.to_owned(), fd, parts, file));
         Self { inner, report: Box::new(report) }
     }
 

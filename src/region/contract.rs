@@ -20,13 +20,16 @@ use crate::error::Result;
 /// 3. **Errors about durability are final.** After a failed `fdatasync` the kernel marks the
 ///    pages clean, and the next call returns success while the medium holds the old data
 ///    (fsync(2), NOTES). So the first failure poisons the region: every later write, flush and
-///    drain returns [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned), in every thread. Reads
-///    go on. The way on is to reopen and recover from the medium.
+///    drain returns [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned), in every thread and in
+///    every other region of the file in this process. Reads go on. The way on is to drop the
+///    regions, reopen, and recover from the medium.
 /// 4. **Ready when returned.** Space is allocated, written with zeros and synced, and the file
 ///    and its directory entry are durable. A full disk is an error at create or grow.
 /// 5. **Safe methods stay safe.** They copy in and out. A page that is gone (file truncated by
 ///    another process, memory poisoned) is [`ErrorKind::Gone`](crate::ErrorKind::Gone). Two
-///    threads or processes that access the same bytes at once get interleaved 8-byte pieces.
+///    threads or processes that access the same bytes at once get interleaved 8-byte pieces. (Of
+///    another process's write through the page cache, smaller pieces may be seen: the kernel
+///    copies it as it likes.)
 /// 6. **Growth keeps the base.** [`grow`](Self::grow) never moves the region in memory, and when
 ///    it fails the region is as it was.
 /// 7. **Close reports.** [`close`](Self::close) returns the error that `Drop` could not.
@@ -68,7 +71,10 @@ pub trait Region: Send + Sync {
     /// `Gone` if a page of the range is gone; `buf` is then partly overwritten.
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()>;
 
-    /// Stores bytes into the region: visible to readers on return, not yet durable.
+    /// Stores bytes into the region: visible on return to every region of the file in this
+    /// process, and not yet durable. Other processes see them at once where the backend is a
+    /// shared mapping, and after `drain` at the latest on the page cache, which gathers small
+    /// writes.
     ///
     /// # Errors
     ///

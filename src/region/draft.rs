@@ -43,6 +43,10 @@ impl Place {
     /// The place of `path` itself, be it a symbolic link.
     pub(crate) fn of(path: &Path) -> Result<Self> {
         let name = path.file_name().ok_or_else(|| failed("openat")(Errno::ISDIR))?.to_owned();
+        // `file_name` overlooks a slash or a dot at the end; open(2) does not.
+        if !path.as_os_str().as_bytes().ends_with(name.as_bytes()) {
+            return Err(failed("openat")(Errno::ISDIR));
+        }
         // For fsync, so not O_PATH.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = fs::open(parent(path), flags, Mode::empty()).map_err(failed("open"))?;
@@ -200,7 +204,7 @@ impl Place {
     /// Syncs what the filesystem needs synced after the file got its final name.
     pub(crate) fn sync(&self, quirks: Quirks, fd: BorrowedFd<'_>) -> Result<()> {
         let failed = |call| move |errno| Error::os(Operation::Sync, call, errno);
-        if quirks.sync_file_after_name {
+        if quirks.sync_file {
             fs::fsync(fd).map_err(failed("fsync"))?;
         }
         if quirks.sync_directory {

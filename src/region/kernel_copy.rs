@@ -3,7 +3,9 @@
 //! A kernel copies from where it is told on, in pieces as large as they come: words in the middle
 //! of a copy from or to an odd offset lie across its pieces, and another thread or process sees
 //! them torn. So a read is made from the word boundary before it into a buffer of the same
-//! alignment, and a write is cut at its first and last word boundary into segments of one call.
+//! alignment, and a write is cut at its first and last word boundary into segments of one call,
+//! from a copy of the same alignment if need be: a copy between different alignments is made of
+//! pieces that suit either side.
 //!
 //! # Safety
 //!
@@ -56,6 +58,39 @@ fn cuts(at: usize, len: usize) -> (usize, usize) {
     (head, head + (len - head) / WORD * WORD)
 }
 
+/// Bytes that are copied at once to give them the alignment of where they go.
+const REALIGNED: usize = 64 << 10;
+
+/// Writes all of `data` to position `at`, by `call(segments, position)`, which writes the
+/// segments one behind the other and returns how many bytes it wrote.
+fn write_words<E>(
+    at: usize,
+    data: &[u8],
+    mut call: impl FnMut([&[u8]; 3], usize) -> Result<usize, E>,
+) -> Result<(), E> {
+    let mut words: Vec<u64> = Vec::new();
+    let mut done = 0;
+    while done < data.len() {
+        let (at, rest) = (at + done, &data[done..]);
+        let within = at % WORD;
+        let piece = if rest.as_ptr().addr() % WORD == within {
+            rest
+        } else {
+            let len = rest.len().min(REALIGNED);
+            words.resize((within + len).div_ceil(WORD).max(words.len()), 0);
+            // SAFETY: the words are initialised, and so are the bytes they are made of.
+            let bytes = unsafe {
+                std::slice::from_raw_parts_mut(words.as_mut_ptr().cast::<u8>(), words.len() * WORD)
+            };
+            bytes[within..within + len].copy_from_slice(&rest[..len]);
+            &bytes[within..within + len]
+        };
+        let (head, tail) = cuts(at, piece.len());
+        done += call([&piece[..head], &piece[head..tail], &piece[tail..]], at)?;
+    }
+    Ok(())
+}
+
 /// Reads memory of this process that may be gone.
 pub(super) fn read_memory(shared: *const u8, buf: &mut [u8]) -> Result<(), Fault> {
     read_words(shared.addr(), buf, |buffer, at| {
@@ -72,17 +107,16 @@ pub(super) fn read_memory(shared: *const u8, buf: &mut [u8]) -> Result<(), Fault
 
 /// Writes memory of this process that may be gone.
 pub(super) fn write_memory(shared: *mut u8, data: &[u8]) -> Result<(), Fault> {
-    let mut done = 0;
-    while done < data.len() {
-        let (shared, data) = (shared.wrapping_add(done), &data[done..]);
-        let (head, tail) = cuts(shared.addr(), data.len());
-        let local = [&data[..head], &data[head..tail], &data[tail..]].map(|part| libc::iovec {
+    write_words(shared.addr(), data, |parts, at| {
+        let remote = libc::iovec {
+            iov_base: shared.with_addr(at).cast(),
+            iov_len: parts.iter().map(|part| part.len()).sum(),
+        };
+        let local = parts.map(|part| libc::iovec {
             iov_base: part.as_ptr().cast_mut().cast(),
             iov_len: part.len(),
         });
-        let remote = libc::iovec { iov_base: shared.cast(), iov_len: data.len() };
-        // SAFETY: the segments are parts of `data`, only read from; the kernel checks the shared
-        // side.
+        // SAFETY: the segments are only read from; the kernel checks the shared side.
         let wrote = unsafe {
             libc::process_vm_writev(
                 libc::getpid(),
@@ -93,12 +127,8 @@ pub(super) fn write_memory(shared: *mut u8, data: &[u8]) -> Result<(), Fault> {
                 0,
             )
         };
-        match usize::try_from(wrote) {
-            Ok(wrote) if wrote > 0 => done += wrote,
-            _ => return Err(Fault),
-        }
-    }
-    Ok(())
+        usize::try_from(wrote).ok().filter(|&wrote| wrote > 0).ok_or(Fault)
+    })
 }
 
 /// Reads from a file that may have become shorter.
@@ -115,25 +145,18 @@ pub(super) fn read_file(fd: BorrowedFd<'_>, at: u64, buf: &mut [u8]) -> Result<(
 
 /// Writes all of `data` to a file.
 pub(super) fn write_file(fd: BorrowedFd<'_>, at: u64, data: &[u8]) -> Result<(), Errno> {
-    let mut done = 0;
-    while done < data.len() {
-        let (at, data) = (at + done as u64, &data[done..]);
-        let (head, tail) = cuts(at as usize, data.len());
-        let wrote = if head == 0 || head == data.len() {
-            io::pwrite(fd, data, at)
-        } else {
-            let parts = [&data[..head], &data[head..tail], &data[tail..]].map(IoSlice::new);
-            io::pwritev(fd, &parts, at)
+    write_words(at as usize, data, |parts, at| {
+        let wrote = match parts {
+            [only, [], []] | [[], only, []] | [[], [], only] => io::pwrite(fd, only, at as u64),
+            parts => io::pwritev(fd, &parts.map(IoSlice::new), at as u64),
         };
         match wrote {
             // A write of nothing that is no error would loop for ever.
-            Ok(0) => return Err(Errno::IO),
-            Ok(wrote) => done += wrote,
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
+            Ok(0) => Err(Errno::IO),
+            Err(Errno::INTR) => Ok(0),
+            result => result,
         }
-    }
-    Ok(())
+    })
 }
 
 #[cfg(test)]
@@ -166,6 +189,37 @@ mod tests {
                 Some(buffer.len().min(usize::saturating_sub(end, from)))
             });
             assert_eq!(read.is_ok(), end >= 33, "{end}");
+        }
+    }
+
+    /// Whole words come from word boundaries and go to word boundaries; every byte arrives.
+    #[test]
+    fn every_offset_length_and_source_is_written_in_aligned_words() {
+        let source: Vec<u8> = (0..3 * REALIGNED).map(|i| (i * 7 + i / 256) as u8).collect();
+        let lens = (0..40).chain([4096, 4099, REALIGNED - 1, REALIGNED + 9, 2 * REALIGNED + 50]);
+        for len in lens {
+            for at in 0..9 {
+                for skipped in 0..9 {
+                    let data = &source[skipped..skipped + len];
+                    let mut found = vec![0; len];
+                    // Now and then less is written than was asked for.
+                    let mut short = 0;
+                    write_words(at, data, |[head, words, tail], to| {
+                        if !words.is_empty() {
+                            assert_eq!((to + head.len()) % WORD, 0);
+                            assert_eq!(words.as_ptr().addr() % WORD, 0);
+                            assert_eq!(words.len() % WORD, 0);
+                        }
+                        short = (short + 5) % 11;
+                        let all = [head, words, tail].concat();
+                        let wrote = if short % 3 == 0 { all.len().min(short) } else { all.len() };
+                        found[to - at..to - at + wrote].copy_from_slice(&all[..wrote]);
+                        Ok::<_, ()>(wrote)
+                    })
+                    .unwrap();
+                    assert!(found == data, "{len} bytes to {at} from {skipped}");
+                }
+            }
         }
     }
 

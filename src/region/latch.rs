@@ -47,21 +47,16 @@ impl Latch {
         }
     }
 
-    /// Makes `error` final and returns it. The first error stays the cause.
+    /// Makes `error` final. The first error stays the cause.
     #[cold]
-    pub(super) fn poison(&self, error: Error) -> Error {
-        let error = error.unknown();
+    pub(super) fn poison(&self, error: &Error) {
         // The cause first: whoever sees the state must find it.
         let _ = self.cause.set(Arc::new(error.clone()));
         let _ = self.state.compare_exchange(OPEN, POISONED, Ordering::AcqRel, Ordering::Acquire);
-        error
     }
 
-    /// Makes `error` final if it is a failed sync, which the kernel reports once: no later sync
-    /// of this file would tell. Returns it.
-    #[cold]
-    pub(super) fn poison_by_sync(&self, error: Error) -> Error {
-        if error.operation() == Operation::Sync { self.poison(error) } else { error }
+    pub(super) fn is_poisoned(&self) -> bool {
+        self.cause.get().is_some()
     }
 
     /// Closes. A cause set before stays what later operations report.
@@ -78,9 +73,8 @@ mod tests {
     fn the_first_error_stays_and_reads_go_on() {
         let latch = Latch::new();
         assert!(latch.check(Operation::Write).is_ok());
-        let first = Error::os(Operation::Drain, "fdatasync", rustix::io::Errno::IO);
-        assert!(latch.poison(first).is_durability_unknown());
-        latch.poison(Error::os(Operation::Drain, "fdatasync", rustix::io::Errno::NOSPC));
+        latch.poison(&Error::os(Operation::Drain, "fdatasync", rustix::io::Errno::IO));
+        latch.poison(&Error::os(Operation::Drain, "fdatasync", rustix::io::Errno::NOSPC));
         for _ in 0..2 {
             let error = latch.check(Operation::Flush).unwrap_err();
             assert!(error.is_poisoned() && error.is_durability_unknown());

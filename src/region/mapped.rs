@@ -9,8 +9,9 @@ use rustix::mm::{MapFlags, ProtFlags};
 
 use super::bounds;
 use super::contract::Region;
-use super::latch::Latch;
+use super::descriptor::Descriptor;
 use super::mapping::{Mapping, page_size};
+use super::siblings::Membership;
 use super::storage;
 use crate::cpu::Fault;
 use crate::durability::{Backend, Durability, Granularity};
@@ -32,10 +33,10 @@ pub(super) struct Parts {
 /// for it, `drain` is a store fence.
 pub struct MappedRegion {
     path: PathBuf,
-    fd: OwnedFd,
+    fd: Descriptor,
     parts: Parts,
     len: AtomicU64,
-    latch: Latch,
+    file: Membership,
     growing: Mutex<()>,
 }
 
@@ -51,9 +52,10 @@ impl std::fmt::Debug for MappedRegion {
 }
 
 impl MappedRegion {
-    pub(super) fn new(path: PathBuf, fd: OwnedFd, parts: Parts) -> Self {
+    pub(super) fn new(path: PathBuf, fd: OwnedFd, parts: Parts, file: Membership) -> Self {
+        let fd = Descriptor::new(fd);
         let len = AtomicU64::new(parts.len);
-        Self { path, fd, parts, len, latch: Latch::new(), growing: Mutex::new(()) }
+        Self { path, fd, parts, len, file, growing: Mutex::new(()) }
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
@@ -76,12 +78,12 @@ impl MappedRegion {
         if self.parts.read_only {
             return Err(Error::new(operation, ErrorKind::ReadOnly).at(&self.path));
         }
-        self.latch.check(operation).map_err(|e| e.at(&self.path))
+        self.file.latch.check(operation).map_err(|e| e.at(&self.path))
     }
 
     #[inline]
     fn check_readable(&self, operation: Operation) -> Result<()> {
-        self.latch.check_readable(operation).map_err(|e| e.at(&self.path))
+        self.file.latch.check_readable(operation).map_err(|e| e.at(&self.path))
     }
 
     #[cold]
@@ -184,12 +186,12 @@ impl Region for MappedRegion {
         self.parts
             .mapping
             .flush(at, bytes)
-            .map_err(|Fault| self.latch.poison(self.gone(Operation::Flush, offset, len)))
+            .map_err(|Fault| self.file.shared.poison(self.gone(Operation::Flush, offset, len)))
     }
 
     #[inline]
     fn drain(&self) -> Result<()> {
-        self.latch.check(Operation::Drain).map_err(|e| e.at(&self.path))?;
+        self.file.latch.check(Operation::Drain).map_err(|e| e.at(&self.path))?;
         self.parts.mapping.cpu.fence();
         Ok(())
     }
@@ -199,10 +201,9 @@ impl Region for MappedRegion {
         let (at, bytes) = self.range(Operation::Flush, offset, len)?;
         // msync does not push lines out of the caches on eADR: the kernel skips it there.
         if self.parts.backend != Backend::Volatile || self.writes_lines_back() {
-            self.parts
-                .mapping
-                .flush(at, bytes)
-                .map_err(|Fault| self.latch.poison(self.gone(Operation::Flush, offset, len)))?;
+            self.parts.mapping.flush(at, bytes).map_err(|Fault| {
+                self.file.shared.poison(self.gone(Operation::Flush, offset, len))
+            })?;
         }
         self.drain()?;
         match self.parts.backend {
@@ -216,7 +217,7 @@ impl Region for MappedRegion {
             .over(offset, len)),
             Backend::FsDax if bytes > 0 => self.parts.mapping.msync(at, bytes).map_err(|errno| {
                 let error = Error::os(Operation::Flush, "msync", errno);
-                self.latch.poison(error.at(&self.path).over(offset, len))
+                self.file.shared.poison(error.at(&self.path).over(offset, len))
             }),
             _ => Ok(()),
         }
@@ -290,8 +291,8 @@ impl Region for MappedRegion {
                 .over(old_len, new_len - old_len));
         }
         let explain = |error: Error| error.at(&self.path).over(old_len, new_len - old_len);
-        storage::extend(self.fd.as_fd(), old_len, new_len)
-            .map_err(|error| self.latch.poison_by_sync(explain(error)))?;
+        let file_len = storage::extend(self.fd.as_fd(), old_len, new_len)
+            .map_err(|error| self.file.shared.poison_by_sync(explain(error)))?;
         let mapped = (old_len as usize).next_multiple_of(page_size());
         let wanted = (new_len as usize).next_multiple_of(page_size());
         let prot = ProtFlags::READ | ProtFlags::WRITE;
@@ -309,7 +310,7 @@ impl Region for MappedRegion {
             });
         if let Err(error) = ready {
             // What was mapped beyond the old length stays mapped and out of bounds.
-            storage::shrink_back(self.fd.as_fd(), old_len);
+            storage::shrink_back(self.fd.as_fd(), file_len);
             return Err(explain(error));
         }
         self.len.store(new_len, Ordering::Release);
@@ -320,12 +321,12 @@ impl Region for MappedRegion {
         let drained = if self.parts.read_only {
             self.check_readable(Operation::Close)
         } else {
-            self.latch.check(Operation::Close).map_err(|e| e.at(&self.path))
+            self.file.latch.check(Operation::Close).map_err(|e| e.at(&self.path))
         };
         if drained.is_ok() {
             self.parts.mapping.cpu.fence();
         }
-        self.latch.close();
+        self.file.latch.close();
         drained
     }
 }

@@ -5,17 +5,21 @@
 //! | `contract` | what does every region promise? |
 //! | `options` | how is one opened and created? |
 //! | `storage`, `unwritten` | how does a file come to be complete, and grow? |
-//! | `draft`, `quirks` | how does a file get its name, durably? |
-//! | `mapping`, `kernel_copy`, `bounds`, `latch` | what do all backends share? |
+//! | `draft`, `quirks`, `ground` | how does a file get its name, durably, and where? |
+//! | `descriptor`, `siblings`, `mapping`, `kernel_copy`, `bounds`, `latch` | what do all backends share? |
 //! | `mapped`, with `fsdax`, `devdax`, `volatile` | stores into a shared mapping |
-//! | `page_cache` | `pwrite` and `fdatasync` |
+//! | `page_cache`, with `gather`, `group` | `pwrite` and `fdatasync`, few and shared |
 
 mod any;
 mod bounds;
 mod contract;
+mod descriptor;
 mod devdax;
 pub(crate) mod draft;
 mod fsdax;
+mod gather;
+mod ground;
+mod group;
 mod kernel_copy;
 mod latch;
 mod mapped;
@@ -23,6 +27,7 @@ mod mapping;
 mod options;
 mod page_cache;
 pub(crate) mod quirks;
+mod siblings;
 mod storage;
 pub(crate) mod unwritten;
 mod volatile;

@@ -10,7 +10,8 @@ use super::any::AnyRegion;
 use super::draft::{self, Place};
 use super::mapping::Reserve;
 use super::quirks::Quirks;
-use super::{devdax, fsdax, page_cache, storage, volatile};
+use super::siblings::Membership;
+use super::{devdax, fsdax, ground, page_cache, storage, volatile};
 use crate::durability::{Backend, Durability};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::probe::{self, Report, Target};
@@ -243,7 +244,7 @@ impl Options {
         place.check_free()?;
         let fd = place.create(self.file_mode(), self.lock)?;
         let quirks = Quirks::of(&self.judge(fd.as_fd(), path)?);
-        if quirks.name_before_sync {
+        if quirks.named_when_synced {
             place.name_temporarily(fd.as_fd())?;
         }
         storage::extend(fd.as_fd(), 0, len)?;
@@ -261,11 +262,21 @@ impl Options {
         Ok(region)
     }
 
-    /// Makes the region of a draft, whose file is `fd`, locked and empty: allocated and mapped,
-    /// not synced, and not written where [`unwritten`](super::unwritten) can tell later.
-    pub(crate) fn attach_draft(&self, path: &Path, fd: OwnedFd) -> Result<AnyRegion> {
+    /// Makes the region of a draft in its place, where the file is locked and empty:
+    /// allocated and mapped, not synced, and not written where [`unwritten`](super::unwritten)
+    /// can tell later.
+    pub(crate) fn attach_draft(
+        &self,
+        path: &Path,
+        place: &mut Place,
+        fd: OwnedFd,
+    ) -> Result<(AnyRegion, Quirks)> {
         let len = self.creation_len()?;
-        let mut report = self.judge(fd.as_fd(), path)?;
+        let (mut report, quirks) = ground::look(fd.as_fd(), path)?;
+        self.check_level(&report)?;
+        if quirks.named_when_synced {
+            place.name_temporarily(fd.as_fd())?;
+        }
         if report.backend == Backend::PageCache {
             storage::reserve(fd.as_fd(), len)?;
         } else {
@@ -273,7 +284,7 @@ impl Options {
             // Once more, now that there are extents to look at.
             report = probe::probe_file(fd.as_fd(), path)?;
         }
-        self.attach(path, fd, len, report)
+        Ok((self.attach(path, fd, len, report)?, quirks))
     }
 
     /// Whether the file must be locked.
@@ -310,10 +321,8 @@ impl Options {
         // It may have been replaced in between: what counts is what was opened.
         let found = fs::fstat(&fd).map_err(failed("fstat"))?;
         check_type(FileType::from_raw_mode(found.st_mode))?;
-        if !self.read_only {
-            if self.lock {
-                draft::lock(fd.as_fd())?;
-            }
+        if !self.read_only && self.lock {
+            draft::lock(fd.as_fd())?;
         }
         let report = self.judge(fd.as_fd(), path)?;
         let file_len = match report.target {
@@ -335,14 +344,24 @@ impl Options {
     /// What lies under the file, and whether that is enough.
     fn judge(&self, fd: BorrowedFd<'_>, path: &Path) -> Result<Report> {
         let report = probe::probe_file(fd, path)?;
-        let available = self.level(&report);
+        // Before the level: a level that is not there is not what is wrong with a device.
+        if !matches!(report.target, Target::File | Target::DaxDevice) {
+            let what = "a device that is not device DAX";
+            return Err(Error::new(Operation::Open, ErrorKind::WrongFileType(what)));
+        }
+        self.check_level(&report)?;
+        Ok(report)
+    }
+
+    fn check_level(&self, report: &Report) -> Result<()> {
+        let available = self.level(report);
         match self.require {
             Some(required) if available < required => {
-                let reasons = report.reasons;
+                let reasons = report.reasons.clone();
                 let kind = ErrorKind::Durability { required, available, reasons };
                 Err(Error::new(Operation::Open, kind))
             }
-            _ => Ok(report),
+            _ => Ok(()),
         }
     }
 
@@ -374,22 +393,31 @@ impl Options {
             let why = "emulation needs a memory-backed file: put it on tmpfs";
             return Err(Error::new(Operation::Open, ErrorKind::Unsupported(why)));
         }
-        match report.backend {
-            Backend::FsDax => fsdax::map(&plan, fd, report).map(Ready::Mapped),
-            Backend::DevDax => devdax::map(&plan, fd, report).map(Ready::Mapped),
-            Backend::Volatile => volatile::map(&plan, fd).map(Ready::Mapped),
-            Backend::PageCache => Ok(Ready::PageCache(page_cache::map(&plan, fd, report)?)),
-        }
-        .map_err(|error: Error| error.at(path))
+        let map = || {
+            let file = Membership::join(fd)?;
+            Ok(match report.backend {
+                Backend::FsDax => Ready::Mapped(fsdax::map(&plan, fd, report)?, file),
+                Backend::DevDax => Ready::Mapped(devdax::map(&plan, fd, report)?, file),
+                Backend::Volatile => Ready::Mapped(volatile::map(&plan, fd)?, file),
+                Backend::PageCache => Ready::PageCache(page_cache::map(&plan, fd, report)?, file),
+            })
+        };
+        map().map_err(|error: Error| error.at(path))
     }
 }
 
 /// Makes the size, the extents and the name of a file that somebody else made durable, once:
 /// neither `MAP_SYNC` nor `fdatasync` does (mmap(2); fsync(2) on directory entries), and a
 /// drained write would be lost with them.
+///
+/// Then the file is read anew: after a failed sync the page cache holds, marked clean, what the
+/// medium does not (fsync(2), NOTES), and whoever was told of the error may be gone. Pages that
+/// somebody has mapped stay.
 fn sync_existing(fd: BorrowedFd<'_>, path: &Path) -> Result<()> {
     let failed = |call| move |errno| Error::os(Operation::Sync, call, errno);
     fs::fsync(fd).map_err(failed("fsync"))?;
+    // Advice: where it is not taken, there is nothing to be done.
+    let _ = fs::fadvise(fd, 0, None, fs::Advice::DontNeed);
     let Ok(real) = path.canonicalize() else { return Ok(()) };
     let Some(parent) = real.parent() else { return Ok(()) };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -412,15 +440,15 @@ pub(super) struct Plan {
 
 /// A mapped file that still lacks its descriptor.
 enum Ready {
-    Mapped(super::mapped::Parts),
-    PageCache(page_cache::Parts),
+    Mapped(super::mapped::Parts, Membership),
+    PageCache(page_cache::Parts, Membership),
 }
 
 impl Ready {
     fn finish(self, path: &Path, fd: OwnedFd, report: Report) -> AnyRegion {
         match self {
-            Self::Mapped(parts) => AnyRegion::mapped(path, fd, parts, report),
-            Self::PageCache(parts) => AnyRegion::page_cache(path, fd, parts, report),
+            Self::Mapped(parts, file) => AnyRegion::mapped(path, fd, parts, file, report),
+            Self::PageCache(parts, file) => AnyRegion::page_cache(path, fd, parts, file, report),
         }
     }
 }

@@ -4,22 +4,34 @@
 //! Why not stores into a writable mapping: ext4 and xfs keep file data in large folios, and a
 //! store through a shared writable mapping dirties the whole folio. Persisting 64 bytes then
 //! wrote 1,024 KiB to the device; `pwrite` and `fdatasync` wrote 4 KiB.
+//!
+//! # System calls
+//!
+//! | method | system calls |
+//! |---|---|
+//! | `read`, `load_u64` | none; `pread` without the fault guard |
+//! | `write`, `write_flush`, `store_u64` of at most 16 KiB | none if it touches the gathered run; else `pwrite` of the run |
+//! | `write` of more | `pwrite`, after `pwrite` of a gathered run that it overlaps |
+//! | `flush` | none |
+//! | `drain` | `statx`, `pwrite` of a gathered run, `fdatasync`; none if another thread's covered it |
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
-use rustix::fs;
+use rustix::fs::{self, AtFlags, StatxFlags};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 
 use super::bounds;
 use super::contract::Region;
+use super::descriptor::Descriptor;
+use super::gather::{Gather, WRITE_MAX};
 use super::kernel_copy;
-use super::latch::Latch;
 use super::mapping::{Mapping, page_size};
 use super::options::Plan;
+use super::siblings::{Membership, lock};
 use super::storage;
 use crate::cpu::Fault;
 use crate::durability::{Backend, Durability, Granularity};
@@ -27,21 +39,19 @@ use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::probe::Report;
 
 /// A region that writes with `pwrite`, drains with `fdatasync` and reads through a mapping.
+///
+/// Small writes that touch each other are gathered in this process and sent to the file as one,
+/// at the latest by `drain`. Every region of the file in this process sees them at once; other
+/// processes see them when they are sent.
 pub struct PageCacheRegion {
     path: PathBuf,
-    fd: OwnedFd,
+    fd: Descriptor,
     mapping: Mapping,
     read_only: bool,
     guarded: bool,
     durability: Durability,
     len: AtomicU64,
-    latch: Latch,
-    /// Odd while a write is in progress; half of it is the number of finished writes. Readers
-    /// use it to notice a write that ran meanwhile, drains to know what a sync covers.
-    sequence: AtomicU64,
-    writing: Mutex<()>,
-    /// Finished writes that a sync has covered.
-    synced: Mutex<u64>,
+    file: Membership,
     growing: Mutex<()>,
 }
 
@@ -53,11 +63,6 @@ impl std::fmt::Debug for PageCacheRegion {
             .field("durability", &self.durability)
             .finish_non_exhaustive()
     }
-}
-
-/// A mutex whose data stays consistent when a holder panics.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How often a read is repeated because a write ran meanwhile, before it waits for the writer.
@@ -92,22 +97,11 @@ pub(super) fn map(plan: &Plan, fd: BorrowedFd<'_>, report: &Report) -> Result<Pa
 }
 
 impl PageCacheRegion {
-    pub(super) fn new(path: PathBuf, fd: OwnedFd, parts: Parts) -> Self {
+    pub(super) fn new(path: PathBuf, fd: OwnedFd, parts: Parts, file: Membership) -> Self {
+        let fd = Descriptor::new(fd);
         let Parts { mapping, len, read_only, guarded, durability } = parts;
-        Self {
-            path,
-            fd,
-            mapping,
-            read_only,
-            guarded,
-            durability,
-            len: AtomicU64::new(len),
-            latch: Latch::new(),
-            sequence: AtomicU64::new(0),
-            writing: Mutex::new(()),
-            synced: Mutex::new(0),
-            growing: Mutex::new(()),
-        }
+        let (len, growing) = (AtomicU64::new(len), Mutex::new(()));
+        Self { path, fd, mapping, read_only, guarded, durability, len, file, growing }
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
@@ -123,88 +117,173 @@ impl PageCacheRegion {
         bounds::check_word(operation, offset, self.len()).map_err(|e| e.at(&self.path))
     }
 
+    #[inline]
     fn check_writable(&self, operation: Operation) -> Result<()> {
         if self.read_only {
             return Err(Error::new(operation, ErrorKind::ReadOnly).at(&self.path));
         }
-        self.latch.check(operation).map_err(|e| e.at(&self.path))
+        self.file.latch.check(operation).map_err(|e| e.at(&self.path))
     }
 
+    #[inline]
     fn check_readable(&self, operation: Operation) -> Result<()> {
-        self.latch.check_readable(operation).map_err(|e| e.at(&self.path))
+        self.file.latch.check_readable(operation).map_err(|e| e.at(&self.path))
     }
 
     /// One copy out of the page cache.
     #[inline]
-    fn copy_out(&self, at: usize, buf: &mut [u8]) -> std::result::Result<(), ErrorKind> {
+    fn copy_cached(&self, at: usize, buf: &mut [u8]) -> std::result::Result<(), Fault> {
         if self.guarded {
-            return self.mapping.read(at, buf).map_err(|Fault| ErrorKind::Gone);
+            self.mapping.read(at, buf)
+        } else {
+            kernel_copy::read_file(self.fd.as_fd(), at as u64, buf)
         }
-        kernel_copy::read_file(self.fd.as_fd(), at as u64, buf).map_err(|Fault| ErrorKind::Gone)
     }
 
-    /// Runs `copy` such that no write of this region runs at the same time: a kernel copies in
-    /// pieces of its own choice, so a word could be seen torn.
+    /// Copies out what the file and the gathered run have, while nothing changes either: a kernel
+    /// copies a write in pieces of its own choice, so a word could be seen torn.
     #[inline]
-    fn undisturbed<T>(&self, mut copy: impl FnMut() -> T) -> T {
+    fn copy_out(&self, at: usize, buf: &mut [u8]) -> std::result::Result<(), Fault> {
+        let shared = &*self.file.shared;
+        let (from, to) = (at as u64, (at + buf.len()) as u64);
         for _ in 0..OPTIMISTIC_READS {
-            let before = self.sequence.load(Ordering::Acquire);
-            if before.is_multiple_of(2) {
-                let result = copy();
-                fence(Ordering::Acquire);
-                if self.sequence.load(Ordering::Relaxed) == before {
-                    return result;
-                }
+            let before = shared.sequence.load(Ordering::Acquire);
+            if !before.is_multiple_of(2) {
+                std::hint::spin_loop();
+                continue;
+            }
+            // Relaxed: within the sequence.
+            if from < shared.gathered_end.load(Ordering::Relaxed)
+                && shared.gathered_start.load(Ordering::Relaxed) < to
+            {
+                break;
+            }
+            let copied = self.copy_cached(at, buf);
+            fence(Ordering::Acquire);
+            if shared.sequence.load(Ordering::Relaxed) == before {
+                return copied;
             }
         }
-        let _writing = lock(&self.writing);
-        copy()
+        let gather = lock(&shared.gather);
+        self.copy_locked(&gather, at, buf)
     }
 
-    /// Writes with the write lock held.
-    fn write_locked(&self, operation: Operation, at: u64, data: &[u8]) -> Result<()> {
-        self.sequence.fetch_add(1, Ordering::AcqRel);
-        let written = kernel_copy::write_file(self.fd.as_fd(), at, data);
-        self.sequence.fetch_add(1, Ordering::AcqRel);
-        written.map_err(|errno| {
-            Error::os(operation, "pwrite", errno).at(&self.path).over(at, data.len() as u64)
+    /// [`copy_out`](Self::copy_out) with the lock held.
+    fn copy_locked(
+        &self,
+        gather: &Gather,
+        at: usize,
+        buf: &mut [u8],
+    ) -> std::result::Result<(), Fault> {
+        self.copy_cached(at, buf)?;
+        gather.overlay(at as u64, buf);
+        Ok(())
+    }
+
+    #[cold]
+    fn gone(&self, operation: Operation, offset: u64, len: u64) -> Error {
+        Error::new(operation, ErrorKind::Gone).at(&self.path).over(offset, len)
+    }
+
+    /// Runs `change` such that readers notice, and tells them the gathered range after it.
+    fn changing<T>(&self, gather: &mut Gather, change: impl FnOnce(&mut Gather) -> T) -> T {
+        let shared = &*self.file.shared;
+        shared.sequence.fetch_add(1, Ordering::AcqRel);
+        let result = change(gather);
+        shared.gathered_start.store(gather.start(), Ordering::Relaxed);
+        shared.gathered_end.store(gather.end(), Ordering::Relaxed);
+        shared.sequence.fetch_add(1, Ordering::AcqRel);
+        result
+    }
+
+    /// Sends the gathered run to the file. A failure is final: the writes in the run have
+    /// returned `Ok`, and readers have seen them.
+    fn send(&self, gather: &mut Gather) -> Result<()> {
+        if gather.is_empty() {
+            return Ok(());
+        }
+        let (start, len) = (gather.start(), gather.bytes().len() as u64);
+        let sent = self.changing(gather, |gather| {
+            let sent = kernel_copy::write_file(self.fd.as_fd(), start, gather.bytes());
+            if sent.is_ok() {
+                gather.clear();
+            }
+            sent
+        });
+        sent.map_err(|errno| {
+            let error = Error::os(Operation::Write, "pwrite", errno).at(&self.path);
+            self.file.shared.poison(error.over(start, len))
         })
+    }
+
+    /// One write, gathered or sent.
+    fn write_locked(
+        &self,
+        operation: Operation,
+        gather: &mut Gather,
+        at: u64,
+        data: &[u8],
+    ) -> Result<()> {
+        if data.len() <= WRITE_MAX {
+            if !gather.accepts(at, data.len()) {
+                self.send(gather)?;
+            }
+            self.changing(gather, |gather| gather.put(at, data));
+        } else {
+            if gather.overlaps(at, data.len()) {
+                self.send(gather)?;
+            }
+            self.changing(gather, |_| kernel_copy::write_file(self.fd.as_fd(), at, data)).map_err(
+                |errno| {
+                    let error = Error::os(operation, "pwrite", errno);
+                    error.at(&self.path).over(at, data.len() as u64)
+                },
+            )?;
+        }
+        self.file.shared.written.fetch_add(1, Ordering::Release);
+        Ok(())
+    }
+
+    /// Takes the lock of all writers of the file. A poison that came while waiting counts.
+    fn writer(&self, operation: Operation) -> Result<MutexGuard<'_, Gather>> {
+        let gather = lock(&self.file.shared.gather);
+        self.check_writable(operation)?;
+        Ok(gather)
     }
 
     /// The file must still be as long as the region: a `pwrite` past a truncation would succeed
     /// and leave a hole where data was.
+    ///
+    /// Asks for the size alone. Whoever asks for the time of the last change, as fstat(2) does,
+    /// makes the kernel give the next write a new one (multigrain timestamps, fs/inode.c), and
+    /// ext4 then journals the inode at every sync: 8 KiB to the device instead of 4.
     fn check_length(&self) -> Result<()> {
         let len = self.len();
-        let found = fs::fstat(&self.fd)
-            .map_err(|errno| Error::os(Operation::Drain, "fstat", errno).at(&self.path))?
-            .st_size
-            .cast_unsigned();
+        let found = fs::statx(&self.fd, "", AtFlags::EMPTY_PATH, StatxFlags::SIZE)
+            .map_err(|errno| Error::os(Operation::Drain, "statx", errno).at(&self.path))?
+            .stx_size;
         if found < len {
-            return Err(Error::new(Operation::Drain, ErrorKind::Gone)
-                .at(&self.path)
-                .over(found, len - found));
+            return Err(self.gone(Operation::Drain, found, len - found));
         }
         Ok(())
     }
 
-    /// One `fdatasync` for all threads that wait: whoever finds that a sync which began after
-    /// its last write has finished returns without one of its own.
-    fn sync(&self) -> Result<()> {
-        let mine = self.sequence.load(Ordering::Acquire) / 2;
-        let mut synced = lock(&self.synced);
-        self.latch.check(Operation::Drain).map_err(|e| e.at(&self.path))?;
-        if *synced >= mine {
-            return Ok(());
-        }
-        let covers = self.sequence.load(Ordering::Acquire) / 2;
-        self.check_length().map_err(|error| self.latch.poison(error))?;
+    /// One sync of everything written to the file so far; returns the number of the last write
+    /// that it covers. Run by one thread at a time.
+    fn sync(&self) -> Result<u64> {
+        let shared = &*self.file.shared;
+        let covers = {
+            let mut gather = lock(&shared.gather);
+            self.check_length().map_err(|error| shared.poison(error))?;
+            self.send(&mut gather)?;
+            shared.written.load(Ordering::Acquire)
+        };
         // Not repeated after EINTR: whether an error was reported and cleared is unknown.
         fs::fdatasync(&self.fd).map_err(|errno| {
             let error = Error::os(Operation::Drain, "fdatasync", errno).at(&self.path);
-            self.latch.poison(error.over(0, self.len()))
+            shared.poison(error.over(0, self.len()))
         })?;
-        *synced = covers;
-        Ok(())
+        Ok(covers)
     }
 }
 
@@ -243,8 +322,7 @@ impl Region for PageCacheRegion {
         self.check_readable(Operation::Read)?;
         let len = buf.len() as u64;
         let (at, _) = self.range(Operation::Read, offset, len)?;
-        self.undisturbed(|| self.copy_out(at, buf))
-            .map_err(|kind| Error::new(Operation::Read, kind).at(&self.path).over(offset, len))
+        self.copy_out(at, buf).map_err(|Fault| self.gone(Operation::Read, offset, len))
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
@@ -253,8 +331,8 @@ impl Region for PageCacheRegion {
         if data.is_empty() {
             return Ok(());
         }
-        let _writing = lock(&self.writing);
-        self.write_locked(Operation::Write, offset, data)
+        let mut gather = self.writer(Operation::Write)?;
+        self.write_locked(Operation::Write, &mut gather, offset, data)
     }
 
     fn fill_flush(&self, offset: u64, len: u64, byte: u8) -> Result<()> {
@@ -264,8 +342,9 @@ impl Region for PageCacheRegion {
         let mut done = 0;
         while done < len {
             let piece = (len - done).min(pattern.len() as u64);
-            let _writing = lock(&self.writing);
-            self.write_locked(Operation::Write, offset + done, &pattern[..piece as usize])?;
+            let mut gather = self.writer(Operation::Write)?;
+            let data = &pattern[..piece as usize];
+            self.write_locked(Operation::Write, &mut gather, offset + done, data)?;
             done += piece;
         }
         Ok(())
@@ -274,13 +353,19 @@ impl Region for PageCacheRegion {
     fn flush(&self, offset: u64, len: u64) -> Result<()> {
         self.check_writable(Operation::Flush)?;
         self.range(Operation::Flush, offset, len)?;
-        // The page cache knows what is dirty; `drain` syncs all of it.
+        // The page cache and the gathered run know what is dirty; `drain` syncs all of it.
         Ok(())
     }
 
     fn drain(&self) -> Result<()> {
-        self.latch.check(Operation::Drain).map_err(|e| e.at(&self.path))?;
-        if self.read_only { Ok(()) } else { self.sync() }
+        let check = || self.file.latch.check(Operation::Drain).map_err(|e| e.at(&self.path));
+        check()?;
+        if self.read_only {
+            return Ok(());
+        }
+        let shared = &*self.file.shared;
+        let mine = shared.written.load(Ordering::Acquire);
+        shared.group.commit(mine, check, || self.sync())
     }
 
     fn deep_flush(&self, offset: u64, len: u64) -> Result<()> {
@@ -291,16 +376,15 @@ impl Region for PageCacheRegion {
         self.check_readable(Operation::Load)?;
         let at = self.word(Operation::Load, offset)?;
         let mut bytes = [0; 8];
-        self.undisturbed(|| self.copy_out(at, &mut bytes))
-            .map_err(|kind| Error::new(Operation::Load, kind).at(&self.path).over(offset, 8))?;
+        self.copy_out(at, &mut bytes).map_err(|Fault| self.gone(Operation::Load, offset, 8))?;
         Ok(u64::from_ne_bytes(bytes))
     }
 
     fn store_u64(&self, offset: u64, value: u64) -> Result<()> {
         self.check_writable(Operation::Store)?;
         self.word(Operation::Store, offset)?;
-        let _writing = lock(&self.writing);
-        self.write_locked(Operation::Store, offset, &value.to_ne_bytes())
+        let mut gather = self.writer(Operation::Store)?;
+        self.write_locked(Operation::Store, &mut gather, offset, &value.to_ne_bytes())
     }
 
     fn compare_exchange_u64(
@@ -309,18 +393,18 @@ impl Region for PageCacheRegion {
         current: u64,
         new: u64,
     ) -> Result<std::result::Result<u64, u64>> {
-        self.check_writable(Operation::CompareExchange)?;
-        let at = self.word(Operation::CompareExchange, offset)?;
-        let _writing = lock(&self.writing);
+        const OPERATION: Operation = Operation::CompareExchange;
+        self.check_writable(OPERATION)?;
+        let at = self.word(OPERATION, offset)?;
+        let mut gather = self.writer(OPERATION)?;
         let mut bytes = [0; 8];
-        self.copy_out(at, &mut bytes).map_err(|kind| {
-            Error::new(Operation::CompareExchange, kind).at(&self.path).over(offset, 8)
-        })?;
+        self.copy_locked(&gather, at, &mut bytes)
+            .map_err(|Fault| self.gone(OPERATION, offset, 8))?;
         let found = u64::from_ne_bytes(bytes);
         if found != current {
             return Ok(Err(found));
         }
-        self.write_locked(Operation::CompareExchange, offset, &new.to_ne_bytes())?;
+        self.write_locked(OPERATION, &mut gather, offset, &new.to_ne_bytes())?;
         Ok(Ok(found))
     }
 
@@ -328,6 +412,10 @@ impl Region for PageCacheRegion {
     unsafe fn slice(&self, offset: u64, len: u64) -> Result<&[u8]> {
         self.check_readable(Operation::View)?;
         let (at, len) = self.range(Operation::View, offset, len)?;
+        if !self.read_only {
+            // The view is of the file.
+            self.send(&mut lock(&self.file.shared.gather))?;
+        }
         // SAFETY: the range is mapped for as long as self is borrowed, and the caller vouches
         // that nobody changes it meanwhile.
         Ok(unsafe { std::slice::from_raw_parts(self.mapping.at(at), len) })
@@ -356,14 +444,16 @@ impl Region for PageCacheRegion {
         if new_len > max {
             return Err(explain(Error::new(Operation::Grow, ErrorKind::TooLarge { max })));
         }
-        storage::extend(self.fd.as_fd(), old_len, new_len)
-            .map_err(|error| self.latch.poison_by_sync(explain(error)))?;
+        // So that the sync of the growth takes along what is gathered.
+        self.send(&mut lock(&self.file.shared.gather))?;
+        let file_len = storage::extend(self.fd.as_fd(), old_len, new_len)
+            .map_err(|error| self.file.shared.poison_by_sync(explain(error)))?;
         let from = (old_len as usize).next_multiple_of(page_size());
         let to = (new_len as usize).next_multiple_of(page_size());
         if let Err(errno) =
             self.mapping.map(self.fd.as_fd(), from, to, ProtFlags::READ, MapFlags::SHARED)
         {
-            storage::shrink_back(self.fd.as_fd(), old_len);
+            storage::shrink_back(self.fd.as_fd(), file_len);
             return Err(explain(Error::os(Operation::Grow, "mmap", errno)));
         }
         self.len.store(new_len, Ordering::Release);
@@ -376,7 +466,7 @@ impl Region for PageCacheRegion {
         } else {
             self.drain().map_err(|error| error.during(Operation::Close))
         };
-        self.latch.close();
+        self.file.latch.close();
         drained
     }
 }

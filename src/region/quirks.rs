@@ -1,12 +1,15 @@
 //! What filesystems do differently when a file gets its name: all of it, in one table.
 //!
-//! | filesystem | before the sync of the file | after the rename | why |
+//! | filesystem | name when synced | after the final name | why |
 //! |---|---|---|---|
-//! | ext4 and ext3 with a journal | | directory | link, rename, owner, mode and attributes are records of one journal, in their order; fsync of the directory commits it (`ext4_sync_file`, fs/ext4/fsync.c) |
-//! | xfs | | directory | one log; fsync of the directory forces it (`xfs_dir_fsync`, fs/xfs/xfs_file.c) |
-//! | btrfs | | file, directory | fsync of a file without links writes its data and no log, and fsync of the directory does not log the inode behind a new name (`btrfs_log_inode_parent`, fs/btrfs/tree-log.c) |
-//! | tmpfs, ramfs | | | nothing outlives the kernel |
-//! | ext4 without a journal, ext2, every other | a temporary name | directory | without a journal, the inode on the medium still says that it has no links, and is taken for a deleted file (`ext4_iget`, fs/ext4/inode.c); of others it is not known |
+//! | ext4, ext3 with a journal | not needed | directory | link, rename, owner, mode and attributes are records of one journal, in their order; fsync of the directory commits it (`ext4_sync_file`, fs/ext4/fsync.c) |
+//! | xfs | not needed | directory | one log; fsync of the directory forces it (`xfs_dir_fsync`, fs/xfs/xfs_file.c) |
+//! | btrfs | not needed | file | fsync of a file without links writes its data and no log; fsync of the file once it has its name logs inode and names together, and the names it took from others (`btrfs_log_inode_parent`, fs/btrfs/tree-log.c) |
+//! | tmpfs, ramfs | not needed | nothing | nothing outlives the kernel |
+//! | ext4 without a journal, ext2, every other | needed | directory | without a journal, the inode on the medium goes on saying that it has no links, and its name leads to what looks like a deleted file: EUCLEAN (`__ext4_iget`, fs/ext4/inode.c). Of others it is not known, and this is the order that POSIX programs rely on |
+//!
+//! `pmem-tests/tests/publish_cut.rs` cuts the power of each after every system call, and takes
+//! each sync away in turn.
 
 use std::path::Path;
 
@@ -15,30 +18,30 @@ use crate::probe::Report;
 /// What the way from data to a durable name takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Quirks {
-    /// The file needs a name when it is synced, and that sync must cover its inode.
-    pub(crate) name_before_sync: bool,
+    /// The file needs a name when it is synced, so it has a temporary one from the beginning.
+    pub(crate) named_when_synced: bool,
     /// fsync of the file once it has its final name.
-    pub(crate) sync_file_after_name: bool,
+    pub(crate) sync_file: bool,
     /// fsync of the directory, after that.
     pub(crate) sync_directory: bool,
 }
 
 impl Quirks {
-    const JOURNAL: Self =
-        Self { name_before_sync: false, sync_file_after_name: false, sync_directory: true };
-    const BTRFS: Self = Self { sync_file_after_name: true, ..Self::JOURNAL };
-    const NOTHING_LASTS: Self = Self { sync_directory: false, ..Self::JOURNAL };
-    /// What is right on any filesystem.
-    const CAREFUL: Self = Self { name_before_sync: true, ..Self::JOURNAL };
+    const JOURNAL: Self = Self { named_when_synced: false, sync_file: false, sync_directory: true };
+    const LOG_OF_FILES: Self =
+        Self { named_when_synced: false, sync_file: true, sync_directory: false };
+    const NOTHING_LASTS: Self =
+        Self { named_when_synced: false, sync_file: false, sync_directory: false };
+    const PORTABLE: Self = Self { named_when_synced: true, sync_file: false, sync_directory: true };
 
     /// Those of the filesystem that the report is about.
     pub(crate) fn of(report: &Report) -> Self {
         match report.filesystem.as_deref() {
             Some("ext4" | "ext3") if has_journal(report) => Self::JOURNAL,
             Some("xfs") => Self::JOURNAL,
-            Some("btrfs") => Self::BTRFS,
+            Some("btrfs") => Self::LOG_OF_FILES,
             Some("tmpfs" | "ramfs") => Self::NOTHING_LASTS,
-            _ => Self::CAREFUL,
+            _ => Self::PORTABLE,
         }
     }
 }

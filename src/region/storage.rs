@@ -12,27 +12,30 @@ use crate::error::{Error, ErrorKind, Operation, Result};
 /// large folios and extents.
 const PIECE: usize = 1 << 20;
 
-/// Makes `from..to` of the file allocated, zero, written and durable, and the file `to` bytes
-/// long. On an error the file is cut back to `from` bytes.
+/// Makes `from..to` of the file allocated, zero, written and durable, and the file at least `to`
+/// bytes long. Returns how long the file was before; on an error it is that long again. It may be
+/// longer than `from`: a region can be the first part of a file.
 ///
 /// Allocation comes first, so that a full disk is noticed before anything is written. The zeros
 /// are really written: an unwritten extent costs a journal commit at its first fault under
 /// `MAP_SYNC`, and its conversion at every first write elsewhere.
-pub(super) fn extend(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {
+pub(super) fn extend(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<u64> {
     if i64::try_from(to).is_err() {
         return Err(Error::new(Operation::Allocate, ErrorKind::TooLarge { max: i64::MAX as u64 }));
     }
+    let found = fs::fstat(fd).map_err(|errno| Error::os(Operation::Allocate, "fstat", errno))?;
+    let file_len = found.st_size.cast_unsigned();
     let extended = allocate(fd, from, to)
         .and_then(|()| write_zeros(fd, from, to))
         .and_then(|()| fs::fsync(fd).map_err(|errno| Error::os(Operation::Sync, "fsync", errno)));
     if extended.is_err() {
-        shrink_back(fd, from);
+        shrink_back(fd, file_len);
     }
-    extended
+    extended.map(|()| file_len)
 }
 
-/// Cuts the file back to `len` bytes after a failed growth. If even that fails, the file stays
-/// longer than the region, which harms nothing.
+/// Cuts the file back to the `len` bytes it had before a failed growth. If even that fails, the
+/// file stays longer than the region, which harms nothing.
 pub(super) fn shrink_back(fd: BorrowedFd<'_>, len: u64) {
     let _ = fs::ftruncate(fd, len);
 }
@@ -43,8 +46,8 @@ pub(super) fn shrink_back(fd: BorrowedFd<'_>, len: u64) {
 pub(super) fn reserve(fd: BorrowedFd<'_>, len: u64) -> Result<()> {
     allocate(fd, 0, len)?;
     match unwritten(fd, len) {
-        Ok(parts) if parts == [0..len] => Ok(()),
-        _ => extend(fd, 0, len),
+        Ok(parts) if parts.first() == Some(&(0..len)) => Ok(()),
+        _ => extend(fd, 0, len).map(drop),
     }
 }
 

@@ -217,9 +217,8 @@ pub(super) fn one_writer(bench: &Bench<'_>) -> Verdict {
 
 fn check_one_writer(bench: &Bench<'_>, region: &dyn Region) {
     region.write_persist(0, b"first").expect("the first writer writes");
-    let error = match bench.try_open(Access::ReadWrite) {
-        Ok(_) => panic!("a second writer was let in"),
-        Err(error) => error,
+    let Err(error) = bench.try_open(Access::ReadWrite) else {
+        panic!("a second writer was let in")
     };
     assert!(matches!(error.kind(), ErrorKind::Locked), "{error}");
     let reader = bench.open(Access::ReadOnly);

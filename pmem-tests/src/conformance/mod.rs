@@ -102,6 +102,7 @@ checks! {
     growth::growth_under_load: "threads go on reading and writing while the region grows";
     growth::racing_growth: "threads that grow at once all get what they asked for";
     growth::failed_growth: "when the kernel refuses any step, region and file are as before";
+    growth::first_stores: "the first store to a page of a new or grown region meets no fault";
     lifetime::reopen: "what was drained is there when the file is opened again";
     lifetime::reopen_without_drain: "what was written is there after drop, without a drain";
     lifetime::read_only: "a read-only region reads, refuses every change, and changes nothing";

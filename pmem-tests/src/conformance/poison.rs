@@ -14,6 +14,10 @@ use super::support::{
 };
 use crate::failing::with_failing;
 
+fn errno_of(error: &daxmap::Error) -> Option<i32> {
+    Some(error.errno()?.raw_os_error())
+}
+
 /// Every call about durability is refused from now on, in every thread, and says why; reads go on.
 fn is_final(region: &dyn Region, model: &[u8], errno: Option<i32>) {
     let check = || {
@@ -21,7 +25,7 @@ fn is_final(region: &dyn Region, model: &[u8], errno: Option<i32>) {
             let result = (method.call)(region, 64, 8);
             let error = refused(method.name, result, Refusal::Poisoned);
             assert!(error.is_durability_unknown() && error.is_poisoned(), "{error}");
-            assert_eq!(error.errno().map(|errno| errno.raw_os_error()), errno, "{error}");
+            assert_eq!(errno_of(&error), errno, "{error}");
             (method.call)(region, 64, 0).expect_err("an empty range is refused too");
         }
         refused("drain", region.drain(), Refusal::Poisoned);
@@ -98,14 +102,16 @@ pub(super) fn drain_of_shortened_file(bench: &Bench<'_>) -> Verdict {
     Verdict::Passed
 }
 
+/// A call of the region.
+type Call = fn(&dyn Region) -> daxmap::Result<()>;
+
 const NO_SYNC: Verdict = Verdict::NotApplicable("drain makes no system call here");
 
 pub(super) fn failed_sync(bench: &Bench<'_>) -> Verdict {
     if bench.facts().granularity != Granularity::Page {
         return NO_SYNC;
     }
-    type Last = fn(&dyn Region) -> daxmap::Result<()>;
-    let lasts: [(&str, Last); 5] = [
+    let lasts: [(&str, Call); 5] = [
         ("drain", |region| region.drain()),
         ("persist", |region| region.persist(0, 8)),
         ("write_persist", |region| region.write_persist(0, &[0xA5])),
@@ -121,7 +127,10 @@ pub(super) fn failed_sync(bench: &Bench<'_>) -> Verdict {
         let error = refused(name, result, Refusal::Os(libc::EIO));
         let message = error.to_string();
         assert!(error.is_durability_unknown(), "{name}: {message}");
-        assert!(message.contains("fdatasync") && message.contains("errno 5"), "{name}: {message}");
+        assert!(
+            message.contains("fdatasync") && message.contains("os error 5"),
+            "{name}: {message}"
+        );
         if name == "close" {
             refused(name, region.drain(), Refusal::Poisoned);
             refused(name, region.read(0, &mut [0]), Refusal::Closed);
@@ -142,8 +151,7 @@ pub(super) fn no_drain_without_sync(bench: &Bench<'_>) -> Verdict {
     if bench.facts().granularity != Granularity::Page {
         return NO_SYNC;
     }
-    type Write = fn(&dyn Region) -> daxmap::Result<()>;
-    let writes: [(&str, Write); 5] = [
+    let writes: [(&str, Call); 5] = [
         ("write", |region| region.write(8, b"new")),
         ("write_flush", |region| region.write_flush(8, b"new")),
         ("fill_flush", |region| region.fill_flush(8, 3, 1)),

@@ -12,9 +12,11 @@ use super::support::{Bench, PAGE, contents, pattern, same};
 
 /// How long threads race; long enough that a torn word shows where words can be torn.
 const RACE: Duration = Duration::from_millis(120);
+/// The same where a word is torn only when a kernel's copy is caught between two of its pieces.
+const LONG_RACE: Duration = Duration::from_millis(400);
 
-/// Runs `work` in a thread until `check` has raced it for [`RACE`]. Both must have had turns.
-fn race(work: impl Fn(u64) + Sync, mut check: impl FnMut()) {
+/// Runs `work` in a thread until `check` has raced it for so long. Both must have had turns.
+fn race(duration: Duration, work: impl Fn(u64) + Sync, mut check: impl FnMut()) {
     let (stop, turns) = (AtomicBool::new(false), std::sync::atomic::AtomicU64::new(0));
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -28,7 +30,7 @@ fn race(work: impl Fn(u64) + Sync, mut check: impl FnMut()) {
         // Stops the other thread also when `check` panics.
         let _stop = StopOnDrop(&stop);
         let start = Instant::now();
-        while start.elapsed() < RACE || turns.load(Ordering::Relaxed) < 100 {
+        while start.elapsed() < duration || turns.load(Ordering::Relaxed) < 100 {
             check();
         }
     });
@@ -65,8 +67,7 @@ pub(super) fn exchange(bench: &Bench<'_>) -> Verdict {
 }
 
 pub(super) fn exchange_counts(bench: &Bench<'_>) -> Verdict {
-    const THREADS: u64 = 4;
-    const EACH: u64 = 2000;
+    const THREADS: usize = 4;
     let region = bench.create(PAGE);
     let increment = || {
         let mut found = region.load_u64(64).expect("a word can be loaded");
@@ -77,12 +78,21 @@ pub(super) fn exchange_counts(bench: &Bench<'_>) -> Verdict {
             }
         }
     };
-    thread::scope(|scope| {
-        for _ in 0..THREADS {
-            scope.spawn(|| (0..EACH).for_each(|_| increment()));
-        }
+    let together = std::sync::Barrier::new(THREADS);
+    let increments: u64 = thread::scope(|scope| {
+        let count = || {
+            together.wait();
+            let (start, mut done) = (Instant::now(), 0);
+            while start.elapsed() < RACE || done < 500 {
+                increment();
+                done += 1;
+            }
+            done
+        };
+        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(count)).collect();
+        threads.into_iter().map(|thread| thread.join().expect("no thread panics")).sum()
     });
-    assert_eq!(region.load_u64(64).expect("a word can be loaded"), THREADS * EACH);
+    assert_eq!(region.load_u64(64).expect("a word can be loaded"), increments);
     assert_eq!(region.load_u64(56).expect("a word can be loaded"), 0, "the word before");
     assert_eq!(region.load_u64(72).expect("a word can be loaded"), 0, "the word after");
     Verdict::Passed
@@ -102,6 +112,7 @@ fn equal_bytes(turn: u64) -> u64 {
 pub(super) fn stored_words_whole(bench: &Bench<'_>) -> Verdict {
     let region = bench.create(2 * PAGE);
     race(
+        RACE,
         |turn| {
             region.store_u64(PAGE - 8, equal_bytes(turn)).expect("a word can be stored");
             region
@@ -156,7 +167,7 @@ fn write_words(region: &dyn Region, turn: u64) {
 fn check_words(region: &dyn Region, turn: u64) {
     const SIZES: [usize; 6] = [8, 23, 64, 301, 1031, 4500];
     let mut buffer = vec![0; SIZES[turn as usize % SIZES.len()]];
-    let start = if turn % 2 == 0 { PAGE - 64 } else { ODD.start + 64 };
+    let start = if turn.is_multiple_of(2) { PAGE - 64 } else { ODD.start + 64 };
     let offset = start - turn % 9;
     if turn % 2 == 1 {
         buffer.truncate((ODD.end - offset) as usize);
@@ -173,6 +184,7 @@ pub(super) fn written_words_whole(bench: &Bench<'_>) -> Verdict {
     let region = bench.create(6 * PAGE);
     let mut turn = 0;
     race(
+        LONG_RACE,
         |turn| write_words(&*region, turn),
         || {
             turn += 1;
@@ -188,6 +200,7 @@ pub(super) fn words_whole_across_regions(bench: &Bench<'_>) -> Verdict {
     let reader = bench.open(Access::ReadOnly);
     let mut turn = 0;
     race(
+        LONG_RACE,
         |turn| {
             region.store_u64(0, equal_bytes(turn)).expect("a word can be stored");
             write_words(&*region, turn);
@@ -205,6 +218,7 @@ pub(super) fn words_whole_across_regions(bench: &Bench<'_>) -> Verdict {
 pub(super) fn publishes(bench: &Bench<'_>) -> Verdict {
     let region = bench.create(2 * PAGE);
     race(
+        RACE,
         |turn| {
             region.write(PAGE + 8 * (turn % 128), &turn.to_ne_bytes()).expect("written");
             region.store_u64(64, turn).expect("a word can be stored");

@@ -30,7 +30,7 @@ pub const ADR: Facts = Facts { granularity: Granularity::CacheLine, emulated: tr
 pub const EADR: Facts = Facts { emulated: true, ..VOLATILE };
 
 /// Checks whose question does not arise on the page cache.
-const NOT_ON_PAGE_CACHE: &[&str] = &["flush_of_gone_page", "failed_deep_flush"];
+const NOT_ON_PAGE_CACHE: &[&str] = &["first_stores", "flush_of_gone_page", "failed_deep_flush"];
 
 /// Checks whose question does not arise where stores go into memory.
 const NOT_IN_MEMORY: &[&str] =

@@ -237,7 +237,21 @@ fn disks_that_others_keep() {
         let report = FakeFile::new("/m/f", device).probe(&tree.root);
         assert_eq!(report.durability, Durability::Unverified);
         assert_eq!(codes(&report), ["layer-unverified", "no-dax-device"]);
+        assert!(report.reasons[0].text.contains("a program or a server"), "{}", report.reasons[0]);
     }
+}
+
+#[test]
+fn asynchronous_memory_is_never_synchronous() {
+    let mut tree = Tree::new();
+    tree.pmem(0, "259:0", Region { provider: "virtio-pmem", domain: None, ..ADR }, "legacy");
+    tree.mount("259:0 / /m rw - ext4 /dev/pmem0 rw,dax=always");
+    let directory = FakeFile::directory("/m", (259, 0)).probe(&tree.root);
+    assert_eq!(directory.map_sync, MapSync::Predicted(false));
+    assert_eq!(directory.durability, Durability::Fsync);
+    // No kernel does this; if one did, CPU write-backs would still end before the host's fsync.
+    let accepted = FakeFile::dax("/m/f", (259, 0)).probe(&tree.root);
+    assert_eq!((accepted.backend, accepted.durability), (Backend::FsDax, Durability::Unverified));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::capture::load;
 use super::{FakeFile, TempDir, codes};
 use crate::durability::{Backend, Durability, Granularity, PersistenceDomain};
 use crate::probe::extents::Extent;
-use crate::probe::report::{HugePages, MapSync, Report};
+use crate::probe::report::{HugePages, Report};
 
 /// What a capture's first file gets.
 struct Expected<'a> {
@@ -168,6 +168,8 @@ fn btrfs_on_pmem_finds_its_device_through_the_source() {
 #[test]
 fn overlay_has_the_dax_of_its_upper_and_no_map_sync() {
     let capture = load("overlay-xfs");
+    // The capture holds no files, and an upper that is not there is another mount's.
+    capture.root.write("/mnt/a/upper/file", "");
     let [overlay, upper] = [0, 1].map(|i: usize| capture.files[i].probe(&capture.root));
     let expected = Expected {
         durability: Durability::Unverified,
@@ -340,5 +342,8 @@ fn bad_blocks_are_those_of_the_file() {
         shifted.iter().map(|range| range.start - (128 << 20)..range.end - (128 << 20)).collect();
     assert_eq!(report.bad_ranges, ranges);
     check_file("bad", &report, &Expected { reasons: &["bad-blocks"], ..ADR });
+    // The guest's bus has no clear_error, and a write there fails (seen: EFAULT on DAX, EIO without).
+    assert_eq!(report.regions[0].clears_errors, Some(false));
+    assert!(report.reasons[0].remedy.as_ref().unwrap().contains("cannot clear errors"));
     check_file("good", &at(&capture.root, 512 << 20), &ADR);
 }

@@ -7,6 +7,15 @@ use super::{FakeFile, codes};
 use crate::durability::{Backend, Durability};
 use crate::probe::report::{MapSync, Target};
 
+#[test]
+fn only_xfs_falls_back() {
+    let mut tree = Tree::new();
+    tree.disk("8:0", "sda");
+    tree.mount("8:0 / / rw - ext4 /dev/sda rw,dax=never");
+    let report = FakeFile::new("/f", (8, 0)).probe(&tree.root);
+    assert_eq!(codes(&report), ["no-dax-device"]);
+}
+
 /// A tree with an ext4 on a disk as `/`.
 fn ordinary() -> Tree {
     let mut tree = Tree::new();
@@ -167,6 +176,7 @@ fn overlay_by_its_upper() {
         tree.pmem(0, "259:0", ADR, "fsdax");
         tree.mount("259:0 / /dax rw - xfs /dev/pmem0 rw,dax=always");
         tree.mount("0:9 / /tmp rw - tmpfs tmpfs rw");
+        tree.root.write(&format!("{upper}/u/file"), "");
         tree.mount(&format!(
             "0:50 / /o rw - overlay overlay rw,lowerdir=/l,upperdir={upper}/u{options}"
         ));
@@ -177,6 +187,25 @@ fn overlay_by_its_upper() {
         assert!(codes(&report).contains(&wanted), "{upper}{options}: {:?}", codes(&report));
         assert!(!report.read_only);
     }
+}
+
+#[test]
+fn overlay_of_a_container_hides_its_upper() {
+    // The upper's path is the host's; here it leads nowhere, or into the overlay itself.
+    for present in [false, true] {
+        let mut tree = Tree::new();
+        if present {
+            tree.root.write("/var/upper/file", "");
+        }
+        tree.mount("0:50 / / rw - overlay overlay rw,lowerdir=/l,upperdir=/var/upper");
+        let report = FakeFile::new("/f", (0, 50)).probe(&tree.root);
+        assert!(report.upper.is_none() && report.device.is_none());
+        assert_eq!(report.durability, Durability::Unverified);
+        assert_eq!(codes(&report), ["layer-unverified", "filesystem-without-dax"]);
+    }
+    let mut tree = ordinary();
+    tree.mount("0:50 / /o rw - overlay overlay rw,lowerdir=/l,upperdir=/gone/upper");
+    assert!(FakeFile::new("/o/f", (0, 50)).probe(&tree.root).upper.is_none());
 }
 
 #[test]

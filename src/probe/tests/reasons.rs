@@ -109,6 +109,7 @@ fn produce(code: ReasonCode) -> (Report, &'static str, &'static str) {
         }
         ReasonCode::OverlayOnDax => {
             let mut tree = pmem(ADR, "fsdax", "xfs", ",dax=always");
+            tree.root.write("/m/u/f", "");
             tree.mount("0:9 / /o rw - overlay overlay rw,upperdir=/m/u,lowerdir=/m/l");
             (FakeFile::new("/o/f", (0, 9)).probe(&tree.root), "/o is an overlay", "of /m itself")
         }

@@ -19,8 +19,22 @@ pub struct Device {
     written: Vec<File>,
     /// Where flushes are counted: the disks, because partitions and device-mapper do not.
     flushed: Vec<File>,
-    /// True if a disk says that it keeps nothing in a volatile cache: then no flush is sent.
-    write_through: bool,
+    /// Why counts, or flushes, may be missing.
+    state: State,
+}
+
+/// What is known of the device's counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    /// There is none, or it is not visible.
+    #[default]
+    Absent,
+    /// Updates of a DAX file do not pass the block layer, where bytes and flushes are counted.
+    Dax,
+    /// A disk says that it keeps nothing in a volatile cache: then no flush is sent.
+    WriteThrough,
+    /// Nothing unusual.
+    Counted,
 }
 
 /// Counts at one moment; `None` where nobody counts.
@@ -36,6 +50,9 @@ impl Device {
     /// The device that `report` found.
     pub fn of(report: &Report) -> Self {
         let Some(device) = &report.device else { return Self::default() };
+        if report.statx_dax == Some(true) {
+            return Self { state: State::Dax, ..Self::default() };
+        }
         let mut written = Vec::new();
         collect(device, &|device| device.kind == "filesystem", &mut written);
         let mut flushed = Vec::new();
@@ -44,7 +61,15 @@ impl Device {
         };
         collect(device, &passes_on, &mut flushed);
         let write_through = flushed.iter().any(|&number| write_cache(number) == Some(false));
-        Self { written: open(&written), flushed: open(&flushed), write_through }
+        let (written, flushed) = (open(&written), open(&flushed));
+        let state = if written.is_empty() || flushed.is_empty() {
+            State::Absent
+        } else if write_through {
+            State::WriteThrough
+        } else {
+            State::Counted
+        };
+        Self { written, flushed, state }
     }
 
     /// The counts now.
@@ -57,12 +82,22 @@ impl Device {
 
     /// Why a flush that was asked for may not have been sent.
     pub fn why_no_flush(&self) -> &'static str {
-        if self.flushed.is_empty() {
-            "there is no block device whose flushes could be counted"
-        } else if self.write_through {
-            "the device has no volatile write cache, so the kernel sends it no flush"
-        } else {
-            "fdatasync of a clean file sends no flush on this filesystem"
+        match self.state {
+            State::Absent => "there is no block device whose flushes could be counted",
+            State::Dax => "flushes of a DAX device are not counted",
+            State::WriteThrough => {
+                "the device has no volatile write cache, so the kernel sends it no flush"
+            }
+            State::Counted => "fdatasync of a clean file sends no flush on this filesystem",
+        }
+    }
+
+    /// Why bytes are not counted, if they are not.
+    pub fn why_no_bytes(&self) -> Option<&'static str> {
+        match self.state {
+            State::Absent => Some("there is no block device under this directory to count them"),
+            State::Dax => Some("stores to a DAX file do not pass the block layer, which counts"),
+            State::WriteThrough | State::Counted => None,
         }
     }
 }

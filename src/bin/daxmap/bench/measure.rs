@@ -8,6 +8,7 @@ use super::interrupt;
 use super::methods::{Ready, Visitor};
 use super::plan::{Case, Layout, Method, Phase, Walk};
 use super::progress::Progress;
+use super::scratch::doing;
 use super::tally::{Batch, Tally};
 
 /// A batch ends after this time, with at least this many updates and at most that many.
@@ -116,7 +117,9 @@ impl<'a> Bench<'a> {
             device: self.device,
             batch: &mut self.batch,
         };
-        ready.accept(&mut timed)?;
+        ready.accept(&mut timed).map_err(|error| {
+            doing(format!("bench: {} of {} bytes", case.method.label(), case.bytes()))(error)
+        })?;
         let updates = self.batch.times_ns.len() as u64;
         match phase {
             Phase::FirstTouch => track.touched += updates,

@@ -111,7 +111,7 @@ fn measure_and_print(args: &Args, to_stderr: bool) -> io::Result<(Results, Vec<S
         if to_stderr { Box::new(io::stderr()) } else { Box::new(io::stdout()) };
     let results = measure(args, &mut out)?;
     writeln!(out)?;
-    table::write(&mut out, &results)?;
+    table::write(&mut out, &results, width(to_stderr))?;
     writeln!(out)?;
     let summary = summary::lines(&results);
     for line in &summary {
@@ -119,6 +119,15 @@ fn measure_and_print(args: &Args, to_stderr: bool) -> io::Result<(Results, Vec<S
     }
     out.flush()?;
     Ok((results, summary))
+}
+
+/// Columns of the terminal that the table goes to; `None` if it goes elsewhere.
+fn width(to_stderr: bool) -> Option<u16> {
+    let mut table = comfy_table::Table::new();
+    if to_stderr {
+        table.use_stderr();
+    }
+    if table.is_tty() { table.width() } else { None }
 }
 
 fn measure(args: &Args, out: &mut impl Write) -> io::Result<Results> {
@@ -138,6 +147,9 @@ fn measure(args: &Args, out: &mut impl Write) -> io::Result<Results> {
     let map_sync = report.map_sync == MapSync::Accepted;
     let device = Device::of(&report);
     let mut notes = Vec::new();
+    if let Some(why) = device.why_no_bytes() {
+        notes.push(format!("device B/op: not available, {why}"));
+    }
 
     let progress = Progress::new(start, total);
     progress.stage("making files");
@@ -251,7 +263,7 @@ fn count_calls(
         Ok(calls) => calls,
         Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
         Err(error) => {
-            notes.push(format!("system calls were not counted: ptrace: {error}"));
+            notes.push(format!("system calls: not counted, {error}"));
             Calls::new()
         }
     };

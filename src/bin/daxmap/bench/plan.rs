@@ -75,7 +75,7 @@ impl Method {
     pub const fn label(self) -> &'static str {
         match self {
             Self::RegionPersist => "region persist",
-            Self::CacheLineFlush => "cache-line flush, emulated on DRAM",
+            Self::CacheLineFlush => "cache-line flush (emulated)",
             Self::PwriteFdatasync => "pwrite + fdatasync",
             Self::PwriteFsync => "pwrite + fsync",
             Self::DsyncPwrite => "pwrite, O_DSYNC",
@@ -157,7 +157,7 @@ impl Phase {
     /// The name in the table.
     pub const fn label(self) -> &'static str {
         match self {
-            Self::FirstTouch => "first touch",
+            Self::FirstTouch => "first",
             Self::Steady => "steady",
         }
     }

@@ -10,7 +10,7 @@ use super::units;
 
 const HEADER: [&str; 13] = [
     "update",
-    "",
+    "touch",
     "p50",
     "p99",
     "p99.9",
@@ -24,15 +24,32 @@ const HEADER: [&str; 13] = [
     "power cut",
 ];
 
-/// First column that is a figure, and the last.
+/// Columns that are figures.
 const FIGURES: std::ops::Range<usize> = 2..12;
 
-/// Writes the table and its legend.
-pub fn write(out: &mut impl Write, results: &Results) -> io::Result<()> {
+/// The columns of the table, and of the two tables where that one is too wide.
+const ALL: [usize; 13] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
+const TIMES: [usize; 8] = [0, 1, 2, 3, 4, 5, 6, 12];
+const COUNTS: [usize; 7] = [0, 1, 7, 8, 9, 10, 11];
+
+/// Writes the table and its legend, for a terminal of this width.
+pub fn write(out: &mut impl Write, results: &Results, width: Option<u16>) -> io::Result<()> {
+    let all = table(results, &ALL);
+    let needed = all.lines().map(|line| line.chars().count()).max().unwrap_or(0);
+    if width.is_none_or(|width| usize::from(width) >= needed) {
+        writeln!(out, "{all}")?;
+    } else {
+        writeln!(out, "{}\n\n{}", table(results, &TIMES), table(results, &COUNTS))?;
+    }
+    writeln!(out)?;
+    legend(out, results)
+}
+
+/// Not fitted to the terminal: a figure broken over two lines is no figure.
+fn table(results: &Results, columns: &[usize]) -> String {
     let mut table = Table::new();
-    // Not fitted to the terminal: a figure broken over two lines is no figure.
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(HEADER);
+    table.set_header(columns.iter().map(|&column| HEADER[column]));
     for size in (0..SIZES.len()).map(Some).chain([None]) {
         let rows: Vec<&Row> = results.rows.iter().filter(|row| row.case.size == size).collect();
         if rows.is_empty() {
@@ -40,17 +57,18 @@ pub fn write(out: &mut impl Write, results: &Results) -> io::Result<()> {
         }
         table.add_row([heading(size)]);
         for row in rows {
-            table.add_row(cells(row, results));
+            let cells = cells(row, results);
+            table.add_row(columns.iter().map(|&column| &cells[column]));
         }
     }
-    for column in FIGURES {
-        if let Some(column) = table.column_mut(column) {
+    for (position, column) in columns.iter().enumerate() {
+        if FIGURES.contains(column)
+            && let Some(column) = table.column_mut(position)
+        {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    writeln!(out, "{}", table.trim_fmt())?;
-    writeln!(out)?;
-    legend(out, results)
+    table.trim_fmt()
 }
 
 fn heading(size: Option<usize>) -> String {
@@ -61,7 +79,7 @@ fn heading(size: Option<usize>) -> String {
     }
 }
 
-fn cells(row: &Row, results: &Results) -> Vec<String> {
+fn cells(row: &Row, results: &Results) -> [String; HEADER.len()] {
     let dash = || "-".to_owned();
     let withheld = results.machine.times_withheld.is_some();
     let time = |ns: Option<u64>| match ns {
@@ -70,7 +88,7 @@ fn cells(row: &Row, results: &Results) -> Vec<String> {
         None => dash(),
     };
     let times = row.times;
-    vec![
+    [
         format!("  {}", label(row, results)),
         if row.case.size.is_some() { row.phase.label().to_owned() } else { String::new() },
         time(times.map(|times| times.p50_ns)),
@@ -139,9 +157,10 @@ fn legend(out: &mut impl Write, results: &Results) -> io::Result<()> {
     let machine = &results.machine;
     writeln!(
         out,
-        "{}, {} CPUs, Linux {}{}{}; one thread; files of {}; {:.0} s.",
+        "{}, {} CPU{}, Linux {}{}{}; one thread; files of {}; {:.0} s.",
         machine.cpu,
         machine.cpus,
+        if machine.cpus == 1 { "" } else { "s" },
         machine.kernel,
         machine
             .hypervisor
@@ -152,17 +171,20 @@ fn legend(out: &mut impl Write, results: &Results) -> io::Result<()> {
         results.seconds,
     )?;
     let lines = [
-        "first touch: the first update in its page since the file was made; steady: the same pages \
+        "first: the first update in its page since the file was made; steady: the same pages \
          again, line after line.",
+        "(emulated): on DRAM, as if it were persistent memory behind MAP_SYNC; not a result for \
+         persistent memory.",
         "Every time includes one reading of the clock; nothing is subtracted. p99 and p99.9 need \
          100 and 1000 updates.",
-        "device B/op: bytes the block device wrote, whoever wrote them, in the middle batch; stores \
-         to DAX do not pass there.",
-        "fences, write-backs: cache lines and fences of this process, \"nt\" stored past the cache; \
-         the kernel's own are not counted.",
+        "device B/op: bytes the block device wrote, whoever wrote them, in the middle batch.",
+        "fences, write-backs: of this process, in cache lines; nt: stored past the cache. The \
+         kernel's own are not counted.",
         "power cut: what the update is promised to do there. A drive that lies about its cache is \
          not noticed.",
     ];
+    let emulates = results.rows.iter().any(|row| row.case.method.is_emulated());
+    let lines = lines.into_iter().filter(|line| emulates || !line.starts_with("(emulated)"));
     for line in lines {
         writeln!(out, "{line}")?;
     }

@@ -21,6 +21,7 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 use super::interrupt;
 use super::methods::{Visitor, prepare};
 use super::plan::{Case, Layout, Method, Phase, cases};
+use super::scratch::doing;
 
 /// Arguments of getpgid(2) that mark the trace: no process has such a number
 /// (`PID_MAX_LIMIT` is 2^22).
@@ -59,7 +60,7 @@ pub fn run_child(args: &Args) -> io::Result<()> {
     // SAFETY: PTRACE_TRACEME ignores the other arguments.
     let traced = unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, nothing, nothing) };
     if traced != 0 {
-        return Err(io::Error::last_os_error());
+        return Err(doing("ptrace")(io::Error::last_os_error()));
     }
     rustix::process::kill_process(rustix::process::getpid(), Signal::STOP)?;
     for (number, (case, phase)) in runs(&methods).into_iter().enumerate() {
@@ -121,7 +122,8 @@ pub fn count(methods: &[Method], directory: &Path, budget: Duration) -> io::Resu
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
-        .spawn()?;
+        .spawn()
+        .map_err(doing("start a child"))?;
     let mut watched = Watched::new(child);
     let outcome = watched.watch(&runs);
     match outcome {
@@ -193,7 +195,7 @@ impl Watched {
         // SAFETY: the requests made here (SETOPTIONS, SYSCALL) take a number as data and write
         // nothing.
         let result = unsafe { libc::ptrace(request, self.pid.as_raw_pid(), nowhere, data) };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        if result == 0 { Ok(()) } else { Err(doing("ptrace")(io::Error::last_os_error())) }
     }
 
     /// Number and first argument of the system call that the child stopped at the entry of; `None`
@@ -210,7 +212,7 @@ impl Watched {
             libc::ptrace(GET_SYSCALL_INFO, self.pid.as_raw_pid(), size, info.as_mut_ptr())
         };
         if result < 0 {
-            return Err(io::Error::last_os_error());
+            return Err(doing("ptrace")(io::Error::last_os_error()));
         }
         let entry = info[0].to_ne_bytes()[0] == ENTRY;
         Ok(entry.then_some((info[3], info[4])))

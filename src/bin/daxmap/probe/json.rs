@@ -67,6 +67,7 @@ struct JsonRegion<'a> {
     numa_node: Option<i32>,
     asynchronous: bool,
     bad_blocks: Vec<[u64; 2]>,
+    clears_errors: Option<bool>,
 }
 
 #[derive(Serialize)]
@@ -173,6 +174,7 @@ fn region(region: &MemoryRegion) -> JsonRegion<'_> {
         numa_node: region.numa_node,
         asynchronous: region.asynchronous,
         bad_blocks: ranges(&region.bad_blocks),
+        clears_errors: region.clears_errors,
     }
 }
 

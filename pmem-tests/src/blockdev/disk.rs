@@ -1,0 +1,219 @@
+//! The device as tests use it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use fuser::{Config, Session, SessionACL};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+use super::image::Image;
+use super::log::Log;
+use super::loop_device::LoopDevice;
+use super::medium::{Counts, Fault, Medium};
+use super::reaper;
+use super::server::{FILE, Server, Shared, lock};
+
+/// Bytes of data that a log holds; a write beyond is refused with ENOSPC, and the log is lost.
+const LOGGED_BYTES_MAX: usize = 256 << 20;
+
+/// A block device whose medium is in memory, whose every request is logged, and which fails
+/// when it is told to.
+///
+/// Needs root, `/dev/fuse` and `/dev/loop-control`. Everything it sets up is gone when it is
+/// dropped, and a second after the process was killed at the latest.
+///
+/// Its filesystems are mounted in a namespace of the thread that made it: that thread sees them,
+/// and the threads and programs that it starts from then on.
+#[derive(Debug)]
+pub struct FaultyDisk {
+    /// Dropped first: nobody may ask the server any more when it goes.
+    device: Option<LoopDevice>,
+    medium: Shared,
+    folder: PathBuf,
+    server: Option<JoinHandle<io::Result<()>>>,
+    /// Not `Send`: another thread does not see what is mounted.
+    _thread: PhantomData<*const ()>,
+}
+
+impl std::fmt::Debug for Medium {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Medium").field("size", &self.size()).finish_non_exhaustive()
+    }
+}
+
+impl FaultyDisk {
+    /// A device of `size` zero bytes, a multiple of 4096.
+    ///
+    /// # Errors
+    ///
+    /// Without root, or where the kernel has no FUSE or no loop devices.
+    pub fn new(size: u64) -> io::Result<Self> {
+        if !rustix::process::geteuid().is_root() {
+            let what = "a block device over FUSE and loop needs root: run the tests as root";
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
+        }
+        if size == 0 || !size.is_multiple_of(4096) {
+            let what = "the size of a device is a multiple of 4096 bytes";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
+        let folder = folder()?;
+        let medium = Arc::new(Mutex::new(Medium::new(Image::new(size), LOGGED_BYTES_MAX)));
+        let mut disk = Self { device: None, medium, folder, server: None, _thread: PhantomData };
+        disk.serve().map_err(|error| explain("mounting FUSE", &error))?;
+        let open = OpenOptions::new().read(true).write(true).open(disk.fuse().join(FILE));
+        let file = open.map_err(|error| explain("opening the medium", &error))?;
+        let device = LoopDevice::attach(file.as_fd())
+            .map_err(|error| explain("attaching a loop device", &error))?;
+        // For the reaper.
+        std::os::unix::fs::symlink(device.path(), disk.folder.join("device"))?;
+        disk.device = Some(device);
+        Ok(disk)
+    }
+
+    fn fuse(&self) -> PathBuf {
+        self.folder.join("fuse")
+    }
+
+    /// The folder that filesystems of this device are mounted on.
+    pub(super) fn mount_point(&self) -> PathBuf {
+        self.folder.join("mnt")
+    }
+
+    /// Mounts the server's file, and answers for it from another thread.
+    fn serve(&mut self) -> io::Result<()> {
+        let channel = OwnedFd::from(File::options().read(true).write(true).open("/dev/fuse")?);
+        let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", channel.as_raw_fd());
+        let options = std::ffi::CString::new(options).expect("no zero byte in it");
+        let flags = MountFlags::NOSUID | MountFlags::NODEV;
+        mount("daxmap-blockdev", self.fuse(), "fuse", flags, options.as_c_str())?;
+        let server = Server::new(Arc::clone(&self.medium));
+        let session = Session::from_fd(server, channel, SessionACL::Owner, Config::default())?;
+        self.server = Some(session.spawn()?.guard);
+        Ok(())
+    }
+
+    /// `/dev/loopN`.
+    ///
+    /// # Panics
+    ///
+    /// Never: a disk without a device is not handed out.
+    #[must_use]
+    pub fn device(&self) -> &Path {
+        self.device.as_ref().expect("attached by new").path()
+    }
+
+    /// Size in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        lock(&self.medium).size()
+    }
+
+    /// Replaces the contents of the medium; empties the log, forgets the fault, restores the
+    /// power. Nothing may have the device open: the kernel would go on with what it cached.
+    ///
+    /// # Panics
+    ///
+    /// If the image has another size than the device.
+    pub fn fill(&self, image: Image) {
+        let mut medium = lock(&self.medium);
+        assert_eq!(image.len(), medium.size(), "image and device have one size");
+        medium.fill(image);
+    }
+
+    /// Plans a fault, instead of the one planned before, and counts requests from here.
+    pub fn plan(&self, fault: Fault) {
+        lock(&self.medium).plan(Some(fault));
+    }
+
+    /// Plans no fault, and counts requests from here.
+    pub fn plan_nothing(&self) {
+        lock(&self.medium).plan(None);
+    }
+
+    /// Whether the planned fault has happened.
+    #[must_use]
+    pub fn fired(&self) -> bool {
+        lock(&self.medium).fired()
+    }
+
+    /// Requests since the last planning.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        lock(&self.medium).counts()
+    }
+
+    /// From now on every request is refused with EIO, reads too, and nothing is logged.
+    pub fn cut_power(&self) {
+        lock(&self.medium).power(false);
+    }
+
+    /// Requests are served again, from the medium as it is.
+    pub fn restore_power(&self) {
+        lock(&self.medium).power(true);
+    }
+
+    /// What the medium holds now: every write that was answered with success, durable or not.
+    #[must_use]
+    pub fn contents(&self) -> Image {
+        lock(&self.medium).contents()
+    }
+
+    /// How many entries the log has: a position for [`Log::crash_image`].
+    #[must_use]
+    pub fn log_len(&self) -> usize {
+        lock(&self.medium).entries()
+    }
+
+    /// Every request since the device was made or filled.
+    ///
+    /// # Panics
+    ///
+    /// If there was more than a log holds (256 MiB of data, a million requests).
+    #[must_use]
+    pub fn log(&self) -> Log {
+        lock(&self.medium).log().expect("the log is too long: fill the device more often")
+    }
+
+    /// The medium after a power cut at log position `count`, with nothing that no flush had made
+    /// durable. [`Log::crash_image`] chooses more finely.
+    #[must_use]
+    pub fn image_at(&self, count: usize) -> Image {
+        self.log().crash_image(count, |_, _| super::log::Keep::Nothing)
+    }
+}
+
+impl Drop for FaultyDisk {
+    fn drop(&mut self) {
+        self.device = None;
+        // Aborts the connection, so that whoever still waits for the server gets an error.
+        let _ = unmount(self.fuse(), UnmountFlags::FORCE | UnmountFlags::DETACH);
+        if let Some(server) = self.server.take() {
+            let _ = server.join();
+        }
+        let _ = fs::remove_file(self.folder.join("device"));
+        let _ = fs::remove_dir(self.fuse());
+        let _ = fs::remove_dir(self.mount_point());
+        let _ = fs::remove_dir(&self.folder);
+    }
+}
+
+fn explain(what: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{what}: {error}"))
+}
+
+/// A folder for one device, in this thread's folder, with its two mount points.
+fn folder() -> io::Result<PathBuf> {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let folder = reaper::thread_folder()?.join(number.to_string());
+    for mount_point in ["fuse", "mnt"] {
+        fs::create_dir_all(folder.join(mount_point))?;
+    }
+    Ok(folder)
+}

@@ -1,0 +1,403 @@
+//! A bad environment gives one clear error, the process lives, and nothing on disk changes.
+//! Here: full disks, read-only mounts, failing system calls, other processes.
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use daxmap::{AnyRegion, Error, ErrorKind, Options, Region, Result};
+use pmem_tests::failing::{with_failing, with_failing_bits};
+use pmem_tests::scratch::{Directory, Filesystem};
+use pmem_tests::snapshot::Snapshot;
+
+const HERE: &str = env!("CARGO_TARGET_TMPDIR");
+const MIB: u64 = 1 << 20;
+
+/// The filesystems whose space runs out, with a size that each accepts.
+const KINDS: [(&str, u64); 4] =
+    [("ext4", 24 * MIB), ("xfs", 300 * MIB), ("btrfs", 128 * MIB), ("tmpfs", 16 * MIB)];
+
+fn small(kind: &str, bytes: u64) -> Filesystem {
+    let filesystem = match kind {
+        "tmpfs" => Filesystem::tmpfs(HERE, bytes),
+        _ => Filesystem::looped(HERE, kind, bytes),
+    };
+    fs::write(filesystem.path().join("bystander"), b"untouched").expect("a file can be written");
+    filesystem
+}
+
+/// Free bytes, once what was removed is given back.
+#[allow(unsafe_code)]
+fn free(path: &Path) -> u64 {
+    let c_path = CString::new(path.as_os_str().as_bytes()).expect("a path without NUL");
+    let directory = File::open(path).expect("a directory can be opened");
+    // SAFETY: the path is a C string, the descriptor open, and statvfs a plain structure that
+    // the kernel fills.
+    unsafe {
+        libc::syncfs(std::os::fd::AsRawFd::as_raw_fd(&directory));
+        let mut found: libc::statvfs = std::mem::zeroed();
+        assert_eq!(libc::statvfs(c_path.as_ptr(), &raw mut found), 0, "statvfs");
+        found.f_bfree * found.f_frsize
+    }
+}
+
+fn errno_of(error: &Error) -> Option<i32> {
+    Some(error.errno()?.raw_os_error())
+}
+
+#[track_caller]
+fn refused<T: std::fmt::Debug>(result: Result<T>, path: &Path, errno: i32) -> Error {
+    let error = result.expect_err("this must be refused");
+    let message = error.to_string();
+    assert_eq!(errno_of(&error), Some(errno), "{message}");
+    assert!(message.contains(&format!("os error {errno}")), "no errno in: {message}");
+    assert!(message.starts_with(error.operation().as_str()), "no operation in: {message}");
+    assert!(message.contains(&*path.to_string_lossy()), "no path in: {message}");
+    error
+}
+
+/// A filesystem may keep a little of its own: an extent block, btrfs a chunk of metadata.
+#[track_caller]
+fn is_given_back(kind: &str, before: u64, now: u64) {
+    let kept = if kind == "btrfs" { MIB } else { 16 << 10 };
+    let lost = before.saturating_sub(now);
+    assert!(lost <= kept, "{kind}: {lost} bytes did not come back");
+}
+
+#[test]
+fn full_disk_at_creation() {
+    for (kind, bytes) in KINDS {
+        let disk = small(kind, bytes);
+        let path = disk.path().join("new");
+        let (before, free_before) = (Snapshot::of(disk.path()), free(disk.path()));
+        for len in [bytes, 2 * bytes, 1 << 40] {
+            let created = Options::new().len(len).create(&path);
+            let error = created.expect_err("there is no room");
+            // ext4 has an upper limit of its own.
+            let errno = errno_of(&error).unwrap_or(0);
+            assert!([libc::ENOSPC, libc::EFBIG].contains(&errno), "{kind}: {error}");
+            assert!(error.to_string().contains(&*path.to_string_lossy()), "{kind}: {error}");
+            before.assert_unchanged(disk.path(), kind);
+        }
+        is_given_back(kind, free_before, free(disk.path()));
+        let region = Options::new().len(MIB).create(&path).expect("a small region has room");
+        region.write_persist(0, b"fits").expect("the region can be written");
+    }
+}
+
+#[test]
+fn full_disk_at_growth() {
+    for (kind, bytes) in KINDS {
+        let disk = small(kind, bytes);
+        let path = disk.path().join("region");
+        let region = Options::new().len(MIB).create(&path).expect("a small region has room");
+        region.fill_flush(0, MIB, 0x5A).and_then(|()| region.drain()).expect("written");
+        let (before, free_before) = (Snapshot::of(disk.path()), free(disk.path()));
+        let error = refused(region.grow(bytes + MIB), &path, libc::ENOSPC);
+        assert_eq!(error.range(), Some(MIB..bytes + MIB), "{error}");
+        assert!(!error.is_durability_unknown(), "{kind}: {error}");
+        assert_eq!(region.len(), MIB);
+        before.assert_unchanged(disk.path(), kind);
+        is_given_back(kind, free_before, free(disk.path()));
+        region.write_persist(MIB - 4, b"goes").expect("the region goes on");
+        region.grow(2 * MIB).expect("a smaller growth has room");
+        region.write_persist(MIB, b"on").expect("the new bytes can be written");
+    }
+}
+
+/// A region may be the first part of a longer file; what a failed growth cuts back is not the rest.
+#[test]
+fn full_disk_at_growth_of_the_first_part_of_a_file() {
+    for (kind, bytes) in KINDS {
+        let disk = small(kind, bytes);
+        let path = disk.path().join("region");
+        fs::write(&path, vec![0x5A; 100_000]).expect("a file can be written");
+        let region = Options::new().len(10_000).open(&path).expect("a file can be opened");
+        assert_eq!(region.len(), 10_000);
+        let before = Snapshot::of(disk.path());
+        refused(region.grow(bytes + MIB), &path, libc::ENOSPC);
+        before.assert_unchanged(disk.path(), kind);
+    }
+}
+
+/// Every system call of creation fails in turn.
+#[test]
+fn failing_calls_at_creation() {
+    let calls = [
+        (libc::SYS_fallocate, libc::ENOSPC, "fallocate"),
+        (libc::SYS_fallocate, libc::EIO, "fallocate"),
+        (libc::SYS_pwrite64, libc::ENOSPC, "pwrite"),
+        (libc::SYS_pwrite64, libc::EIO, "pwrite"),
+        (libc::SYS_fsync, libc::EIO, "fsync"),
+        (libc::SYS_mmap, libc::ENOMEM, "mmap"),
+        (libc::SYS_linkat, libc::EIO, "linkat"),
+        (libc::SYS_flock, libc::ENOLCK, "flock"),
+    ];
+    let memory = Filesystem::tmpfs(HERE, 16 * MIB);
+    let disk = Directory::new(HERE);
+    for directory in [memory.path(), disk.path()] {
+        let path = directory.join("new");
+        let before = Snapshot::of(directory);
+        let create = || Options::new().len(100_000).create(&path);
+        for (number, errno, call) in calls {
+            let error = refused(with_failing(number, errno, create), &path, errno);
+            assert!(error.to_string().contains(call), "{call} is not named in: {error}");
+            before.assert_unchanged(directory, call);
+            // The same on a filesystem without unnamed files.
+            if call != "linkat" {
+                let created = without_unnamed_files(|| with_failing(number, errno, create));
+                let error = refused(created, &path, errno);
+                assert!(error.to_string().contains(call), "{call} is not named in: {error}");
+                before.assert_unchanged(directory, call);
+            }
+        }
+        let created =
+            without_unnamed_files(|| with_failing(libc::SYS_renameat2, libc::EIO, create));
+        refused(created, &path, libc::EIO);
+        before.assert_unchanged(directory, "renameat2");
+    }
+    let path = memory.path().join("new");
+    let before = Snapshot::of(memory.path());
+    let create = || Options::new().len(100_000).create(&path);
+    refused(with_failing(libc::SYS_madvise, libc::EFAULT, create), &path, libc::EFAULT);
+    before.assert_unchanged(memory.path(), "madvise");
+}
+
+fn without_unnamed_files<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    // The bit that O_TMPFILE has and O_DIRECTORY has not.
+    let bit = (libc::O_TMPFILE & !libc::O_DIRECTORY).unsigned_abs();
+    with_failing_bits(libc::SYS_openat, 2, bit, libc::EOPNOTSUPP, work)
+}
+
+/// Creates a region by this name on a filesystem that lacks something.
+type Without<'a> = &'a (dyn Fn(&str) -> Result<AnyRegion> + Sync);
+
+/// Filesystems lack this or that; the file comes into being all the same, whole and alone.
+#[test]
+fn what_a_filesystem_may_lack() {
+    let memory = Filesystem::tmpfs(HERE, 16 * MIB);
+    let disk = Directory::new(HERE);
+    for directory in [memory.path(), disk.path()] {
+        let create = |name: &str| Options::new().len(100_000).create(directory.join(name));
+        let ways: [(&str, Without<'_>); 5] = [
+            ("everything", &create),
+            ("O_TMPFILE", &|name| without_unnamed_files(|| create(name))),
+            ("fallocate", &|name| {
+                with_failing(libc::SYS_fallocate, libc::EOPNOTSUPP, || create(name))
+            }),
+            ("RENAME_NOREPLACE", &|name| {
+                without_unnamed_files(|| {
+                    with_failing(libc::SYS_renameat2, libc::EINVAL, || create(name))
+                })
+            }),
+            ("MADV_POPULATE_WRITE", &|name| {
+                with_failing(libc::SYS_madvise, libc::EINVAL, || create(name))
+            }),
+        ];
+        for (lacks, create) in ways {
+            let region = create(lacks).unwrap_or_else(|error| panic!("{lacks}: {error}"));
+            assert_eq!(fs::read(directory.join(lacks)).expect("a file"), vec![0; 100_000]);
+            region.write_persist(99_000, b"works").expect("the region can be written");
+            refused(create(lacks), &directory.join(lacks), libc::EEXIST);
+            drop(region);
+            let region = Options::new().open(directory.join(lacks)).expect("a file");
+            let mut found = [0; 5];
+            region.read(99_000, &mut found).expect("the region can be read");
+            assert_eq!(&found, b"works");
+            drop(region);
+            fs::remove_file(directory.join(lacks)).expect("a file can be removed");
+            let left: Vec<_> = fs::read_dir(directory).expect("a directory").collect();
+            assert!(left.is_empty(), "{lacks}: {left:?} is left");
+        }
+        // The longest name there is, where the draft needs a name too.
+        let longest = "n".repeat(255);
+        let created = without_unnamed_files(|| create(&longest));
+        drop(created.expect("255 bytes are a name"));
+        fs::remove_file(directory.join(&longest)).expect("a file can be removed");
+    }
+}
+
+#[test]
+fn read_only_filesystem() {
+    let disk = small("ext4", 24 * MIB);
+    let (old, new) = (disk.path().join("old"), disk.path().join("new"));
+    let region = Options::new().len(8192).create(&old).expect("a region can be made");
+    region.write_persist(0, b"readable").expect("the region can be written");
+    drop(region);
+    disk.remount(true);
+    let before = Snapshot::of(disk.path());
+    refused(Options::new().open(&old), &old, libc::EROFS);
+    refused(Options::new().len(8192).create(&new), &new, libc::EROFS);
+    refused(Options::new().len(8192).open_or_create(&new), &new, libc::EROFS);
+    refused(Options::new().len(8192).create(&old), &old, libc::EEXIST);
+    let region = Options::new().read_only(true).open(&old).expect("a reader is welcome");
+    let mut found = [0; 8];
+    region.read(0, &mut found).expect("the region can be read");
+    assert_eq!(&found, b"readable");
+    let error = region.write(0, b"x").expect_err("read-only");
+    assert!(matches!(error.kind(), ErrorKind::ReadOnly), "{error}");
+    drop(region);
+    before.assert_unchanged(disk.path(), "a read-only filesystem");
+}
+
+#[test]
+fn truncated_by_another_process() {
+    let memory = Filesystem::tmpfs(HERE, 16 * MIB);
+    let disk = Directory::new(HERE);
+    for directory in [memory.path(), disk.path()] {
+        let path = directory.join("region");
+        let region = Options::new().len(65_536).create(&path).expect("a region can be made");
+        region.fill_flush(0, 65_536, 1).and_then(|()| region.drain()).expect("written");
+        let cut = Command::new("truncate").args(["-s", "4096"]).arg(&path).status();
+        assert!(cut.is_ok_and(|status| status.success()), "truncate is needed for this test");
+        let error = region.read(30_000, &mut [0; 100]).expect_err("the page is gone");
+        assert!(matches!(error.kind(), ErrorKind::Gone), "{error}");
+        let message = error.to_string();
+        let told = message.starts_with("read ") && message.contains("[30000, 30100)");
+        assert!(told && message.contains(&*path.to_string_lossy()), "{message}");
+        assert_eq!(fs::metadata(&path).expect("a file").len(), 4096);
+        assert_eq!(region.load_u64(0).expect("the first page is left"), u64::MAX / 255);
+    }
+}
+
+/// Not a test of its own: with the variable set it is the other process of `two_writers`.
+#[test]
+fn other_process() {
+    let Some(path) = std::env::var_os("DAXMAP_TEST_HOLD") else { return };
+    let region = Options::new().open(path).expect("the other process opens the region");
+    println!("holds it");
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).expect("the parent closes the pipe");
+    drop(region);
+    // Nobody reads what the harness would print now.
+    std::process::exit(0);
+}
+
+fn other_process_with(path: &Path) -> Child {
+    let program = std::env::current_exe().expect("a program knows its path");
+    let mut child = Command::new(program)
+        .args(["--exact", "other_process", "--nocapture"])
+        .env("DAXMAP_TEST_HOLD", path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("this program can be started again");
+    let output = BufReader::new(child.stdout.take().expect("it is piped"));
+    let holds = output.lines().map_while(std::result::Result::ok).any(|l| l.contains("holds it"));
+    assert!(holds, "the other process did not open the region");
+    child
+}
+
+#[test]
+fn two_writers() {
+    let directory = Directory::new(HERE);
+    let path = directory.path().join("region");
+    let region = Options::new().len(8192).create(&path).expect("a region can be made");
+    region.write_persist(0, b"first").expect("the region can be written");
+    let before = Snapshot::of(directory.path());
+    let is_locked = || {
+        for result in [Options::new().open(&path), Options::new().len(8192).open_or_create(&path)] {
+            let error = result.expect_err("there is a writer");
+            assert!(matches!(error.kind(), ErrorKind::Locked), "{error}");
+            let message = error.to_string();
+            assert!(message.starts_with("lock "), "{message}");
+            assert!(message.contains(&*path.to_string_lossy()), "no path in: {message}");
+        }
+        before.assert_unchanged(directory.path(), "a refused writer");
+    };
+    is_locked();
+    // A closed region is still open until it is dropped.
+    drop(region);
+    let mut child = other_process_with(&path);
+    is_locked();
+    child.stdin.take().expect("it is piped").write_all(b"\n").expect("the child reads");
+    assert!(child.wait().expect("the child ends").success());
+    drop(Options::new().open(&path).expect("the lock is free again"));
+    // A writer that is killed gives the lock up.
+    let mut child = other_process_with(&path);
+    is_locked();
+    child.kill().expect("a child can be killed");
+    child.wait().expect("the child ends");
+    drop(Options::new().open(&path).expect("the lock is free again"));
+}
+
+/// A child that is being started has a copy of every descriptor, and with it of the lock, until
+/// it has executed its program.
+#[test]
+#[allow(unsafe_code)]
+fn a_child_being_started_does_not_keep_the_lock() {
+    let directory = Directory::new(HERE);
+    let path = directory.path().join("region");
+    let region = Options::new().len(8192).create(&path).expect("a region can be made");
+    std::thread::scope(|scope| {
+        let child = scope.spawn(|| {
+            let mut command = Command::new("true");
+            // SAFETY: usleep is a bare system call, which a forked child may make.
+            unsafe {
+                command.pre_exec(|| {
+                    libc::usleep(600_000);
+                    Ok(())
+                });
+            }
+            command.status().expect("a child can be started")
+        });
+        std::thread::sleep(Duration::from_millis(200));
+        drop(region);
+        drop(Options::new().open(&path).expect("the region was dropped"));
+        assert!(!child.is_finished(), "the child was too quick to show anything");
+    });
+}
+
+/// A hole has no memory behind it: that there is none left is told at open, not by a signal at
+/// the first store.
+#[test]
+fn holes_on_a_full_memory_filesystem() {
+    let memory = small("tmpfs", 4 * MIB);
+    let path = memory.path().join("sparse");
+    File::create(&path).and_then(|file| file.set_len(16 * MIB)).expect("a hole takes no room");
+    for guard in [true, false] {
+        let opened = Options::new().fault_guard(guard).open(&path);
+        refused(opened, &path, libc::EFAULT);
+    }
+    assert_eq!(fs::metadata(&path).expect("a file").len(), 16 * MIB);
+    let region = Options::new().read_only(true).open(&path).expect("a reader needs no room");
+    let mut bytes = vec![1; MIB as usize];
+    region.read(0, &mut bytes).expect("a hole reads as zeros");
+    assert!(bytes.iter().all(|&byte| byte == 0));
+}
+
+/// Of many who create the same file at once, one does, also where a draft is renamed into place.
+#[test]
+fn one_of_many_creates() {
+    let directory = Directory::new(HERE);
+    for round in 0..6 {
+        let path = directory.path().join(format!("region{round}"));
+        let create = || Options::new().len(1 << 16).create(&path).map(drop);
+        let together = std::sync::Barrier::new(4);
+        let created = std::thread::scope(|scope| {
+            let racer = || {
+                together.wait();
+                if round % 2 == 0 { create() } else { without_unnamed_files(create) }
+            };
+            let racers: Vec<_> = (0..4).map(|_| scope.spawn(racer)).collect();
+            racers
+                .into_iter()
+                .filter_map(|racer| match racer.join().expect("no racer panics") {
+                    Ok(()) => Some(()),
+                    Err(error) => {
+                        assert_eq!(errno_of(&error), Some(libc::EEXIST), "{error}");
+                        None
+                    }
+                })
+                .count()
+        });
+        assert_eq!(created, 1, "round {round}");
+        let names = fs::read_dir(directory.path()).expect("a directory").count();
+        assert_eq!(names, round + 1, "drafts are left");
+    }
+}

@@ -1,0 +1,129 @@
+//! Short random histories of regions: a seed is a history.
+
+use std::fmt;
+
+/// Files that a history works on.
+pub const FILES: usize = 2;
+
+/// One call of the library. `file` is a number below [`FILES`]; ranges lie in the file as it is
+/// when every call before succeeded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    Create { file: usize, len: u64 },
+    Open { file: usize },
+    Write { file: usize, offset: u64, len: u64 },
+    WriteFlush { file: usize, offset: u64, len: u64 },
+    WritePersist { file: usize, offset: u64, len: u64 },
+    StoreWord { file: usize, offset: u64 },
+    Flush { file: usize, offset: u64, len: u64 },
+    Drain { file: usize },
+    Grow { file: usize, len: u64 },
+    Close { file: usize },
+}
+
+impl Step {
+    pub fn file(&self) -> usize {
+        match *self {
+            Self::Create { file, .. }
+            | Self::Open { file }
+            | Self::Write { file, .. }
+            | Self::WriteFlush { file, .. }
+            | Self::WritePersist { file, .. }
+            | Self::StoreWord { file, .. }
+            | Self::Flush { file, .. }
+            | Self::Drain { file }
+            | Self::Grow { file, .. }
+            | Self::Close { file } => file,
+        }
+    }
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014).
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut word = self.0;
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        word ^ (word >> 31)
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}
+
+/// The steps of a seed.
+pub struct History {
+    pub seed: u64,
+    pub steps: Vec<Step>,
+}
+
+impl fmt::Display for History {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "history of seed {}:", self.seed)?;
+        for (number, step) in self.steps.iter().enumerate() {
+            writeln!(f, "  {number}: {step:?}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What is known of a file while its history is made up.
+#[derive(Clone, Copy, Default)]
+struct Sketch {
+    len: u64,
+    open: bool,
+}
+
+impl History {
+    pub fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let mut files = [Sketch::default(); FILES];
+        let count = 4 + random.below(5);
+        let mut steps = Vec::new();
+        while steps.len() < count as usize {
+            // The second file in one history of three.
+            let file = usize::from(seed.is_multiple_of(3) && random.below(3) == 0);
+            steps.push(step(&mut random, file, &mut files[file]));
+        }
+        Self { seed, steps }
+    }
+}
+
+fn step(random: &mut Random, file: usize, sketch: &mut Sketch) -> Step {
+    if sketch.len == 0 {
+        // Whole pages and not.
+        let len = 1 + random.below(5) * 4096 + random.below(2) * 4095;
+        *sketch = Sketch { len, open: true };
+        return Step::Create { file, len };
+    }
+    if !sketch.open {
+        sketch.open = true;
+        return Step::Open { file };
+    }
+    let offset = random.below(sketch.len);
+    let len = 1 + random.below((sketch.len - offset).min(6000));
+    match random.below(16) {
+        0..=1 => Step::Write { file, offset, len },
+        2..=4 => Step::WriteFlush { file, offset, len },
+        5..=8 => Step::WritePersist { file, offset, len },
+        9 if sketch.len >= 8 => Step::StoreWord { file, offset: random.below(sketch.len / 8) * 8 },
+        9..=10 => Step::Flush { file, offset, len },
+        11..=12 => Step::Drain { file },
+        13..=14 => {
+            sketch.len += 1 + random.below(8192);
+            Step::Grow { file, len: sketch.len }
+        }
+        _ => {
+            sketch.open = false;
+            Step::Close { file }
+        }
+    }
+}

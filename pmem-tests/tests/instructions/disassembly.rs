@@ -1,0 +1,141 @@
+//! The machine code of the routines, without running it: also of those that this processor does
+//! not choose.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
+use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
+
+use super::count::{Kind, kind};
+
+/// Every function of the program, by symbol.
+struct Functions(BTreeMap<String, Vec<Instruction>>);
+
+impl Functions {
+    fn of(program: &Path) -> Self {
+        let file = std::fs::read(program).expect("the program can be read");
+        let object = object::File::parse(&*file).expect("it is an ELF file");
+        let mut functions = BTreeMap::new();
+        for symbol in object.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text) {
+            let section = symbol.section_index().and_then(|at| object.section_by_index(at).ok());
+            let (Some(section), Ok(name)) = (section, symbol.name()) else { continue };
+            let data = section.data_range(symbol.address(), symbol.size());
+            let Ok(Some(code)) = data else { continue };
+            let decoder = Decoder::with_ip(64, code, symbol.address(), DecoderOptions::NONE);
+            functions.insert(name.to_owned(), decoder.into_iter().collect());
+        }
+        Self(functions)
+    }
+
+    /// The routine of this name in the library, up to the filler after it.
+    fn routine(&self, name: &str) -> Vec<Instruction> {
+        // Mangled, a name stands behind its length.
+        let mangled = format!("{}{name}", name.len());
+        let found: Vec<_> = self
+            .0
+            .iter()
+            .filter(|(symbol, _)| symbol.contains("daxmap") && symbol.contains(&mangled))
+            .collect();
+        let [(_, code)] = found.as_slice() else {
+            panic!("{name}: {} symbols", found.len());
+        };
+        code.iter().take_while(|i| i.mnemonic() != Mnemonic::Int3).copied().collect()
+    }
+}
+
+/// Stores through a pointer to the destination, `rdi`.
+fn stores_to_destination(instruction: &Instruction) -> bool {
+    let named = instruction.memory_base() == Register::RDI;
+    let stores = instruction.op_count() > 0 && instruction.op0_kind() == OpKind::Memory;
+    // CMP and TEST name memory first and only read it.
+    named && stores && !matches!(instruction.mnemonic(), Mnemonic::Cmp | Mnemonic::Test)
+}
+
+fn of_kind(code: &[Instruction], wanted: Kind) -> Vec<Mnemonic> {
+    code.iter().filter(|i| kind(i) == wanted).map(Instruction::mnemonic).collect()
+}
+
+pub fn check(program: &Path) {
+    let functions = Functions::of(program);
+    for (name, mnemonic) in [
+        ("write_back_clwb", Mnemonic::Clwb),
+        ("write_back_clflushopt", Mnemonic::Clflushopt),
+        ("write_back_clflush", Mnemonic::Clflush),
+    ] {
+        let code = functions.routine(name);
+        assert_eq!(of_kind(&code, Kind::WriteBack), [mnemonic], "{name}");
+        assert!(code.iter().all(|i| i.memory_base() != Register::RSI), "{name} reads its source");
+        orders_nothing(name, &code);
+        println!("{name}: one {mnemonic:?}, {} instructions", code.len());
+    }
+    for (name, mnemonic) in [
+        ("store_clwb_sse2", Mnemonic::Clwb),
+        ("store_clflushopt_sse2", Mnemonic::Clflushopt),
+        ("store_clflush_sse2", Mnemonic::Clflush),
+        ("store_clwb_avx", Mnemonic::Clwb),
+        ("store_clflushopt_avx", Mnemonic::Clflushopt),
+        ("store_clflush_avx", Mnemonic::Clflush),
+    ] {
+        let code = functions.routine(name);
+        let found = of_kind(&code, Kind::WriteBack);
+        assert!(!found.is_empty(), "{name} writes nothing back");
+        assert!(found.iter().all(|&one| one == mnemonic), "{name}: {found:?}");
+        assert!(of_kind(&code, Kind::NonTemporal).is_empty(), "{name} bypasses the cache");
+        orders_nothing(name, &code);
+        println!("{name}: {mnemonic:?} in {} places, no other write-back", found.len());
+    }
+    for name in
+        ["non_temporal_sse2", "non_temporal_avx", "non_temporal_avx512", "non_temporal_masked"]
+    {
+        let code = functions.routine(name);
+        let cached: Vec<_> = code
+            .iter()
+            .filter(|i| stores_to_destination(i) && kind(i) != Kind::NonTemporal)
+            .collect();
+        assert!(cached.is_empty(), "{name}: {cached:?} go through the cache");
+        let stores = of_kind(&code, Kind::NonTemporal).len();
+        assert!(stores > 0, "{name} stores nothing");
+        assert!(of_kind(&code, Kind::WriteBack).is_empty(), "{name} writes back");
+        orders_nothing(name, &code);
+        println!("{name}: {stores} non-temporal stores, no other store to the destination");
+    }
+    for name in ["store_sse2", "store_avx", "load_sse2", "load_avx"] {
+        let code = functions.routine(name);
+        assert!(of_kind(&code, Kind::NonTemporal).is_empty(), "{name} bypasses the cache");
+        assert!(of_kind(&code, Kind::WriteBack).is_empty(), "{name} writes back");
+        orders_nothing(name, &code);
+    }
+    let code = functions.routine("compare_exchange");
+    assert_eq!(of_kind(&code, Kind::OtherOrder), [Mnemonic::Cmpxchg], "compare_exchange");
+    only_routines_write_back(&functions);
+}
+
+/// No fence: that is `drain`'s, once for many.
+fn orders_nothing(name: &str, code: &[Instruction]) {
+    for unwanted in [Kind::StoreFence, Kind::OtherOrder, Kind::SystemCall] {
+        let found = of_kind(code, unwanted);
+        assert!(found.is_empty(), "{name}: {found:?}");
+    }
+    let calls = code.iter().any(|i| i.mnemonic() == Mnemonic::Call);
+    assert!(!calls, "{name} is no leaf");
+}
+
+/// No other code of the library touches lines past the routines.
+fn only_routines_write_back(functions: &Functions) {
+    let mut fences = 0;
+    for (symbol, code) in &functions.0 {
+        if !symbol.contains("daxmap") && !symbol.starts_with("hot_") {
+            continue;
+        }
+        fences += of_kind(code, Kind::StoreFence).len();
+        // The module that they live in; mangled, its name stands behind its length.
+        if symbol.contains("8routines") {
+            continue;
+        }
+        assert!(of_kind(code, Kind::WriteBack).is_empty(), "{symbol} writes back");
+        assert!(of_kind(code, Kind::NonTemporal).is_empty(), "{symbol} bypasses the cache");
+    }
+    assert!(fences > 0, "there is no store fence in the program");
+    println!("{fences} store fences in the code of the library and the cases");
+}

@@ -1,0 +1,520 @@
+//! Publishing a whole file: what every filesystem of this machine must do. Needs root for the
+//! mounts.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use daxmap::publish::{Commit, clean_leftovers};
+use daxmap::{ErrorKind, Options, Region};
+use pmem_tests::scratch::{Directory, Filesystem};
+use pmem_tests::versions;
+use rustix::fs::XattrFlags;
+use rustix::io::Errno;
+
+/// A directory of the build for temporary files.
+const HERE: &str = env!("CARGO_TARGET_TMPDIR");
+const LEN: usize = 100_000;
+const A_DRAFTS_NAME: &str = ".daxmap-draft-0123456789abcdef";
+
+enum Disk {
+    Build(Directory),
+    Mounted(Filesystem),
+}
+
+impl Disk {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Build(directory) => directory.path(),
+            Self::Mounted(filesystem) => filesystem.path(),
+        }
+    }
+}
+
+/// Runs a check in a directory of each filesystem.
+fn on_each(check: impl Fn(&str, &Path)) {
+    let disks = [
+        ("build directory", Disk::Build(Directory::new(HERE))),
+        ("ext4", Disk::Mounted(Filesystem::looped(HERE, "ext4", 64 << 20))),
+        ("xfs", Disk::Mounted(Filesystem::looped(HERE, "xfs", 320 << 20))),
+        ("btrfs", Disk::Mounted(Filesystem::looped(HERE, "btrfs", 128 << 20))),
+        ("tmpfs", Disk::Mounted(Filesystem::tmpfs(HERE, 32 << 20))),
+        ("overlay", Disk::Mounted(Filesystem::overlay("/dev/shm"))),
+    ];
+    for (name, disk) in &disks {
+        println!("on {name}");
+        check(name, disk.path());
+    }
+}
+
+fn draft(path: &Path, version: u64) -> daxmap::publish::Draft {
+    let draft = Options::new().len(LEN as u64).draft(path).unwrap();
+    draft.write(0, &versions::content(version, LEN)).unwrap();
+    draft
+}
+
+fn version(path: &Path) -> Option<u64> {
+    versions::version_of(&fs::read(path).unwrap())
+}
+
+/// Names in the directory, sorted, without the filesystem's own.
+fn names(directory: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != "lost+found")
+        .collect();
+    names.sort_unstable();
+    names
+}
+
+#[test]
+fn create_only_creates_and_never_clobbers() {
+    on_each(|_, directory| {
+        let path = directory.join("file");
+        draft(&path, 1).commit(Commit::CreateOnly).unwrap();
+        assert_eq!(version(&path), Some(1));
+        let error = draft(&path, 2).commit(Commit::CreateOnly).unwrap_err();
+        assert_eq!(error.errno(), Some(Errno::EXIST), "{error}");
+        assert_eq!(error.path(), Some(path.as_path()));
+        assert!(!error.is_durability_unknown());
+        assert_eq!(version(&path), Some(1));
+        assert_eq!(names(directory), ["file"]);
+    });
+}
+
+#[test]
+fn the_region_is_the_drafts_own_after_every_commit() {
+    on_each(|_, directory| {
+        let (path, kept) = (directory.join("file"), directory.join("kept"));
+        let ways = [Commit::Replace, Commit::Replace, Commit::keep("kept"), Commit::keep("kept")];
+        for (number, how) in (1..).zip(ways) {
+            let draft = draft(&path, number);
+            // SAFETY: nobody changes the bytes; only the address is looked at.
+            #[allow(unsafe_code)]
+            let base = unsafe { draft.slice(0, 1).unwrap() }.as_ptr();
+            let level = draft.durability();
+            let region = draft.commit(how).unwrap();
+            // SAFETY: as above.
+            #[allow(unsafe_code)]
+            let base_after = unsafe { region.slice(0, 1).unwrap() }.as_ptr();
+            assert_eq!(base_after, base);
+            assert_eq!(region.durability(), level);
+            assert_eq!(version(&path), Some(number));
+            // Open under the final name: what it writes is in the file, it grows, it is locked.
+            region.write_persist(0, b"changed").unwrap();
+            assert!(fs::read(&path).unwrap().starts_with(b"changed"));
+            region.grow(LEN as u64 + 5).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().len(), LEN as u64 + 5);
+            let error = Options::new().open(&path).unwrap_err();
+            assert!(matches!(error.kind(), ErrorKind::Locked), "{error}");
+            region.write_persist(0, &versions::content(number, LEN + 5)).unwrap();
+            region.close().unwrap();
+            drop(region);
+            assert_eq!(version(&path), Some(number));
+            if let Commit::Exchange(_) = how {
+                assert_eq!(version(&kept), Some(number - 1));
+            }
+        }
+        assert_eq!(names(directory), ["file", "kept"]);
+    });
+}
+
+#[test]
+fn without_the_lock_option_the_published_file_is_free() {
+    let directory = Directory::new(HERE);
+    let path = directory.path().join("file");
+    let draft = Options::new().len(LEN as u64).lock(false).draft(&path).unwrap();
+    let _region = draft.commit(Commit::Replace).unwrap();
+    Options::new().open(&path).unwrap();
+}
+
+#[test]
+fn an_exchange_that_cannot_be_changes_nothing() {
+    on_each(|_, directory| {
+        let path = directory.join("file");
+        let refused = |how: Commit<'_>| draft(&path, 9).commit(how).unwrap_err();
+        assert_eq!(refused(Commit::keep("kept")).errno(), Some(Errno::NOENT));
+        draft(&path, 1).commit(Commit::Replace).unwrap();
+        fs::create_dir(directory.join("folder")).unwrap();
+        assert!(matches!(refused(Commit::keep("folder")).kind(), ErrorKind::WrongFileType(_)));
+        for name in ["file", "", ".", "..", "folder/kept", "kept/"] {
+            let error = refused(Commit::keep(name));
+            assert_eq!(error.errno(), Some(Errno::INVAL), "{name:?}: {error}");
+        }
+        assert_eq!(version(&path), Some(1));
+        assert_eq!(names(directory), ["file", "folder"]);
+    });
+}
+
+#[test]
+fn what_was_not_written_is_zero_and_no_hole() {
+    on_each(|name, directory| {
+        let path = directory.join("file");
+        let len = 3 << 20;
+        let draft = Options::new().len(len).draft(&path).unwrap();
+        draft.write_flush(1 << 20, b"here").unwrap();
+        drop(draft.commit(Commit::Replace).unwrap());
+        let content = fs::read(&path).unwrap();
+        assert_eq!(content.len() as u64, len);
+        assert!(content.iter().enumerate().all(|(at, byte)| {
+            let here = at.checked_sub(1 << 20).and_then(|at| b"here".get(at));
+            *byte == *here.unwrap_or(&0)
+        }));
+        // Out of the cache, an unwritten extent counts as a hole.
+        let file = fs::File::open(&path).unwrap();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        if name != "tmpfs" {
+            let hole = rustix::fs::seek(&file, rustix::fs::SeekFrom::Hole(0)).unwrap();
+            assert_eq!(hole, len, "{name}");
+        }
+    });
+}
+
+#[test]
+fn a_dropped_draft_leaves_nothing() {
+    on_each(|_, directory| {
+        drop(draft(&directory.join("file"), 1));
+        assert_eq!(names(directory), [""; 0]);
+    });
+}
+
+#[test]
+fn a_replaced_file_hands_its_attributes_on() {
+    on_each(|name, directory| {
+        let path = directory.join("file");
+        draft(&path, 1).commit(Commit::Replace).unwrap();
+        let list = access_list(&[
+            (0x01, 6, !0),
+            (0x02, 4, 1234),
+            (0x04, 4, !0),
+            (0x10, 6, !0),
+            (0x20, 0, !0),
+        ]);
+        // Longer than the short buffer, and within an ext4 block of 1 KiB with the others.
+        let none = XattrFlags::empty();
+        rustix::fs::setxattr(&path, c"user.colour", b"blue", none).unwrap();
+        rustix::fs::setxattr(&path, c"user.long", &[7; 500], none).unwrap();
+        rustix::fs::setxattr(&path, c"trusted.mark", b"root's", none).unwrap();
+        rustix::fs::setxattr(&path, c"system.posix_acl_access", &list, none).unwrap();
+        std::os::unix::fs::chown(&path, Some(1234), Some(4321)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o2764)).unwrap();
+        let before = fs::metadata(&path).unwrap();
+        let wanted = attributes(&path);
+        assert!(wanted.len() >= 4, "{name}: {wanted:?}");
+        for how in [Commit::Replace, Commit::keep("kept")] {
+            draft(&path, 2).commit(how).unwrap();
+            let after = fs::metadata(&path).unwrap();
+            assert_eq!(version(&path), Some(2));
+            assert_eq!(
+                (after.mode(), after.uid(), after.gid()),
+                (before.mode(), 1234, 4321),
+                "{name}"
+            );
+            assert_eq!(attributes(&path), wanted, "{name}");
+        }
+    });
+}
+
+#[test]
+fn the_directorys_default_list_is_not_put_on_a_replaced_file() {
+    on_each(|name, directory| {
+        let path = directory.join("file");
+        draft(&path, 1).commit(Commit::Replace).unwrap();
+        let list = access_list(&[
+            (0x01, 7, !0),
+            (0x02, 7, 1234),
+            (0x04, 5, !0),
+            (0x10, 7, !0),
+            (0x20, 5, !0),
+        ]);
+        let none = XattrFlags::empty();
+        rustix::fs::setxattr(directory, c"system.posix_acl_default", &list, none).unwrap();
+        let before = (fs::metadata(&path).unwrap().mode(), attributes(&path));
+        draft(&path, 2).commit(Commit::Replace).unwrap();
+        assert_eq!((fs::metadata(&path).unwrap().mode(), attributes(&path)), before, "{name}");
+        // A new file gets it.
+        let other = directory.join("other");
+        draft(&other, 1).commit(Commit::Replace).unwrap();
+        assert!(attributes(&other).iter().any(|(name, _)| name == "system.posix_acl_access"));
+    });
+}
+
+/// An access control list as its extended attribute has it: tags, permissions, ids
+/// (include/uapi/linux/posix_acl_xattr.h).
+fn access_list(entries: &[(u16, u16, u32)]) -> Vec<u8> {
+    let mut bytes = 2_u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in entries {
+        bytes.extend(tag.to_le_bytes());
+        bytes.extend(permissions.to_le_bytes());
+        bytes.extend(id.to_le_bytes());
+    }
+    bytes
+}
+
+/// Extended attributes, sorted by name.
+fn attributes(path: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut list = vec![0; 4096];
+    let len = rustix::fs::listxattr(path, &mut list).unwrap();
+    let mut found: Vec<_> = list[..len]
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty())
+        .map(|name| {
+            let name = String::from_utf8(name.to_vec()).unwrap();
+            let mut value = vec![0; 4096];
+            let len = rustix::fs::getxattr(path, name.as_str(), &mut value).unwrap();
+            value.truncate(len);
+            (name, value)
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn a_link_stays_and_what_it_points_to_is_replaced() {
+    on_each(|_, directory| {
+        let folder = directory.join("folder");
+        fs::create_dir(&folder).unwrap();
+        let (target, link) = (folder.join("target"), directory.join("link"));
+        symlink("folder/target", &link).unwrap();
+        symlink("link", directory.join("link to link")).unwrap();
+        // Dangling at first.
+        for version_written in [1, 2] {
+            draft(&directory.join("link to link"), version_written)
+                .commit(Commit::Replace)
+                .unwrap();
+            assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+            assert_eq!(version(&target), Some(version_written));
+        }
+        let error = draft(&link, 3).commit(Commit::CreateOnly).unwrap_err();
+        assert_eq!(error.errno(), Some(Errno::EXIST));
+        symlink("loop", directory.join("loop")).unwrap();
+        let error = Options::new().len(1).draft(directory.join("loop")).unwrap_err();
+        assert_eq!(error.errno(), Some(Errno::LOOP), "{error}");
+        assert_eq!(names(&folder), ["target"]);
+    });
+}
+
+#[test]
+fn another_hard_link_keeps_the_old_version() {
+    on_each(|_, directory| {
+        let (path, other) = (directory.join("file"), directory.join("other"));
+        draft(&path, 1).commit(Commit::Replace).unwrap();
+        fs::hard_link(&path, &other).unwrap();
+        draft(&path, 2).commit(Commit::Replace).unwrap();
+        assert_eq!((version(&path), version(&other)), (Some(2), Some(1)));
+        assert_eq!(fs::metadata(&path).unwrap().nlink(), 1);
+    });
+}
+
+#[test]
+fn what_is_no_regular_file_is_not_replaced() {
+    on_each(|_, directory| {
+        let folder = directory.join("folder");
+        fs::create_dir(&folder).unwrap();
+        let fifo = directory.join("fifo");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0)
+            .unwrap();
+        for path in [&folder, &fifo] {
+            let error = Options::new().len(1).draft(path).unwrap_err();
+            assert!(matches!(error.kind(), ErrorKind::WrongFileType(_)), "{error}");
+        }
+        // It became one after the draft was begun.
+        let path = directory.join("late");
+        let late = draft(&path, 1);
+        fs::create_dir(&path).unwrap();
+        let error = late.commit(Commit::Replace).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::WrongFileType(_)), "{error}");
+        assert_eq!(names(directory), ["fifo", "folder", "late"]);
+    });
+}
+
+#[test]
+fn errors_change_nothing() {
+    on_each(|name, directory| {
+        let refused = |path: PathBuf| Options::new().len(1 << 20).draft(path).unwrap_err().errno();
+        assert_eq!(refused(directory.join("missing/file")), Some(Errno::NOENT));
+        assert_eq!(refused(directory.join("x".repeat(256))), Some(Errno::NAMETOOLONG));
+        assert_eq!(Options::new().len(0).draft(directory.join("x")).unwrap_err().errno(), None);
+        if name != "build directory" && name != "overlay" {
+            let error = Options::new().len(1 << 40).draft(directory.join("x")).unwrap_err();
+            assert_eq!(error.errno(), Some(Errno::NOSPC), "{name}: {error}");
+        }
+        // The longest name there is leaves room for a temporary one.
+        let longest = directory.join("x".repeat(255));
+        for number in [1, 2] {
+            draft(&longest, number).commit(Commit::Replace).unwrap();
+        }
+        assert_eq!(version(&longest), Some(2));
+        assert_eq!(names(directory).len(), 1);
+        // The directory is gone when the draft is to get its name.
+        let folder = directory.join("folder");
+        fs::create_dir(&folder).unwrap();
+        let orphan = draft(&folder.join("file"), 1);
+        for left in names(&folder) {
+            fs::remove_file(folder.join(left)).unwrap();
+        }
+        fs::remove_dir(&folder).unwrap();
+        let error = orphan.commit(Commit::Replace).unwrap_err();
+        assert_eq!(error.errno(), Some(Errno::NOENT), "{name}: {error}");
+    });
+}
+
+#[test]
+fn a_read_only_mount_is_an_error_at_the_draft() {
+    let filesystem = Filesystem::looped(HERE, "ext4", 64 << 20);
+    let path = filesystem.path().join("file");
+    drop(draft(&path, 1).commit(Commit::Replace).unwrap());
+    filesystem.remount(true);
+    let error = Options::new().len(1).draft(&path).unwrap_err();
+    assert_eq!(error.errno(), Some(Errno::ROFS), "{error}");
+    assert_eq!(version(&path), Some(1));
+}
+
+#[test]
+fn without_the_right_to_the_directory_nothing_changes() {
+    let directory = Directory::new("/dev/shm");
+    let path = directory.path().join("file");
+    draft(&path, 1).commit(Commit::Replace).unwrap();
+    let error = as_nobody(|| Options::new().len(1).draft(&path).unwrap_err());
+    assert_eq!(error.errno(), Some(Errno::ACCESS), "{error}");
+    // May write the directory, but not give the file the owner that the old one had.
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    let error = as_nobody(|| draft(&path, 2).commit(Commit::Replace).unwrap_err());
+    assert_eq!(error.errno(), Some(Errno::PERM), "{error}");
+    assert_eq!(version(&path), Some(1));
+    assert_eq!(names(directory.path()), ["file"]);
+}
+
+/// Runs `work` in a thread without root's rights.
+fn as_nobody<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        scope
+            .spawn(|| {
+                let nobody = rustix::process::Gid::from_raw(65534);
+                // Of this thread only: libc's functions would change the whole process.
+                #[allow(unsafe_code)]
+                // SAFETY: plain numbers; no memory is passed.
+                unsafe {
+                    let id = nobody.as_raw();
+                    assert_eq!(libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<u32>()), 0);
+                    assert_eq!(libc::syscall(libc::SYS_setresgid, id, id, id), 0);
+                    assert_eq!(libc::syscall(libc::SYS_setresuid, id, id, id), 0);
+                }
+                work()
+            })
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+#[test]
+fn readers_see_whole_versions_while_two_publish() {
+    const EACH: u64 = 60;
+    on_each(|name, directory| {
+        let path = directory.join("file");
+        draft(&path, 0).commit(Commit::Replace).unwrap();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let publishers: Vec<_> = [0, 1 << 32]
+                .map(|first| {
+                    let path = &path;
+                    scope.spawn(move || {
+                        for number in first..first + EACH {
+                            draft(path, number).commit(Commit::Replace).unwrap();
+                        }
+                    })
+                })
+                .into();
+            let readers = [(); 2].map(|()| {
+                scope.spawn(|| {
+                    let mut seen = 0_u64;
+                    while !done.load(Ordering::Acquire) {
+                        let bytes = fs::read(&path).unwrap();
+                        assert!(versions::version_of(&bytes).is_some(), "{name}: not a version");
+                        seen += 1;
+                    }
+                    seen
+                })
+            });
+            let mut result = Ok(());
+            for publisher in publishers {
+                result = result.and(publisher.join());
+            }
+            done.store(true, Ordering::Release);
+            result.unwrap();
+            for reader in readers {
+                assert!(reader.join().unwrap() > 0);
+            }
+        });
+        assert!(matches!(version(&path), Some(number) if number & 0xffff_ffff == EACH - 1));
+        assert_eq!(names(directory), ["file"]);
+    });
+}
+
+#[test]
+fn an_exchange_keeps_exactly_the_version_it_replaced() {
+    // Two publishers exchange, each under its own kept name: no version disappears unseen.
+    const EACH: u64 = 40;
+    let directory = Directory::new(HERE);
+    let path = directory.path().join("file");
+    draft(&path, 0).commit(Commit::Replace).unwrap();
+    let mut kept: Vec<u64> = std::thread::scope(|scope| {
+        let publishers = [1, 2].map(|who| {
+            let (path, directory) = (&path, directory.path());
+            scope.spawn(move || {
+                let keep = format!("kept by {who}");
+                let exchange = |turn| {
+                    draft(path, turn * 2 + who).commit(Commit::keep(&keep)).unwrap();
+                    version(&directory.join(&keep)).expect("what was kept is a version")
+                };
+                (0..EACH).map(exchange).collect::<Vec<u64>>()
+            })
+        });
+        publishers.into_iter().flat_map(|publisher| publisher.join().unwrap()).collect()
+    });
+    kept.push(version(&path).unwrap());
+    kept.sort_unstable();
+    assert_eq!(kept, (0..=2 * EACH).collect::<Vec<u64>>());
+}
+
+#[test]
+fn leftovers_are_removed_and_nothing_else() {
+    on_each(|_, directory| {
+        fs::write(directory.join(A_DRAFTS_NAME), b"left").unwrap();
+        fs::create_dir(directory.join(".daxmap-draft-0000000000000000")).unwrap();
+        symlink(A_DRAFTS_NAME, directory.join(".daxmap-draft-0000000000000001")).unwrap();
+        fs::write(directory.join(".daxmap-draft-mine"), b"mine").unwrap();
+        fs::write(directory.join("file"), b"mine").unwrap();
+        let live = draft(&directory.join("file"), 1);
+        let locked = fs::File::create(directory.join(".daxmap-draft-0000000000000002")).unwrap();
+        rustix::fs::flock(&locked, rustix::fs::FlockOperation::LockExclusive).unwrap();
+        let before = names(directory).len();
+        let found = clean_leftovers(directory).unwrap();
+        assert_eq!((found.removed, found.denied), (1, 0));
+        assert!(found.in_use >= 1);
+        assert_eq!(names(directory).len(), before - 1);
+        drop(locked);
+        assert_eq!(clean_leftovers(directory).unwrap().removed, 1);
+        // The draft was left alone.
+        live.commit(Commit::Replace).unwrap();
+        assert_eq!(version(&directory.join("file")), Some(1));
+        assert_eq!(clean_leftovers(directory).unwrap(), daxmap::publish::Leftovers::default());
+    });
+    assert_eq!(clean_leftovers("/nonexistent").unwrap_err().errno(), Some(Errno::NOENT));
+}
+
+#[test]
+fn names_that_are_no_text_are_published() {
+    let directory = Directory::new(HERE);
+    let path = directory.path().join(std::ffi::OsStr::from_bytes(b"\xff\xfe"));
+    let link = directory.path().join("link");
+    symlink(&path, &link).unwrap();
+    draft(&link, 1).commit(Commit::Replace).unwrap();
+    draft(&path, 2).commit(Commit::keep(std::ffi::OsStr::from_bytes(b"\xfd"))).unwrap();
+    assert_eq!(version(&path), Some(2));
+}

@@ -1,0 +1,38 @@
+//! The open file of a region, with its advisory lock.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{self, FlockOperation};
+
+/// Gives the lock up when it is dropped, and then closes the file.
+///
+/// Closing alone does not: a child that another thread is just starting has a duplicate until it
+/// has executed its program, and the lock lasts as long as any duplicate (flock(2)). Whoever
+/// reopened the region in that moment would be told of a writer that is not there.
+#[derive(Debug)]
+pub(super) struct Descriptor {
+    fd: OwnedFd,
+    /// A forked child shares the lock. It is not the child's to give up.
+    process: u32,
+}
+
+impl Descriptor {
+    pub(super) fn new(fd: OwnedFd) -> Self {
+        Self { fd, process: std::process::id() }
+    }
+}
+
+impl AsFd for Descriptor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        if self.process == std::process::id() {
+            // Without a lock this does nothing.
+            let _ = fs::flock(&self.fd, FlockOperation::NonBlockingUnlock);
+        }
+    }
+}

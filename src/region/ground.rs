@@ -1,0 +1,136 @@
+//! What lay under the last draft, used again for as long as it is still true.
+//!
+//! Probing reads the mount table and a dozen files of sysfs, some 150 us, of which a program that
+//! publishes all the time would pay a new share with every file. What it answers for a file on
+//! the page cache depends on the mount, not on the file. So the file itself is asked what only it
+//! can answer (which mount and device it is on, and the trial mapping with `MAP_SYNC`); the rest is
+//! used again while the kernel reports no change of the mount table (proc(5): mountinfo can be
+//! polled for that), and for a second at most.
+
+use std::fs::File;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{self, AtFlags, StatxFlags};
+
+use super::mapping::page_size;
+use super::quirks::Quirks;
+use crate::durability::Backend;
+use crate::error::{Error, Operation, Result};
+use crate::probe::{self, MapSync, Report};
+
+const AGE_MAX: Duration = Duration::from_secs(1);
+
+/// Which mount, on which device.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Spot {
+    mount: u64,
+    device: (u32, u32),
+}
+
+struct Known {
+    /// A child process after fork(2) shares the table's events, and would miss some.
+    process: u32,
+    table: File,
+    since: Instant,
+    spot: Spot,
+    report: Report,
+    quirks: Quirks,
+}
+
+impl Known {
+    fn holds(&self, spot: Spot) -> bool {
+        self.spot == spot
+            && self.since.elapsed() < AGE_MAX
+            && self.process == std::process::id()
+            && !self.table_changed()
+    }
+
+    fn table_changed(&self) -> bool {
+        let mut table = [PollFd::new(&self.table, PollFlags::PRI)];
+        !matches!(poll(&mut table, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(0))
+    }
+}
+
+static LAST: Mutex<Option<Known>> = Mutex::new(None);
+
+/// As [`probe::probe_file`], with the quirks of the filesystem.
+pub(crate) fn look(fd: BorrowedFd<'_>, path: &Path) -> Result<(Report, Quirks)> {
+    let Some(spot) = spot(fd)? else { return look_closely(fd, path) };
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = last.as_ref().filter(|known| known.holds(spot))
+        && probe::try_map_sync(fd, page_size()) == known.report.map_sync
+    {
+        let report = Report { path: path.to_owned(), ..known.report.clone() };
+        return Ok((report, known.quirks));
+    }
+    // Opened first: what changes while the rest is read is noticed.
+    let table = File::open("/proc/self/mountinfo");
+    let (report, quirks) = look_closely(fd, path)?;
+    *last = table.ok().filter(|_| depends_on_the_mount_only(&report)).map(|table| Known {
+        process: std::process::id(),
+        table,
+        since: Instant::now(),
+        spot,
+        report: report.clone(),
+        quirks,
+    });
+    Ok((report, quirks))
+}
+
+fn look_closely(fd: BorrowedFd<'_>, path: &Path) -> Result<(Report, Quirks)> {
+    let report = probe::probe_file(fd, path)?;
+    let quirks = Quirks::of(&report);
+    Ok((report, quirks))
+}
+
+/// Where the file's own blocks and flags have no part in the verdict.
+fn depends_on_the_mount_only(report: &Report) -> bool {
+    report.backend == Backend::PageCache
+        && report.regions.is_empty()
+        && report.dax_flag.is_none()
+        && report.bad_ranges.is_empty()
+        && matches!(report.map_sync, MapSync::Refused(_))
+}
+
+/// `None` if the kernel does not number mounts (before Linux 5.8).
+fn spot(fd: BorrowedFd<'_>) -> Result<Option<Spot>> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let found = fs::statx(fd, "", flags, StatxFlags::MNT_ID)
+        .map_err(|errno| Error::os(Operation::Probe, "statx", errno))?;
+    let numbered = found.stx_mask & StatxFlags::MNT_ID.bits() != 0;
+    Ok(numbered.then_some(Spot {
+        mount: found.stx_mnt_id,
+        device: (found.stx_dev_major, found.stx_dev_minor),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn the_second_look_is_the_first_ones() {
+        let file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let (first, quirks) = look(file.as_fd(), Path::new("one")).unwrap();
+        let (second, again) = look(file.as_fd(), Path::new("two")).unwrap();
+        assert_eq!(second.path, Path::new("two"));
+        assert_eq!(format!("{:?}", second.mount), format!("{:?}", first.mount));
+        assert_eq!((second.durability, again), (first.durability, quirks));
+    }
+
+    #[test]
+    fn another_mount_is_looked_at_itself() {
+        let file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        look(file.as_fd(), Path::new("file")).unwrap();
+        let memory = tempfile::tempfile_in("/dev/shm").unwrap();
+        let (report, quirks) = look(memory.as_fd(), Path::new("memory")).unwrap();
+        assert_eq!(report.filesystem.as_deref(), Some("tmpfs"));
+        assert!(!quirks.sync_directory);
+    }
+}
