@@ -97,6 +97,22 @@ fn write_words<E>(
     Ok(())
 }
 
+/// Whether the kernel makes such copies of memory that is there.
+pub(super) fn check() -> Result<(), Errno> {
+    let (from, mut to) = (0_u8, 0_u8);
+    let local = libc::iovec { iov_base: (&raw mut to).cast(), iov_len: 1 };
+    let remote = libc::iovec { iov_base: (&raw const from).cast_mut().cast(), iov_len: 1 };
+    // SAFETY: both sides are a byte of this frame.
+    let got = unsafe {
+        libc::process_vm_readv(libc::getpid(), &raw const local, 1, &raw const remote, 1, 0)
+    };
+    if got == 1 {
+        Ok(())
+    } else {
+        Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
+    }
+}
+
 /// Reads memory of this process that may be gone.
 pub(super) fn read_memory(shared: *const u8, buf: &mut [u8]) -> Result<(), Fault> {
     read_words(shared.addr(), buf, |buffer, at| {

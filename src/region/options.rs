@@ -134,7 +134,8 @@ impl Options {
     }
 
     /// Install a SIGBUS handler, once per process, so that a page that is gone is an error. It
-    /// acts only on faults inside this library's copies and passes everything else on.
+    /// acts only on faults inside this library's copies and passes everything else on. A thread
+    /// that blocks SIGBUS is killed by a page that is gone all the same (signal(7)).
     /// Default: true.
     ///
     /// Without it, reads and writes of mapped memory go through the kernel

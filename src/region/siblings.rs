@@ -76,6 +76,8 @@ impl Membership {
             fresh
         });
         files.insert(key, Arc::downgrade(&shared));
+        // Not while a growth of this file holds up the openers of others.
+        drop(open);
         let mut longest = lock(&shared.growth);
         *longest = longest.max(len);
         drop(longest);
