@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 
 use pmem_tests::cut::{Disk, KINDS};
 use pmem_tests::scratch::Filesystem;
-use pmem_tests::traced;
+use pmem_tests::traced::{self, Traced};
 
 const PUBLISHER: &str = env!("CARGO_BIN_EXE_publisher");
 
@@ -13,10 +13,10 @@ const PUBLISHER: &str = env!("CARGO_BIN_EXE_publisher");
 /// directory, `close` and `munmap` left out.
 const SET: &str = "open,openat,readlinkat,newfstatat,fstat,statx,flock,ioctl,poll,ppoll,fallocate,ftruncate,\
      pwrite64,pwritev,msync,fsync,fdatasync,sync_file_range,flistxattr,fgetxattr,fsetxattr,\
-     fremovexattr,fchmod,fchown,linkat,renameat,renameat2,unlinkat";
+     fremovexattr,fchmod,fchown,linkat,renameat,renameat2,unlinkat,write";
 
-/// What `commit` calls to replace a file whose attributes are those of a new one. Between the last
-/// `pwrite64` and the end.
+/// What `commit` calls to replace a file whose attributes are those of a new one: from the last
+/// `pwrite64` to the `write` that says it is published.
 fn commit_of(path: &std::path::Path) -> Vec<String> {
     let file = path.join("file");
     let arguments = |how| ["once", file.to_str().unwrap(), "65536", "1", how].map(OsStr::new);
@@ -24,8 +24,13 @@ fn commit_of(path: &std::path::Path) -> Vec<String> {
     assert!(first.status.success(), "{}", first.output);
     let traced = traced::run(PUBLISHER, &arguments("replace"), SET, &[]);
     assert!(traced.status.success(), "{}", traced.output);
-    let last_write = traced.calls.iter().rposition(|call| call.name == "pwrite64").unwrap();
-    traced.calls[last_write + 1..].iter().map(|call| call.name.clone()).collect()
+    committed(&traced)
+}
+
+fn committed(traced: &Traced) -> Vec<String> {
+    let last_write = traced.calls.iter().rposition(|call| call.name == "pwrite64");
+    let after = &traced.calls[last_write.map_or(0, |at| at + 1)..];
+    after.iter().map(|call| call.name.clone()).take_while(|name| name != "write").collect()
 }
 
 /// What is found out about the file in place, and compared.
@@ -35,7 +40,7 @@ const LOOK: &str = "newfstatat openat fstat fstat flistxattr flistxattr";
 fn with_a_journal_or_a_log() {
     for kind in [KINDS[0], KINDS[2]] {
         let disk = Disk::new(kind);
-        let expected = format!("fstat fdatasync ioctl {LOOK} linkat renameat fsync");
+        let expected = format!("statx fdatasync ioctl {LOOK} linkat renameat fsync");
         assert_eq!(commit_of(disk.path()).join(" "), expected, "{}", kind.name);
     }
 }
@@ -43,14 +48,14 @@ fn with_a_journal_or_a_log() {
 #[test]
 fn on_btrfs() {
     let disk = Disk::new(KINDS[3]);
-    let expected = format!("fstat fdatasync ioctl {LOOK} linkat renameat fsync");
+    let expected = format!("statx fdatasync ioctl {LOOK} linkat renameat fsync");
     assert_eq!(commit_of(disk.path()).join(" "), expected);
 }
 
 #[test]
 fn without_a_journal() {
     let disk = Disk::new(KINDS[1]);
-    let expected = format!("fstat fdatasync ioctl {LOOK} renameat fsync");
+    let expected = format!("statx fdatasync ioctl {LOOK} renameat fsync");
     assert_eq!(commit_of(disk.path()).join(" "), expected);
 }
 
@@ -61,8 +66,8 @@ fn in_memory() {
     let arguments = ["once", file.to_str().unwrap(), "65536", "1", "replace"].map(OsStr::new);
     let traced = traced::run(PUBLISHER, &arguments, SET, &[]);
     assert!(traced.status.success(), "{}", traced.output);
-    let names: Vec<&str> = traced.calls.iter().map(|call| call.name.as_str()).collect();
-    assert!(names.ends_with(&["newfstatat", "linkat"]), "{names:?}");
+    let names = committed(&traced);
+    assert!(names.ends_with(&["newfstatat".to_owned(), "linkat".to_owned()]), "{names:?}");
 }
 
 /// The descriptors that are synced: the file's, then the directory's, and nothing else.
