@@ -28,7 +28,7 @@ fn file(mounted: &Mounted<'_>) -> File {
         .truncate(true)
         .open(mounted.path().join("file"))
         .unwrap();
-    file.write_all_at(&[7; 16 * 4096], 0).unwrap();
+    file.write_all_at(&vec![7; 16 * 4096], 0).unwrap();
     file.sync_all().unwrap();
     file
 }

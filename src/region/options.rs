@@ -166,7 +166,8 @@ impl Options {
     /// Opens an existing file or device-DAX node. Its contents are not changed.
     ///
     /// For writing, file and directory are synced once, since whoever made the file may not
-    /// have: a drained write must not be lost with the file's size or name. A directory that
+    /// have: a drained write must not be lost with the file's size or name. Then cached pages are
+    /// dropped, so that the region shows what the medium holds. A directory that
     /// may not be read is left out. On DAX, every page is faulted in for writing, which fills
     /// the holes of a sparse file with allocated zeros.
     ///
