@@ -7,6 +7,7 @@
 //!
 //! 64-byte updates in a 64 MiB file built with 1 MiB writes. Every round gives each competitor
 //! one turn; a ratio is of medians over the rounds.
+#![allow(clippy::cast_precision_loss)] // counts and times, far below 2^52
 #![allow(unsafe_code)] // pwrite's peers: a memmap2 mapping and a plain copy out of one
 
 use std::fs::{self, File};
@@ -71,12 +72,11 @@ impl Device {
     }
 }
 
+/// A name, and one turn.
+type Competitor<'a> = (&'a str, Box<dyn FnMut() + 'a>);
+
 /// Medians of competitors that take turns, and the device bytes of one turn of each.
-fn turns(
-    device: &Device,
-    competitors: &mut [(&str, Box<dyn FnMut() + '_>)],
-    rounds: usize,
-) -> Vec<Duration> {
+fn turns(device: &Device, competitors: &mut [Competitor<'_>], rounds: usize) -> Vec<Duration> {
     let mut samples = vec![Vec::new(); competitors.len()];
     let mut bytes = vec![Vec::new(); competitors.len()];
     for round in 0..rounds + 5 {
@@ -100,7 +100,7 @@ fn turns(
         let middle = median(times);
         let (q1, q3) = (times[times.len() / 4], times[times.len() * 3 / 4]);
         bytes.sort_unstable();
-        let written = bytes.get(bytes.len() / 2).map_or("?".to_owned(), |b| b.to_string());
+        let written = bytes.get(bytes.len() / 2).map_or("?".to_owned(), ToString::to_string);
         println!("  {name:44} {middle:>10.1?}  [{q1:.1?} .. {q3:.1?}]  {written} device bytes");
         medians.push(middle);
     }
@@ -116,7 +116,7 @@ fn persist(region: &AnyRegion, device: &Device, file: &File, map: &memmap2::Mmap
     let record = [7_u8; RECORD];
     let (mut a, mut b, mut c) = (Offsets(1), Offsets(2), Offsets(3));
     let base = map.as_ptr().cast_mut();
-    let mut competitors: Vec<(&str, Box<dyn FnMut()>)> = vec![
+    let mut competitors: Vec<Competitor<'_>> = vec![
         ("region.write_persist", Box::new(|| region.write_persist(a.next(), &record).unwrap())),
         (
             "pwrite + fdatasync",
@@ -145,7 +145,7 @@ fn batch(region: &AnyRegion, device: &Device, file: &File) {
     let record = [9_u8; RECORD];
     let page = [9_u8; 4096];
     let (mut a, mut b) = (Offsets(4), Offsets(5));
-    let mut competitors: Vec<(&str, Box<dyn FnMut()>)> = vec![
+    let mut competitors: Vec<Competitor<'_>> = vec![
         (
             "region: 64 x write_flush, drain",
             Box::new(|| {
@@ -221,8 +221,8 @@ fn group_commit(region: &AnyRegion) {
 }
 
 fn reads(region: &AnyRegion, map: &memmap2::MmapMut) {
-    println!("safe reads");
     const OPS: usize = 4096;
+    println!("safe reads");
     for len in [64_usize, 4096] {
         let mut buffer = vec![0_u8; len];
         let (mut ours, mut plain) = (Vec::new(), Vec::new());
@@ -259,8 +259,12 @@ fn reads(region: &AnyRegion, map: &memmap2::MmapMut) {
 fn run(directory: &Path) {
     let path = directory.join(format!("daxmap-bench-{}", std::process::id()));
     let file = build(&path);
+    // A file of its own: opening a region drops what the page cache has of its file, large folios
+    // included, and they are what makes a store through a mapping dear.
+    let mapped_path = directory.join(format!("daxmap-bench-mapped-{}", std::process::id()));
+    let mapped = build(&mapped_path);
     // SAFETY: this program alone has the file.
-    let map = unsafe { memmap2::MmapMut::map_mut(&file) }.expect("mmap");
+    let map = unsafe { memmap2::MmapMut::map_mut(&mapped) }.expect("mmap");
     let region = Options::new().open(&path).expect("open");
     println!("== {}: {}", directory.display(), region.report().verdict_sentence());
     let device = Device::of(&file);
@@ -269,6 +273,7 @@ fn run(directory: &Path) {
     group_commit(&region);
     reads(&region, &map);
     fs::remove_file(&path).expect("remove");
+    fs::remove_file(&mapped_path).expect("remove");
 }
 
 fn main() {

@@ -22,11 +22,7 @@ const TICK: Duration = Duration::from_millis(20);
 struct Way {
     name: &'static str,
     flags: i32,
-    then: fn(&File) -> io::Result<()>,
-}
-
-fn nothing(_: &File) -> io::Result<()> {
-    Ok(())
+    then: Option<fn(&File) -> io::Result<()>>,
 }
 
 fn start_write_back(file: &File) -> io::Result<()> {
@@ -39,19 +35,19 @@ fn start_write_back(file: &File) -> io::Result<()> {
 }
 
 const WAYS: &[Way] = &[
-    Way { name: "write", flags: 0, then: nothing },
-    Way { name: "write, sync_file_range", flags: 0, then: start_write_back },
-    Way { name: "write with O_DIRECT", flags: libc::O_DIRECT, then: nothing },
-    Way { name: "write, fdatasync", flags: 0, then: File::sync_data },
-    Way { name: "write, fsync", flags: 0, then: File::sync_all },
-    Way { name: "write with O_DSYNC", flags: libc::O_DSYNC, then: nothing },
-    Way { name: "write with O_SYNC", flags: libc::O_SYNC, then: nothing },
+    Way { name: "write", flags: 0, then: None },
+    Way { name: "write, sync_file_range", flags: 0, then: Some(start_write_back) },
+    Way { name: "write with O_DIRECT", flags: libc::O_DIRECT, then: None },
+    Way { name: "write, fdatasync", flags: 0, then: Some(File::sync_data) },
+    Way { name: "write, fsync", flags: 0, then: Some(File::sync_all) },
+    Way { name: "write with O_DSYNC", flags: libc::O_DSYNC, then: None },
+    Way { name: "write with O_SYNC", flags: libc::O_SYNC, then: None },
+    Way { name: "write with O_DIRECT|O_DSYNC", flags: libc::O_DIRECT | libc::O_DSYNC, then: None },
     Way {
-        name: "write with O_DIRECT|O_DSYNC",
-        flags: libc::O_DIRECT | libc::O_DSYNC,
-        then: nothing,
+        name: "write with O_DIRECT, fdatasync",
+        flags: libc::O_DIRECT,
+        then: Some(File::sync_data),
     },
-    Way { name: "write with O_DIRECT, fdatasync", flags: libc::O_DIRECT, then: File::sync_data },
 ];
 
 /// Bytes written and flushes of the device under a file (Documentation/block/stat.rst).
@@ -90,7 +86,7 @@ fn measure(path: &Path) -> Result<(), Box<dyn Error>> {
         for index in 0..PIECES {
             thread::sleep(TICK);
             handle.write_all_at(&piece, index * PIECE as u64)?;
-            (way.then)(&handle)?;
+            way.then.map_or(Ok(()), |then| then(&handle))?;
         }
         let after = counters(&file)?;
         println!("{:32} {:>21} {:>23}", way.name, after.0 - before.0, after.1 - before.1);

@@ -90,6 +90,7 @@ fn converse(
 }
 
 /// Loads a server and says what it did.
+#[allow(clippy::cast_precision_loss)] // a rate for a reader
 pub fn measure(address: SocketAddr, arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let began = Instant::now();
     let first = fastrand::u64(1 << 16..1 << 31) << 16;

@@ -27,7 +27,7 @@ const LIMITS_US: [u64; 4] = [1, 10, 100, 1000];
 /// The memory that is stored to.
 enum Memory {
     Mapping(MmapRaw),
-    Region(AnyRegion),
+    Region(Box<AnyRegion>),
     /// Of this process alone: what the same loop sees where there is no write-back.
     Anonymous(MmapMut),
 }
@@ -38,7 +38,7 @@ impl Memory {
         if through == Through::Region {
             let region = Options::new().len(bytes).create(path)?;
             println!("{}", region.report().verdict_sentence());
-            return Ok(Self::Region(region));
+            return Ok(Self::Region(Box::new(region)));
         }
         // Written in large pieces, as files usually are: ext4 and xfs then keep it in large
         // folios.
@@ -122,6 +122,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let memory = Memory::open(&arguments.file, arguments.through, bytes)?;
     let baseline = Memory::Anonymous(MmapMut::map_anon(bytes as usize)?);
     let (file_base, anonymous_base) = (memory.base(bytes)?, baseline.base(bytes)?);
+    #[allow(clippy::cast_ptr_alignment)] // pages are aligned
     let word = |base: *const u8, page: usize| {
         // SAFETY: base is the start of `bytes` mapped, writable bytes that live as long as this
         // function; page * PAGE is below that; words at page starts are aligned, and all access
@@ -164,8 +165,14 @@ pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         "  the kernel looks every {interval} centiseconds for what is {expiry} centiseconds old"
     );
     print_counts(before, after, seconds);
-    print_stalls("file", &file);
-    print_stalls("anonymous", &anonymous);
+    if emulated_processor() {
+        println!(
+            "  no times: this processor is emulated, and its times are not those of any hardware"
+        );
+    } else {
+        print_stalls("file", &file);
+        print_stalls("anonymous", &anonymous);
+    }
     Ok(())
 }
 
@@ -185,6 +192,11 @@ fn print_counts(before: Counters, after: Counters, seconds: f64) {
         }
         _ => println!("  written to the device: not known, no block device under this file"),
     }
+}
+
+/// QEMU without hardware virtualisation names itself so.
+fn emulated_processor() -> bool {
+    fs::read_to_string("/proc/cpuinfo").is_ok_and(|info| info.contains("QEMU TCG"))
 }
 
 fn print_stalls(what: &str, stalls: &Stalls) {

@@ -48,6 +48,7 @@ impl Witness {
         Ok(Self { path: path.to_owned(), memory: MmapRaw::map_raw(&file)? })
     }
 
+    #[allow(clippy::cast_ptr_alignment)] // mappings begin at a page
     fn word(&self, index: usize) -> &AtomicU64 {
         assert!(index < 2);
         // SAFETY: the file has 16 bytes and is not shortened, so both words are mapped, aligned,

@@ -221,6 +221,7 @@ impl State {
 
     /// Replaces the state by the next one. When it returns, the new state survives the process
     /// (through a mapping) or what the region says (through a region).
+    #[allow(clippy::cast_ptr_alignment)] // slots begin at a page
     pub fn update(&mut self) -> Result<(), Box<dyn Error>> {
         let sequence = self.sequence + 1;
         let values = values_of(sequence);

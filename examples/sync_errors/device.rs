@@ -144,7 +144,7 @@ impl Device {
 fn bad_blocks() -> String {
     let [start, size] = JOURNAL.map(|mib| (mib << 20) / BLOCK);
     let bad = (METADATA_BLOCKS..start).chain(start + size..CUT as usize / BLOCK);
-    bad.map(|block| format!("{block}\n")).collect()
+    bad.map(|block| block.to_string() + "\n").collect()
 }
 
 /// Takes all the space that is left.

@@ -87,7 +87,8 @@ fn run() -> Result<Report, Box<dyn Error>> {
     while let Some(option) = words.next() {
         match option.as_str() {
             "--devdax" => {
-                devdax = Some(PathBuf::from(words.next().ok_or("--devdax needs a path")?))
+                let path = words.next().ok_or("--devdax needs a path")?;
+                devdax = Some(PathBuf::from(path));
             }
             other => return Err(format!("no option {other}").into()),
         }

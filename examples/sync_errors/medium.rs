@@ -125,12 +125,12 @@ const CASES: &[Case] = &[
 /// All of them, one after the other on one device.
 pub fn all(report: &mut Report) {
     let device = Device::new().map_err(|error| error.to_string());
-    for case in CASES {
+    for (index, case) in CASES.iter().enumerate() {
         let seen = match &device {
             Ok(device) => (case.run)(device),
             Err(reason) => Err(reason.clone().into()),
         };
-        report.case(case.what, case.expected, case.meaning, seen);
+        report.case(&format!("{}. {}", index + 1, case.what), case.expected, case.meaning, seen);
     }
 }
 
@@ -156,7 +156,7 @@ fn another(file: &File) -> std::io::Result<File> {
 }
 
 fn content(file: &File) -> Result<&'static str, Box<dyn Error>> {
-    let mut bytes = [0; LEN];
+    let mut bytes = vec![0; LEN];
     file.read_exact_at(&mut bytes, 0)?;
     Ok(if bytes.starts_with(b"new!") && bytes.ends_with(b"new!") {
         "new"

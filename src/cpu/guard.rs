@@ -26,6 +26,9 @@ static PREVIOUS: AtomicPtr<libc::sigaction> = AtomicPtr::new(ptr::null_mut());
 /// handler, once. Returns whether it is in place; it cannot be on an architecture whose copies
 /// have no error exit.
 ///
+/// A thread that blocks SIGBUS is killed all the same: the kernel does not hold an access fault
+/// back (signal(7)).
+///
 /// A program that installs a SIGBUS handler of its own after this must pass on what is not its
 /// own to the handler it replaced.
 pub fn guard_faults() -> bool {
@@ -54,14 +57,19 @@ fn remember(previous: libc::sigaction) {
     PREVIOUS.store(Box::into_raw(Box::new(previous)), Ordering::Release);
 }
 
-fn install() -> bool {
-    // Known before the handler can run for the first time.
-    let Some(previous) = sigaction(ptr::null()) else { return false };
-    remember(previous);
+fn own_action() -> libc::sigaction {
     // SAFETY: a sigaction of zeros is a valid one (SIG_DFL, no flags, empty mask).
     let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
     action.sa_sigaction = on_sigbus as *const () as usize;
     action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+    action
+}
+
+fn install() -> bool {
+    // Known before the handler can run for the first time.
+    let Some(previous) = sigaction(ptr::null()) else { return false };
+    remember(previous);
+    let action = own_action();
     let Some(replaced) = sigaction(&raw const action) else { return false };
     if replaced.sa_sigaction != previous.sa_sigaction {
         // Another thread installed one between the two calls.
@@ -96,21 +104,21 @@ extern "C" fn on_sigbus(signal: c_int, info: *mut siginfo_t, context: *mut c_voi
             return;
         }
     }
-    pass_on(signal, info, context);
+    pass_on(raised_by_access, signal, info, context);
 }
 
 /// Memory failure noticed by a scrubber, not by the current instruction: never ours
 /// (sigaction(2)).
 const BUS_MCEERR_AO: c_int = 5;
 
-fn pass_on(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
+/// Does what would have happened without this handler.
+fn pass_on(by_access: bool, signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     let previous = PREVIOUS.load(Ordering::Acquire);
     // SAFETY: set before the handler was installed, never freed, never written again.
     let previous = unsafe { &*previous };
     match previous.sa_sigaction {
         libc::SIG_IGN => {
-            // SAFETY: as in `on_sigbus`.
-            if unsafe { (*info).si_code } > 0 {
+            if by_access {
                 // The kernel does not let an access fault be ignored (signal(7)).
                 restore_default();
             }
@@ -118,15 +126,16 @@ fn pass_on(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
         // The access is repeated, or the signal raised again, and the default action taken.
         libc::SIG_DFL => {
             restore_default();
-            // SAFETY: raise(3) is async-signal-safe.
-            unsafe {
-                if (*info).si_code <= 0 {
-                    libc::raise(signal);
-                }
+            if !by_access {
+                // SAFETY: raise(3) is async-signal-safe.
+                unsafe { libc::raise(signal) };
             }
         }
         handler => {
             let mut before = MaybeUninit::uninit();
+            if previous.sa_flags & libc::SA_RESETHAND != 0 {
+                restore_default();
+            }
             // SAFETY: pthread_sigmask is async-signal-safe and both sets are valid. `handler`
             // is the address the program gave for this signal, with the arguments its flags ask
             // for (sigaction(2)).
@@ -136,6 +145,14 @@ fn pass_on(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
                     &raw const previous.sa_mask,
                     before.as_mut_ptr(),
                 );
+                if previous.sa_flags & libc::SA_NODEFER != 0
+                    && libc::sigismember(&raw const previous.sa_mask, signal) == 0
+                {
+                    let mut own = MaybeUninit::uninit();
+                    libc::sigemptyset(own.as_mut_ptr());
+                    libc::sigaddset(own.as_mut_ptr(), signal);
+                    libc::pthread_sigmask(libc::SIG_UNBLOCK, own.as_ptr(), ptr::null_mut());
+                }
                 if previous.sa_flags & libc::SA_SIGINFO != 0 {
                     let handler: extern "C" fn(c_int, *mut siginfo_t, *mut c_void) =
                         std::mem::transmute(handler);
@@ -145,6 +162,14 @@ fn pass_on(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
                     handler(signal);
                 }
                 libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut());
+            }
+            // A handler that leaves the rest to the default action, for the access that will be
+            // repeated, as the standard library's does: where no access is repeated, the guard
+            // would be gone and nobody would know.
+            let reset = sigaction(ptr::null()).is_some_and(|now| now.sa_sigaction == libc::SIG_DFL);
+            if !by_access && reset && previous.sa_flags & libc::SA_RESETHAND == 0 {
+                let own = own_action();
+                let _ = sigaction(&raw const own);
             }
         }
     }

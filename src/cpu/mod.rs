@@ -295,8 +295,8 @@ impl Cpu {
     }
 
     /// Copies `len` bytes into mapped memory such that they are durable after the next
-    /// [`fence`](Self::fence) of this thread. On return other threads see them, in the order of
-    /// this thread's other stores.
+    /// [`fence`](Self::fence) of this thread. On return other threads see them, before
+    /// what this thread stores later.
     ///
     /// # Safety
     ///

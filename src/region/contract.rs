@@ -24,7 +24,9 @@ use crate::error::Result;
 ///    every other region of the file in this process. Reads go on. The way on is to drop the
 ///    regions, reopen, and recover from the medium.
 /// 4. **Ready when returned.** Space is allocated, written with zeros and synced, and the file
-///    and its directory entry are durable. A full disk is an error at create or grow.
+///    and its directory entry are durable. A full disk is an error at create or grow. (Where an
+///    overwrite takes new space, on btrfs and on a file that shares extents, it is also one of
+///    `write` or `drain`, and final there.)
 /// 5. **Safe methods stay safe.** They copy in and out. A page that is gone (file truncated by
 ///    another process, memory poisoned) is [`ErrorKind::Gone`](crate::ErrorKind::Gone). Two
 ///    threads or processes that access the same bytes at once get interleaved 8-byte pieces. (Of
@@ -38,8 +40,8 @@ use crate::error::Result;
 /// that its own core issued (SDM vol. 2, SFENCE; Arm ARM, DSB). A thread that wants another's
 /// data durable lets that thread drain.
 ///
-/// Every method but `read`, `load_u64` and the accessors returns `ErrorKind::Poisoned` after the
-/// first durability error, `ErrorKind::Closed` after `close`; every method with a range returns
+/// Every method but `read`, `load_u64`, `slice` and the accessors returns `ErrorKind::Poisoned`
+/// after the first durability error, `ErrorKind::Closed` after `close`; every method with a range returns
 /// `ErrorKind::OutOfBounds`, and changes nothing, if the range does not lie in `0..len()`. A
 /// range of zero bytes inside `0..=len()` is a no-op.
 pub trait Region: Send + Sync {
@@ -191,8 +193,9 @@ pub trait Region: Send + Sync {
     /// # Errors
     ///
     /// `TooLarge` past the address space reserved at open
-    /// ([`Options::max_len`](crate::Options::max_len)); `Os(ENOSPC)` and the like. The region and
-    /// the file are then as they were.
+    /// ([`Options::max_len`](crate::Options::max_len)); `Os(ENOSPC)` and the like. The region is
+    /// then as it was, and so is the file, but for bytes it had past the region's end, which a
+    /// growth zeroes. A failed sync, and a file that was cut, poison the region.
     fn grow(&self, new_len: u64) -> Result<()>;
 
     /// Drains and closes: reports what `Drop` could not. Every later call but the accessors

@@ -20,6 +20,11 @@ impl Descriptor {
     pub(super) fn new(fd: OwnedFd) -> Self {
         Self { fd, process: std::process::id() }
     }
+
+    /// False in a forked child.
+    pub(super) fn is_ours(&self) -> bool {
+        self.process == std::process::id()
+    }
 }
 
 impl AsFd for Descriptor {
@@ -30,7 +35,7 @@ impl AsFd for Descriptor {
 
 impl Drop for Descriptor {
     fn drop(&mut self) {
-        if self.process == std::process::id() {
+        if self.is_ours() {
             // Without a lock this does nothing.
             let _ = fs::flock(&self.fd, FlockOperation::NonBlockingUnlock);
         }

@@ -218,6 +218,17 @@ impl Place {
         let _ = fs::unlinkat(&self.directory, name, AtFlags::empty());
     }
 
+    /// Takes the final name back from the file, if it is still its own.
+    pub(crate) fn unname_own(&self, fd: BorrowedFd<'_>) {
+        let (own, named) =
+            (fs::fstat(fd), fs::statat(&self.directory, &self.name, AtFlags::SYMLINK_NOFOLLOW));
+        if let (Ok(own), Ok(named)) = (own, named)
+            && (own.st_dev, own.st_ino) == (named.st_dev, named.st_ino)
+        {
+            self.unname(&self.name);
+        }
+    }
+
     fn link(&self, fd: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
         // linkat(2): /proc/self/fd needs no privilege; AT_EMPTY_PATH works without /proc.
         let through_proc = format!("/proc/self/fd/{}", fd.as_raw_fd());

@@ -5,7 +5,6 @@
 
 use std::os::fd::BorrowedFd;
 
-use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 
 use super::mapped::Parts;
@@ -44,10 +43,9 @@ pub(super) fn map_populated(
     let len = (plan.len as usize).next_multiple_of(align.min(page_size()));
     let prot = if plan.read_only { ProtFlags::READ } else { ProtFlags::READ | ProtFlags::WRITE };
     mapping.map(fd, 0, len, prot, flags).map_err(failed("mmap"))?;
+    mapping.check_access().map_err(failed("process_vm_readv"))?;
     match mapping.populate(0, len, !plan.read_only) {
-        // A poisoned page must not keep its neighbours from being recovered: its reads and
-        // writes return errors of their own.
-        Ok(()) | Err(Errno::HWPOISON) => Ok(mapping),
+        Ok(()) => Ok(mapping),
         // For reading, a page that is not there is an error when it is read.
         Err(_) if plan.read_only => Ok(mapping),
         Err(errno) => Err(Error::os(Operation::Populate, "madvise", errno).over(0, plan.len)),

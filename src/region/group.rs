@@ -92,6 +92,28 @@ impl Group {
         outcome
     }
 
+    /// Runs `work` while no sync runs, and holds the next ones off: for whoever syncs the same
+    /// open file by other means. A write-back error is reported to it once, and a sync that runs
+    /// beside the one which gets it would know nothing of it. `work` makes a failure known to
+    /// `check`, as a leader does.
+    pub(super) fn alone<T>(&self, work: impl FnOnce() -> T) -> T {
+        let mut state = self.lock();
+        state.present += 1;
+        while state.running {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.running = true;
+        drop(state);
+        let result = work();
+        state = self.lock();
+        state.running = false;
+        state.present -= 1;
+        if state.present > 0 {
+            self.changed.notify_all();
+        }
+        result
+    }
+
     #[cfg(not(loom))]
     fn linger(&self, expected: usize) {
         if expected < 2 {
@@ -173,6 +195,44 @@ mod tests {
                 .collect();
             writer(&disk, &group, 1);
             others.into_iter().for_each(|other| other.join().unwrap());
+        });
+    }
+
+    /// One thread syncs by other means, gets the file's only error, and the drains beside it must
+    /// not believe that theirs covered the lost writes.
+    #[test]
+    fn an_error_that_somebody_else_gets_is_no_success() {
+        loom::model(|| {
+            let disk = Arc::new(Disk::default());
+            let group = Arc::new(Group::default());
+            // A write that will not reach the medium, and whose error is reported once.
+            let lost = disk.written.fetch_add(1, Ordering::SeqCst) + 1;
+            let reported = Arc::new(AtomicBool::new(false));
+            let grower = {
+                let (disk, group) = (Arc::clone(&disk), Arc::clone(&group));
+                let reported = Arc::clone(&reported);
+                loom::thread::spawn(move || {
+                    group.alone(|| {
+                        if !reported.swap(true, Ordering::SeqCst) {
+                            loom::thread::yield_now();
+                            disk.failed.store(true, Ordering::SeqCst);
+                        }
+                    });
+                })
+            };
+            let committed = group.commit(
+                lost,
+                || if disk.failed.load(Ordering::SeqCst) { Err(()) } else { Ok(()) },
+                || {
+                    if reported.swap(true, Ordering::SeqCst) {
+                        return Ok(disk.sync());
+                    }
+                    disk.failed.store(true, Ordering::SeqCst);
+                    Err(())
+                },
+            );
+            assert!(committed.is_err(), "a lost write was acknowledged");
+            grower.join().unwrap();
         });
     }
 

@@ -1,4 +1,5 @@
-//! Copies that the kernel makes for us, such that aligned 8-byte words stay whole.
+//! Copies that the kernel makes for us, such that aligned 8-byte words stay whole but for an
+//! interrupt.
 //!
 //! A kernel copies from where it is told on, in pieces as large as they come: words in the middle
 //! of a copy from or to an odd offset lie across its pieces, and another thread or process sees
@@ -6,6 +7,11 @@
 //! alignment, and a write is cut at its first and last word boundary into segments of one call,
 //! from a copy of the same alignment if need be: a copy between different alignments is made of
 //! pieces that suit either side.
+//!
+//! What this cannot help: an interrupt may stop the kernel's copy within a word, and who looks
+//! meanwhile sees it torn (measured: once in a minute or so of racing threads). A region keeps its
+//! own readers and writers apart where it matters; another process, or another region of the same
+//! file, can see it.
 //!
 //! # Safety
 //!
@@ -89,6 +95,22 @@ fn write_words<E>(
         done += call([&piece[..head], &piece[head..tail], &piece[tail..]], at)?;
     }
     Ok(())
+}
+
+/// Whether the kernel makes such copies of memory that is there.
+pub(super) fn check() -> Result<(), Errno> {
+    let (from, mut to) = (0_u8, 0_u8);
+    let local = libc::iovec { iov_base: (&raw mut to).cast(), iov_len: 1 };
+    let remote = libc::iovec { iov_base: (&raw const from).cast_mut().cast(), iov_len: 1 };
+    // SAFETY: both sides are a byte of this frame.
+    let got = unsafe {
+        libc::process_vm_readv(libc::getpid(), &raw const local, 1, &raw const remote, 1, 0)
+    };
+    if got == 1 {
+        Ok(())
+    } else {
+        Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
+    }
 }
 
 /// Reads memory of this process that may be gone.

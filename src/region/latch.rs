@@ -55,10 +55,6 @@ impl Latch {
         let _ = self.state.compare_exchange(OPEN, POISONED, Ordering::AcqRel, Ordering::Acquire);
     }
 
-    pub(super) fn is_poisoned(&self) -> bool {
-        self.cause.get().is_some()
-    }
-
     /// Closes. A cause set before stays what later operations report.
     pub(super) fn close(&self) {
         self.state.store(CLOSED, Ordering::Release);

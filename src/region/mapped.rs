@@ -2,7 +2,6 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::mm::{MapFlags, ProtFlags};
@@ -11,7 +10,7 @@ use super::bounds;
 use super::contract::Region;
 use super::descriptor::Descriptor;
 use super::mapping::{Mapping, page_size};
-use super::siblings::Membership;
+use super::siblings::{Membership, lock};
 use super::storage;
 use crate::cpu::Fault;
 use crate::durability::{Backend, Durability, Granularity};
@@ -37,7 +36,6 @@ pub struct MappedRegion {
     parts: Parts,
     len: AtomicU64,
     file: Membership,
-    growing: Mutex<()>,
 }
 
 impl std::fmt::Debug for MappedRegion {
@@ -55,7 +53,7 @@ impl MappedRegion {
     pub(super) fn new(path: PathBuf, fd: OwnedFd, parts: Parts, file: Membership) -> Self {
         let fd = Descriptor::new(fd);
         let len = AtomicU64::new(parts.len);
-        Self { path, fd, parts, len, file, growing: Mutex::new(()) }
+        Self { path, fd, parts, len, file }
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
@@ -277,7 +275,7 @@ impl Region for MappedRegion {
 
     fn grow(&self, new_len: u64) -> Result<()> {
         self.check_writable(Operation::Grow)?;
-        let _growing = self.growing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut longest = lock(&self.file.shared.growth);
         let old_len = self.len();
         if new_len <= old_len {
             return Ok(());
@@ -291,8 +289,13 @@ impl Region for MappedRegion {
                 .over(old_len, new_len - old_len));
         }
         let explain = |error: Error| error.at(&self.path).over(old_len, new_len - old_len);
-        let file_len = storage::extend(self.fd.as_fd(), old_len, new_len)
-            .map_err(|error| self.file.shared.poison_by_sync(explain(error)))?;
+        // What another region has grown to is not new.
+        let known = old_len.max(*longest);
+        let mut file_len = None;
+        if new_len > known {
+            let extended = storage::extend(self.fd.as_fd(), known, new_len);
+            file_len = Some(extended.map_err(|e| self.file.shared.poison_if_final(explain(e)))?);
+        }
         let mapped = (old_len as usize).next_multiple_of(page_size());
         let wanted = (new_len as usize).next_multiple_of(page_size());
         let prot = ProtFlags::READ | ProtFlags::WRITE;
@@ -310,9 +313,12 @@ impl Region for MappedRegion {
             });
         if let Err(error) = ready {
             // What was mapped beyond the old length stays mapped and out of bounds.
-            storage::shrink_back(self.fd.as_fd(), file_len);
+            if let Some(file_len) = file_len {
+                storage::shrink_back(self.fd.as_fd(), file_len);
+            }
             return Err(explain(error));
         }
+        *longest = longest.max(new_len);
         self.len.store(new_len, Ordering::Release);
         Ok(())
     }

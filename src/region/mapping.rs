@@ -164,9 +164,31 @@ impl Mapping {
         unsafe { self.base.as_ptr().add(offset) }
     }
 
+    /// Whether copies can reach the memory: without the guard they go through the kernel, which
+    /// may not let them (EPERM from a seccomp filter, ENOSYS).
+    pub(super) fn check_access(&self) -> Result<(), Errno> {
+        if self.access == Access::Guarded { Ok(()) } else { kernel_copy::check() }
+    }
+
     /// Faults the pages of `from..to` in, for writing or for reading, and reports what a store
-    /// would have met as SIGBUS.
+    /// would have met as SIGBUS. Poisoned pages are passed over: they must not keep their
+    /// neighbours from being recovered, and their reads and writes return errors of their own.
     pub(super) fn populate(&self, from: usize, to: usize, write: bool) -> Result<(), Errno> {
+        match self.populate_range(from, to, write) {
+            // It stopped at the first bad page: the others one by one.
+            Err(Errno::HWPOISON) => {}
+            result => return result,
+        }
+        for page in (from..to).step_by(page_size()) {
+            match self.populate_range(page, page + page_size(), write) {
+                Ok(()) | Err(Errno::HWPOISON) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(())
+    }
+
+    fn populate_range(&self, from: usize, to: usize, write: bool) -> Result<(), Errno> {
         if from >= to {
             return Ok(());
         }
@@ -184,6 +206,10 @@ impl Mapping {
 
     /// [`populate`](Self::populate) by accessing every page.
     fn touch(&self, from: usize, to: usize, write: bool) -> Result<(), Errno> {
+        if self.access != Access::Guarded {
+            // A page that is not there would be a SIGBUS.
+            return Err(Errno::INVAL);
+        }
         for offset in (from..to).step_by(page_size()) {
             // SAFETY: within the mapped range, page-aligned.
             let touched = unsafe {
@@ -276,7 +302,10 @@ impl Mapping {
 
     /// Fills such that it is durable after the next fence.
     pub(super) fn fill_flush(&self, offset: usize, len: usize, byte: u8) -> Result<(), Fault> {
-        self.check_present(offset, len)?;
+        if self.access == Access::Kernel {
+            self.fill(offset, len, byte)?;
+            return self.flush(offset, len);
+        }
         // SAFETY: as in `write`.
         unsafe { self.cpu.fill_flush(self.at(offset), byte, len) }
     }

@@ -134,7 +134,8 @@ impl Options {
     }
 
     /// Install a SIGBUS handler, once per process, so that a page that is gone is an error. It
-    /// acts only on faults inside this library's copies and passes everything else on.
+    /// acts only on faults inside this library's copies and passes everything else on. A thread
+    /// that blocks SIGBUS is killed by a page that is gone all the same (signal(7)).
     /// Default: true.
     ///
     /// Without it, reads and writes of mapped memory go through the kernel
@@ -165,7 +166,8 @@ impl Options {
     /// Opens an existing file or device-DAX node. Its contents are not changed.
     ///
     /// For writing, file and directory are synced once, since whoever made the file may not
-    /// have: a drained write must not be lost with the file's size or name. A directory that
+    /// have: a drained write must not be lost with the file's size or name. Then cached pages are
+    /// dropped, so that the region shows what the medium holds. A directory that
     /// may not be read is left out. On DAX, every page is faulted in for writing, which fills
     /// the holes of a sparse file with allocated zeros.
     ///
@@ -249,13 +251,13 @@ impl Options {
         }
         storage::extend(fd.as_fd(), 0, len)?;
         // Once more, now that there are extents to look at.
-        let report = probe::probe_file(fd.as_fd(), path)?;
+        let report = self.judge(fd.as_fd(), path)?;
         // Mapped before it has its name: what fails here leaves nothing.
         let region = self.attach(path, fd, len, report)?;
         place.name_new(region.as_fd())?;
         if let Err(error) = place.sync(quirks, region.as_fd()) {
             // The name is there, but may be gone after a crash: take it back.
-            place.unname(place.name());
+            place.unname_own(region.as_fd());
             return Err(error.unknown());
         }
         self.settle_lock(region.as_fd());
@@ -304,7 +306,20 @@ impl Options {
         }
     }
 
+    /// Opens a file that is, once it is locked, still the one that the path names: whoever held
+    /// the lock before may have removed or replaced it.
     fn open_at(&self, path: &Path) -> Result<AnyRegion> {
+        const RACES: u32 = 8;
+        for _ in 0..RACES {
+            if let Some(region) = self.open_named(path)? {
+                return Ok(region);
+            }
+        }
+        Err(Error::os(Operation::Open, "open", Errno::AGAIN))
+    }
+
+    /// One attempt; `None` if the file lost its name before it was locked.
+    fn open_named(&self, path: &Path) -> Result<Option<AnyRegion>> {
         let failed = |call| move |errno| Error::os(Operation::Open, call, errno);
         // Looked at before it is opened: opening a FIFO or a device can have effects.
         let found = fs::stat(path).map_err(failed("stat"))?;
@@ -323,6 +338,10 @@ impl Options {
         check_type(FileType::from_raw_mode(found.st_mode))?;
         if !self.read_only && self.lock {
             draft::lock(fd.as_fd())?;
+            let named = fs::stat(path).map_err(failed("stat"))?;
+            if (named.st_dev, named.st_ino) != (found.st_dev, found.st_ino) {
+                return Ok(None);
+            }
         }
         let report = self.judge(fd.as_fd(), path)?;
         let file_len = match report.target {
@@ -338,7 +357,7 @@ impl Options {
         if report.target == Target::File && !self.read_only {
             sync_existing(fd.as_fd(), path)?;
         }
-        self.attach(path, fd, len, report)
+        self.attach(path, fd, len, report).map(Some)
     }
 
     /// What lies under the file, and whether that is enough.
@@ -394,7 +413,7 @@ impl Options {
             return Err(Error::new(Operation::Open, ErrorKind::Unsupported(why)));
         }
         let map = || {
-            let file = Membership::join(fd)?;
+            let file = Membership::join(fd, len)?;
             Ok(match report.backend {
                 Backend::FsDax => Ready::Mapped(fsdax::map(&plan, fd, report)?, file),
                 Backend::DevDax => Ready::Mapped(devdax::map(&plan, fd, report)?, file),

@@ -10,15 +10,15 @@
 //! | method | system calls |
 //! |---|---|
 //! | `read`, `load_u64` | none; `pread` without the fault guard |
-//! | `write`, `write_flush`, `store_u64` of at most 16 KiB | none if it touches the gathered run; else `pwrite` of the run |
-//! | `write` of more | `pwrite`, after `pwrite` of a gathered run that it overlaps |
+//! | `write`, `write_flush`, `store_u64` of at most 16 KiB | none if it touches the gathered run; else `statx`, `pwrite` of the run |
+//! | `write` of more | `statx`, `pwrite`, after the same for a gathered run that it overlaps |
 //! | `flush` | none |
 //! | `drain` | `statx`, `pwrite` of a gathered run, `fdatasync`; none if another thread's covered it |
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::MutexGuard;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
-use std::sync::{Mutex, MutexGuard};
 
 use rustix::fs::{self, AtFlags, StatxFlags};
 use rustix::io::Errno;
@@ -28,6 +28,7 @@ use super::bounds;
 use super::contract::Region;
 use super::descriptor::Descriptor;
 use super::gather::{Gather, WRITE_MAX};
+use super::group::Group;
 use super::kernel_copy;
 use super::mapping::{Mapping, page_size};
 use super::options::Plan;
@@ -52,7 +53,9 @@ pub struct PageCacheRegion {
     durability: Durability,
     len: AtomicU64,
     file: Membership,
-    growing: Mutex<()>,
+    /// Of this open file: a write-back error is reported to each open file once, so no region may
+    /// believe another's sync.
+    group: Group,
 }
 
 impl std::fmt::Debug for PageCacheRegion {
@@ -100,8 +103,8 @@ impl PageCacheRegion {
     pub(super) fn new(path: PathBuf, fd: OwnedFd, parts: Parts, file: Membership) -> Self {
         let fd = Descriptor::new(fd);
         let Parts { mapping, len, read_only, guarded, durability } = parts;
-        let (len, growing) = (AtomicU64::new(len), Mutex::new(()));
-        Self { path, fd, mapping, read_only, guarded, durability, len, file, growing }
+        let (len, group) = (AtomicU64::new(len), Group::default());
+        Self { path, fd, mapping, read_only, guarded, durability, len, file, group }
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
@@ -189,11 +192,22 @@ impl PageCacheRegion {
     fn changing<T>(&self, gather: &mut Gather, change: impl FnOnce(&mut Gather) -> T) -> T {
         let shared = &*self.file.shared;
         shared.sequence.fetch_add(1, Ordering::AcqRel);
+        // No store of the change is seen before the odd number.
+        fence(Ordering::Release);
         let result = change(gather);
         shared.gathered_start.store(gather.start(), Ordering::Relaxed);
         shared.gathered_end.store(gather.end(), Ordering::Relaxed);
         shared.sequence.fetch_add(1, Ordering::AcqRel);
         result
+    }
+
+    /// Makes an error final for every region of the file, and forgets the gathered run: what was
+    /// never drained must not turn up in the file's next life.
+    #[cold]
+    fn poison(&self, gather: &mut Gather, error: Error) -> Error {
+        let error = self.file.shared.poison(error);
+        self.changing(gather, Gather::clear);
+        error
     }
 
     /// Sends the gathered run to the file. A failure is final: the writes in the run have
@@ -202,6 +216,12 @@ impl PageCacheRegion {
         if gather.is_empty() {
             return Ok(());
         }
+        if !self.fd.is_ours() {
+            // The run is the parent's, which sends its own copy.
+            let why = "a forked child cannot write what its parent gathered";
+            return Err(Error::new(Operation::Write, ErrorKind::Unsupported(why)).at(&self.path));
+        }
+        self.check_length().map_err(|error| self.poison(gather, error))?;
         let (start, len) = (gather.start(), gather.bytes().len() as u64);
         let sent = self.changing(gather, |gather| {
             let sent = kernel_copy::write_file(self.fd.as_fd(), start, gather.bytes());
@@ -212,7 +232,7 @@ impl PageCacheRegion {
         });
         sent.map_err(|errno| {
             let error = Error::os(Operation::Write, "pwrite", errno).at(&self.path);
-            self.file.shared.poison(error.over(start, len))
+            self.poison(gather, error.over(start, len))
         })
     }
 
@@ -233,6 +253,7 @@ impl PageCacheRegion {
             if gather.overlaps(at, data.len()) {
                 self.send(gather)?;
             }
+            self.check_length().map_err(|error| self.poison(gather, error))?;
             self.changing(gather, |_| kernel_copy::write_file(self.fd.as_fd(), at, data)).map_err(
                 |errno| {
                     let error = Error::os(operation, "pwrite", errno);
@@ -274,14 +295,16 @@ impl PageCacheRegion {
         let shared = &*self.file.shared;
         let covers = {
             let mut gather = lock(&shared.gather);
-            self.check_length().map_err(|error| shared.poison(error))?;
+            if gather.is_empty() {
+                self.check_length().map_err(|error| self.poison(&mut gather, error))?;
+            }
             self.send(&mut gather)?;
             shared.written.load(Ordering::Acquire)
         };
         // Not repeated after EINTR: whether an error was reported and cleared is unknown.
         fs::fdatasync(&self.fd).map_err(|errno| {
             let error = Error::os(Operation::Drain, "fdatasync", errno).at(&self.path);
-            shared.poison(error.over(0, self.len()))
+            self.poison(&mut lock(&shared.gather), error.over(0, self.len()))
         })?;
         Ok(covers)
     }
@@ -341,7 +364,9 @@ impl Region for PageCacheRegion {
         let pattern = vec![byte; (len as usize).min(1 << 20)];
         let mut done = 0;
         while done < len {
-            let piece = (len - done).min(pattern.len() as u64);
+            // Pieces end on multiples of their size, so that no word is split.
+            let size = pattern.len() as u64;
+            let piece = (len - done).min(size - (offset + done) % size);
             let mut gather = self.writer(Operation::Write)?;
             let data = &pattern[..piece as usize];
             self.write_locked(Operation::Write, &mut gather, offset + done, data)?;
@@ -365,7 +390,7 @@ impl Region for PageCacheRegion {
         }
         let shared = &*self.file.shared;
         let mine = shared.written.load(Ordering::Acquire);
-        shared.group.commit(mine, check, || self.sync())
+        self.group.commit(mine, check, || self.sync())
     }
 
     fn deep_flush(&self, offset: u64, len: u64) -> Result<()> {
@@ -412,10 +437,17 @@ impl Region for PageCacheRegion {
     unsafe fn slice(&self, offset: u64, len: u64) -> Result<&[u8]> {
         self.check_readable(Operation::View)?;
         let (at, len) = self.range(Operation::View, offset, len)?;
-        if !self.read_only {
-            // The view is of the file.
-            self.send(&mut lock(&self.file.shared.gather))?;
+        let mut gather = lock(&self.file.shared.gather);
+        if gather.overlaps(at as u64, len) {
+            // The view is of the file, which must have the run.
+            if self.read_only {
+                let why = "another region of the file has writes here that it has not drained";
+                let error = Error::new(Operation::View, ErrorKind::Unsupported(why));
+                return Err(error.at(&self.path).over(offset, len as u64));
+            }
+            self.send(&mut gather)?;
         }
+        drop(gather);
         // SAFETY: the range is mapped for as long as self is borrowed, and the caller vouches
         // that nobody changes it meanwhile.
         Ok(unsafe { std::slice::from_raw_parts(self.mapping.at(at), len) })
@@ -434,7 +466,7 @@ impl Region for PageCacheRegion {
 
     fn grow(&self, new_len: u64) -> Result<()> {
         self.check_writable(Operation::Grow)?;
-        let _growing = lock(&self.growing);
+        let mut longest = lock(&self.file.shared.growth);
         let old_len = self.len();
         if new_len <= old_len {
             return Ok(());
@@ -444,18 +476,29 @@ impl Region for PageCacheRegion {
         if new_len > max {
             return Err(explain(Error::new(Operation::Grow, ErrorKind::TooLarge { max })));
         }
-        // So that the sync of the growth takes along what is gathered.
-        self.send(&mut lock(&self.file.shared.gather))?;
-        let file_len = storage::extend(self.fd.as_fd(), old_len, new_len)
-            .map_err(|error| self.file.shared.poison_by_sync(explain(error)))?;
+        // What another region has grown to is not new.
+        let known = old_len.max(*longest);
+        let mut file_len = None;
+        if new_len > known {
+            file_len = Some(self.group.alone(|| {
+                self.check_writable(Operation::Grow)?;
+                // So that the sync of the growth takes along what is gathered.
+                self.send(&mut lock(&self.file.shared.gather))?;
+                storage::extend(self.fd.as_fd(), known, new_len)
+                    .map_err(|error| self.file.shared.poison_if_final(explain(error)))
+            })?);
+        }
         let from = (old_len as usize).next_multiple_of(page_size());
         let to = (new_len as usize).next_multiple_of(page_size());
         if let Err(errno) =
             self.mapping.map(self.fd.as_fd(), from, to, ProtFlags::READ, MapFlags::SHARED)
         {
-            storage::shrink_back(self.fd.as_fd(), file_len);
+            if let Some(file_len) = file_len {
+                storage::shrink_back(self.fd.as_fd(), file_len);
+            }
             return Err(explain(Error::os(Operation::Grow, "mmap", errno)));
         }
+        *longest = longest.max(new_len);
         self.len.store(new_len, Ordering::Release);
         Ok(())
     }
@@ -473,8 +516,9 @@ impl Region for PageCacheRegion {
 
 impl Drop for PageCacheRegion {
     fn drop(&mut self) {
-        // Best effort; `close` reports. Nothing to do after `close` or an error.
-        if !self.read_only {
+        // Best effort; `close` reports. Nothing to do after `close` or an error. What a forked
+        // child has is a copy of its parent's run.
+        if !self.read_only && self.fd.is_ours() {
             let _ = self.drain();
         }
     }

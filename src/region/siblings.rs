@@ -15,9 +15,8 @@ use crossbeam::utils::CachePadded;
 use rustix::fs;
 
 use super::gather::Gather;
-use super::group::Group;
 use super::latch::Latch;
-use crate::error::{Error, Operation, Result};
+use crate::error::{Error, ErrorKind, Operation, Result};
 
 /// A file that this process has open as regions.
 #[derive(Default)]
@@ -31,8 +30,16 @@ pub(super) struct Shared {
     /// Writes finished so far.
     pub(super) written: AtomicU64,
     pub(super) gather: Mutex<Gather>,
-    pub(super) group: Group,
-    latches: Mutex<Vec<Weak<Latch>>>,
+    /// Held while the file grows: the length of its longest region. What lies below it is not
+    /// new to a region that grows later, and must not be zeroed again.
+    pub(super) growth: Mutex<u64>,
+    members: Mutex<Members>,
+}
+
+#[derive(Default)]
+struct Members {
+    latches: Vec<Weak<Latch>>,
+    poisoned: bool,
 }
 
 type Key = (u64, u64);
@@ -53,41 +60,61 @@ pub(super) struct Membership {
 impl Membership {
     /// Joins the regions of the open file. Where one of them is poisoned, a new life of the file
     /// begins: whoever opens now recovers from the medium.
-    pub(super) fn join(fd: BorrowedFd<'_>) -> Result<Self> {
+    ///
+    /// `len` is the length of the region that joins, in bytes.
+    pub(super) fn join(fd: BorrowedFd<'_>, len: u64) -> Result<Self> {
         let found = fs::fstat(fd).map_err(|errno| Error::os(Operation::Open, "fstat", errno))?;
         let mut open = lock(&OPEN);
         let files = open.get_or_insert_default();
         files.retain(|_, file| file.strong_count() > 0);
         let key = (found.st_dev, found.st_ino);
-        let present = files.get(&key).and_then(Weak::upgrade).filter(|file| !file.is_poisoned());
-        let shared: Arc<Shared> = present.unwrap_or_default();
-        files.insert(key, Arc::downgrade(&shared));
         let latch = Arc::new(Latch::new());
-        lock(&shared.latches).push(Arc::downgrade(&latch));
+        let present = files.get(&key).and_then(Weak::upgrade).filter(|file| file.admit(&latch));
+        let shared = present.unwrap_or_else(|| {
+            let fresh = Arc::new(Shared::default());
+            fresh.admit(&latch);
+            fresh
+        });
+        files.insert(key, Arc::downgrade(&shared));
+        // Not while a growth of this file holds up the openers of others.
+        drop(open);
+        let mut longest = lock(&shared.growth);
+        *longest = longest.max(len);
+        drop(longest);
         Ok(Self { shared, latch })
     }
 }
 
 impl Shared {
-    fn is_poisoned(&self) -> bool {
-        let mut latches = lock(&self.latches);
-        latches.retain(|latch| latch.strong_count() > 0);
-        latches.iter().filter_map(Weak::upgrade).any(|latch| latch.is_poisoned())
+    /// Takes a region in, unless an error has been made final: then `false`. Under one lock with
+    /// [`poison`](Self::poison), so that no region misses it.
+    fn admit(&self, latch: &Arc<Latch>) -> bool {
+        let mut members = lock(&self.members);
+        if members.poisoned {
+            return false;
+        }
+        members.latches.retain(|latch| latch.strong_count() > 0);
+        members.latches.push(Arc::downgrade(latch));
+        true
     }
 
     /// Makes the error final for every region of the file, and returns it.
     #[cold]
     pub(super) fn poison(&self, error: Error) -> Error {
         let error = error.unknown();
-        for latch in lock(&self.latches).iter().filter_map(Weak::upgrade) {
+        let mut members = lock(&self.members);
+        members.poisoned = true;
+        for latch in members.latches.iter().filter_map(Weak::upgrade) {
             latch.poison(&error);
         }
         error
     }
 
-    /// [`poison`](Self::poison) if the error is a failed sync. Returns it.
+    /// [`poison`](Self::poison) if the error of a growth is final: a failed sync, which the kernel
+    /// reports once, or a file that has become shorter than its regions. Returns it.
     #[cold]
-    pub(super) fn poison_by_sync(&self, error: Error) -> Error {
-        if error.operation() == Operation::Sync { self.poison(error) } else { error }
+    pub(super) fn poison_if_final(&self, error: Error) -> Error {
+        let gone = matches!(error.kind(), ErrorKind::Gone);
+        if gone || error.operation() == Operation::Sync { self.poison(error) } else { error }
     }
 }

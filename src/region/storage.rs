@@ -19,12 +19,18 @@ const PIECE: usize = 1 << 20;
 /// Allocation comes first, so that a full disk is noticed before anything is written. The zeros
 /// are really written: an unwritten extent costs a journal commit at its first fault under
 /// `MAP_SYNC`, and its conversion at every first write elsewhere.
+///
+/// Bytes that the file has past `from` are zeroed, and may be so even on an error.
 pub(super) fn extend(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<u64> {
     if i64::try_from(to).is_err() {
         return Err(Error::new(Operation::Allocate, ErrorKind::TooLarge { max: i64::MAX as u64 }));
     }
     let found = fs::fstat(fd).map_err(|errno| Error::os(Operation::Allocate, "fstat", errno))?;
     let file_len = found.st_size.cast_unsigned();
+    if file_len < from {
+        // Somebody cut it: growing over the cut would leave a hole where data was.
+        return Err(Error::new(Operation::Allocate, ErrorKind::Gone));
+    }
     let extended = allocate(fd, from, to)
         .and_then(|()| write_zeros(fd, from, to))
         .and_then(|()| fs::fsync(fd).map_err(|errno| Error::os(Operation::Sync, "fsync", errno)));

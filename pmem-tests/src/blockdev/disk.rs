@@ -73,6 +73,8 @@ impl FaultyDisk {
         // For the reaper.
         std::os::unix::fs::symlink(device.path(), disk.folder.join("device"))?;
         disk.device = Some(device);
+        // Without what attaching it asked.
+        disk.fill(Image::new(size));
         Ok(disk)
     }
 

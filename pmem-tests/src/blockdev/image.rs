@@ -143,7 +143,7 @@ mod tests {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             (state >> 33) as usize % below
         };
-        for step in 0..500 {
+        for step in 0..500_u32 {
             let at = random(LEN);
             let len = random((LEN - at).min(3 * PIECE) + 1);
             if random(4) == 0 {

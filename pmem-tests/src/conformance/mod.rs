@@ -91,7 +91,7 @@ checks! {
     words::exchange_counts: "increments by compare-and-exchange from many threads all count";
     words::stored_words_whole: "a word stored while another thread loads it is old or new";
     words::written_words_whole: "aligned words of a write are old or new in a concurrent read";
-    words::words_whole_across_regions: "the same between two regions of one file";
+    words::words_whole_across_regions: "the same between two regions of one file; single words where the kernel copies";
     words::publishes: "a word that announces data is not seen before the data";
     concurrent::disjoint_ranges: "writers of disjoint ranges do not disturb each other";
     concurrent::overlapping_ranges: "overlapping writers leave bytes of one of them, never others";

@@ -33,6 +33,8 @@ pub struct Facts {
     pub emulated: bool,
     /// Lengths are multiples of this many bytes.
     pub len_unit: u64,
+    /// Whether the regions are opened with the fault guard.
+    pub guarded: bool,
 }
 
 /// A backend: makes regions of files that it finds again by name.

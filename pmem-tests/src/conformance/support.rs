@@ -71,6 +71,12 @@ impl<'a> Bench<'a> {
         self.facts().backend != Backend::PageCache
     }
 
+    /// True if bytes go in and out by this process's own instructions. A kernel's copy can be
+    /// interrupted anywhere, within a word too, and who looks meanwhile sees the word torn.
+    pub(super) fn copies_itself(&self) -> bool {
+        self.stores_into_mapping() && self.facts().guarded
+    }
+
     pub(super) fn grows(&self) -> bool {
         self.facts().backend != Backend::DevDax
     }

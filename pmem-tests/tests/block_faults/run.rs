@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use daxmap::{AnyRegion, Error, Options, Region};
-use pmem_tests::blockdev::{Fault, FaultyDisk, Filesystem, Image, Keep, Mounted};
+use pmem_tests::blockdev::{Fault, FaultyDisk, Filesystem, Image, Keep, Log, Mounted};
 
 use crate::history::{FILES, History, Random, Step};
 use crate::model::{Existence, FileModel, IDS_MAX, Id, pattern};
@@ -17,8 +17,8 @@ pub enum Ending {
     PowerCut,
     /// The power goes after the last step, and takes everything that no flush had made durable.
     PowerCutLosesCache,
-    /// The power goes after the last step; of what no flush had made durable, some writes are
-    /// kept, and one is torn. The number is a seed.
+    /// The power goes after the last step at the latest, and of what no flush had made durable,
+    /// some writes are kept, and some are torn. The number is a seed of which.
     PowerCutKeepsSome(u64),
 }
 
@@ -74,15 +74,13 @@ impl<'a> Runner<'a> {
         match *step {
             Step::Create { file, len } => {
                 let slot = &mut self.slots[file];
-                match Options::new().len(len).max_len(1 << 20).create(&path) {
-                    Ok(region) => {
-                        slot.model.created(len);
-                        slot.region = Some(region);
-                    }
-                    Err(_) => {
-                        self.errors += 1;
-                        slot.model.creation_failed(len);
-                    }
+                let options = Options::new().len(len).max_len(1 << 20);
+                if let Ok(region) = options.create(&path) {
+                    slot.model.created(len);
+                    slot.region = Some(region);
+                } else {
+                    self.errors += 1;
+                    slot.model.creation_failed(len);
                 }
                 Ok(())
             }
@@ -252,19 +250,23 @@ pub fn run(
     // Recovery is not disturbed.
     disk.plan_nothing();
     disk.restore_power();
-    let verdict = live.and_then(|(models, crash)| {
-        if let Some(image) = crash {
-            disk.fill(image);
+    let verdict = live.and_then(|(models, media)| {
+        for (number, medium) in media.into_iter().enumerate() {
+            disk.fill(medium);
+            recover(disk, filesystem, &models).map_err(|why| format!("medium {number}: {why}"))?;
         }
-        recover(disk, filesystem, &models)
+        Ok(())
     });
     Ran { fired, errors, verdict }
 }
 
 type Models = [FileModel; FILES];
 
-/// The history itself, until the filesystem is unmounted. Returns what was promised and, if it
-/// is not what the device has, the medium to be judged.
+/// Media that are tried of one power cut.
+pub const CUT_MEDIA: u64 = 4;
+
+/// The history itself, until the filesystem is unmounted. Returns what was promised, and the
+/// media that must hold it.
 fn live(
     disk: &FaultyDisk,
     filesystem: Filesystem,
@@ -273,7 +275,7 @@ fn live(
     fault: Option<Fault>,
     ending: Ending,
     errors: &mut u32,
-) -> Verdict<(Models, Option<Image>)> {
+) -> Verdict<(Models, Vec<Image>)> {
     disk.fill(template.clone());
     let mounted = Mounted::new(disk, filesystem).map_err(|error| format!("mount: {error}"))?;
     match fault {
@@ -292,19 +294,26 @@ fn live(
     let cut_at = disk.log_len();
     let models = runner.slots.map(|slot| slot.model);
     mounted.unmount().map_err(|error| format!("unmount: {error}"))?;
-    let crash = match ending {
-        Ending::Unmount | Ending::PowerCut => None,
-        Ending::PowerCutLosesCache => Some(disk.image_at(cut_at)),
+    let media = match ending {
+        Ending::Unmount | Ending::PowerCut => vec![disk.contents()],
+        Ending::PowerCutLosesCache => vec![disk.image_at(cut_at)],
         Ending::PowerCutKeepsSome(seed) => {
-            let mut random = Random::new(seed);
-            Some(disk.log().crash_image(cut_at, |_, _| match random.below(4) {
-                0 => Keep::Nothing,
-                1 => Keep::Sectors(random.below(9) as usize),
-                _ => Keep::Whole,
-            }))
+            let log = disk.log();
+            let medium = |number| some_kept(&log, cut_at, seed.wrapping_mul(CUT_MEDIA) + number);
+            (0..CUT_MEDIA).map(medium).collect()
         }
     };
-    Ok((models, crash))
+    Ok((models, media))
+}
+
+/// Half of the writes that no flush had made durable, and a quarter of them in part.
+fn some_kept(log: &Log, cut_at: usize, seed: u64) -> Image {
+    let mut random = Random::new(seed);
+    log.crash_image(cut_at, |_, _| match random.below(4) {
+        0 => Keep::Nothing,
+        1 => Keep::Sectors(random.below(9) as usize),
+        _ => Keep::Whole,
+    })
 }
 
 /// Mounts what the medium holds and looks.
