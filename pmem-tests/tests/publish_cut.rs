@@ -161,18 +161,23 @@ fn the_first_sync_is_missed_when_btrfs_commits_by_itself() {
         let whole = publish(&disk, way, &[]);
         let find = |name| whole.calls.iter().find(|call| call.name == name).unwrap();
         let (first, last) = (find("fdatasync"), find("fsync"));
-        for (tampered, whole_version) in [
-            (&[(last, Tamper::Kill)][..], true),
-            (&[(first, Tamper::LeaveOut), (last, Tamper::Kill)][..], false),
-        ] {
+        // Longer than btrfs waits with a commit, shorter than the kernel with the data.
+        let after_commit = |tampered: &[(&Call, Tamper)]| {
             set_up(&disk, way);
             publish(&disk, way, tampered);
-            // Longer than btrfs waits with a commit, shorter than the kernel with the data.
             std::thread::sleep(std::time::Duration::from_secs(4));
             let after_cut = look(disk.cut().path());
-            println!("{} over {:?}: {after_cut:?}", way.how, way.old);
-            assert_eq!(allowed(way).contains(&after_cut), whole_version, "{after_cut:?}");
-        }
+            println!("{} over {:?}, {tampered:?}: {after_cut:?}", way.how, way.old);
+            after_cut
+        };
+        let whole = after_commit(&[(last, Tamper::Kill)]);
+        assert!(allowed(way).contains(&whole), "{whole:?}");
+        // Somebody else on this machine may sync everything at the wrong moment.
+        let missed = (0..3).any(|_| {
+            let broken = after_commit(&[(first, Tamper::LeaveOut), (last, Tamper::Kill)]);
+            !allowed(way).contains(&broken)
+        });
+        assert!(missed, "nothing misses the first sync");
     }
 }
 

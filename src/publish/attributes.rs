@@ -51,6 +51,11 @@ impl Old {
         self.fd.as_fd()
     }
 
+    /// Its permission bits, without set-id bits, which a write could clear.
+    pub(super) fn mode(&self) -> Mode {
+        Mode::from_raw_mode(self.stat.st_mode & 0o1777)
+    }
+
     /// Gives owner, extended attributes (access control lists among them) and permission bits to
     /// the new file, in this order: a change of owner clears set-id bits and capabilities, and an
     /// access control list sets permission bits. True if anything was changed.

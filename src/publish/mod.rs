@@ -166,7 +166,9 @@ impl Options {
 
     /// The empty file, with the DAX flag of the one in place.
     fn file_for(&self, place: &mut Place, old: Option<&Old>) -> Result<OwnedFd> {
-        let fd = place.create(self.file_mode(), self.locks())?;
+        // Permission bits that need no change later need no sync of it either.
+        let mode = old.map_or(self.file_mode(), Old::mode);
+        let fd = place.create(mode, self.locks())?;
         let Some(wanted) = old.and_then(|old| dax_flag::get(old.fd())) else { return Ok(fd) };
         if dax_flag::get(fd.as_fd()).is_none_or(|flag| flag == wanted) {
             return Ok(fd);
@@ -174,7 +176,7 @@ impl Options {
         // A flag takes effect when an inode is read anew, after its last close
         // (Documentation/filesystems/dax.rst). A file without a name would not outlive that.
         drop(fd);
-        let fd = place.create_named(self.file_mode(), self.locks())?;
+        let fd = place.create_named(mode, self.locks())?;
         dax_flag::set(fd.as_fd(), wanted)
             .map_err(|errno| Error::os(Operation::Create, "ioctl FS_IOC_FSSETXATTR", errno))?;
         place.reopen(fd, self.locks())

@@ -41,6 +41,7 @@ fn in_memory_it_says_that_nothing_lasts() {
     let ended = run("publish_mapped", &[file.to_str().unwrap(), "2", "2"]);
     assert!(ended.success);
     assert!(ended.stdout.contains("ProcessOnly"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("in memory nothing is synced"));
     assert!(is_whole(&std::fs::read(&file).unwrap()));
 }
 

@@ -4,6 +4,7 @@
 
 mod bad;
 mod capture;
+mod flag;
 mod mapping;
 mod poison;
 mod report;
@@ -24,6 +25,8 @@ guest faults PATH      page faults at the first store to every page of a new reg
 guest bad PATH OFFSET  reads around a page that a memory error took away
 guest conformance PLACE BACKEND DURABILITY GRANULARITY
                        every check of the trait in a directory or on a device
+guest replace PATH FLAG
+                       replaces a file that has the DAX flag (1) or not (0), and looks again
 guest poison PATH      takes the first page away, as a memory error would, then loads it";
 
 fn main() -> ExitCode {
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
             let len = paths[1].parse().map_err(std::io::Error::other);
             len.and_then(|len| said(report::create(Path::new(&paths[0]), len)))
         }
+        "replace" if paths.len() == 2 => flag::replace(Path::new(&paths[0]), paths[1] == "1"),
         "bad" if paths.len() == 2 => {
             let offset = paths[1].parse().map_err(std::io::Error::other);
             offset.and_then(|offset| said(bad::run(Path::new(&paths[0]), offset)))
