@@ -203,7 +203,9 @@ fn with_benches(filesystem: Filesystem, what: &str, histories: u64, work: fn(&mu
 fn every_fault(filesystem: Filesystem) {
     let histories = setting("DAXMAP_FAULT_HISTORIES", HISTORIES);
     with_benches(filesystem, "every write and flush fails", histories, |bench, history| {
-        bench.run(&history, None, Ending::Unmount);
+        for ending in [Ending::Unmount, Ending::PowerCut, Ending::PowerCutLosesCache] {
+            bench.run(&history, None, ending);
+        }
         bench.every(&history, Kind::Write(Errno::IO));
         bench.every(&history, Kind::Flush);
         // The rarer kinds on some.

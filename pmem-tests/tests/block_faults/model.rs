@@ -75,6 +75,12 @@ impl FileModel {
         self.resize(len);
     }
 
+    /// Made by somebody who promises nothing: of any length up to this one.
+    pub fn foreign(&mut self, len: u64) {
+        self.existence = Existence::Maybe;
+        self.len_max = len;
+    }
+
     pub fn grown(&mut self, len: u64) {
         self.resize(len);
     }
@@ -111,12 +117,16 @@ impl FileModel {
     /// A region was opened, and this is what it shows: an engine recovers from it.
     pub fn recovered(&mut self, found: &[u8]) -> Result<(), String> {
         self.check(found)?;
-        self.existence = Existence::Yes;
         let known = self.acked.len();
-        self.resize(found.len() as u64);
+        self.created(found.len() as u64);
         self.len_max = self.len;
-        for (at, &byte) in found.iter().enumerate().take(known) {
-            let id = self.candidates(at).find(|&id| pattern(id, at as u64) == byte);
+        for (at, &byte) in found.iter().enumerate() {
+            // What nothing was promised about says itself which write it is of.
+            let id = if at < known {
+                self.candidates(at).find(|&id| pattern(id, at as u64) == byte)
+            } else {
+                Some(byte & IDS_MAX)
+            };
             let id = id.expect("checked just now");
             self.acked[at] = id;
             self.now[at] = id;

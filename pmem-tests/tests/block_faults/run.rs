@@ -84,6 +84,12 @@ impl<'a> Runner<'a> {
                 }
                 Ok(())
             }
+            Step::Foreign { file, len } => {
+                let id = self.id();
+                let data: Vec<u8> = (0..len).map(|at| pattern(id, at)).collect();
+                self.slots[file].model.foreign(len);
+                std::fs::write(&path, data).map_err(|error| format!("not of daxmap: {error}"))
+            }
             Step::Open { file } => self.open(file, &path),
             Step::Close { file } => {
                 let result = self.call(file, AnyRegion::close)?;
