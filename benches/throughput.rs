@@ -5,6 +5,8 @@
 //! benchmark for seconds, then the next; what has to be told apart by a few per cent is in
 //! `benches/compare` instead. Persistent memory is emulated on DRAM.
 
+#![allow(missing_docs)] // criterion_group! makes a public function
+
 use std::hint::black_box;
 use std::time::Duration;
 
