@@ -45,7 +45,7 @@ const BLOCK_ATTRIBUTES: [&str; 18] = [
 ];
 
 /// Attributes that are commands or noise.
-const SKIPPED: [&str; 12] = [
+const NOT_CAPTURED: [&str; 12] = [
     "modalias",
     "power",
     "bind",
@@ -126,7 +126,7 @@ fn walk(directory: &Path, seen: &mut BTreeSet<PathBuf>) {
     for entry in sorted(directory) {
         let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let Ok(metadata) = entry.symlink_metadata() else { continue };
-        if SKIPPED.contains(&name.as_str()) {
+        if NOT_CAPTURED.contains(&name.as_str()) {
             continue;
         }
         if metadata.is_dir() {
