@@ -30,9 +30,10 @@ macro_rules! calls {
         $(#[$doc:meta])*
         fn $name:ident($($arg:ident: $type:ty),*) -> $answer:ty $kernel:block
     )*) => {
-        mod kernel {
+        /// The calls as the kernel answers them.
+        pub(crate) mod kernel {
             use super::*;
-            $(#[inline] pub(super) fn $name($($arg: $type),*) -> $answer $kernel)*
+            $(#[inline] pub(crate) fn $name($($arg: $type),*) -> $answer $kernel)*
         }
 
         $(

@@ -1,1 +1,48 @@
 //! x
+mod crash;
+mod history;
+mod image;
+mod live;
+mod profile;
+mod system;
+
+use rustix::io::Errno;
+
+pub use crash::{Crash, Limits, Tally, Verdict, Violation};
+pub use history::History;
+pub use image::{File, Image, SECTOR, Shown};
+pub use profile::Profile;
+pub use system::{Inside, Model};
+
+/// Which kind of sync.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncCall {
+    /// fdatasync(2).
+    Data,
+    /// fsync(2) of a file.
+    File,
+    /// fsync(2) of the directory.
+    Directory,
+}
+
+/// Which of the syncs of a kind, counted from 0 since the medium was settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// This one.
+    Only(usize),
+    /// This one and all later ones.
+    From(usize),
+}
+
+/// What is done to a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Tamper {
+    /// The sync is reported as done, and not made.
+    LeaveOut(SyncCall, Which),
+    /// The sync is reported as done, and made after the next change of a name instead.
+    Late(SyncCall, Which),
+    /// The call of this number, in the order of [`History::calls`], fails and changes nothing. A
+    /// sync that fails leaves the file's pages marked clean.
+    Fail(usize, Errno),
+}
