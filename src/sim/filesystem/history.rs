@@ -172,6 +172,13 @@ impl History {
             };
             if let Some(inode) = waits_for_inode {
                 after.extend(self.maker(inode));
+                if matches!(effect, Effect::Entry { .. }) {
+                    // The inode that it leads to is logged as it is then: mode and link count.
+                    after.extend(self.last(|other| {
+                        matches!(other, Effect::Links { inode: of, .. } | Effect::Mode { inode: of, .. }
+                            if *of == inode)
+                    }));
+                }
             }
             if let Effect::Sector { inode, index, .. } = effect {
                 after.extend(self.last(|other| {
