@@ -2,7 +2,10 @@
 //! leave, at every call, on every profile. The code that runs is the library's own.
 
 mod crashes;
+mod failures;
 mod operations;
+mod poison;
+mod proof;
 mod recovery;
 
 use daxmap::sim::filesystem::{History, Limits, Profile, Tally, Tamper};

@@ -8,10 +8,10 @@ use pmem_tests::versions;
 /// The file's name, and the one that an old version is kept under.
 pub const FILE: &str = "file";
 pub const KEPT: &str = "kept";
-/// Two sectors, the second in part.
-pub const LEN: u64 = 700;
-/// Three sectors.
-pub const GROWN: u64 = 1500;
+/// In bytes: four sectors, the last in part.
+pub const LEN: u64 = 1700;
+/// In bytes: six sectors.
+pub const GROWN: u64 = 3000;
 pub const OLD: u64 = 1;
 pub const NEW: u64 = 2;
 pub const OLDER: u64 = 3;
@@ -34,8 +34,9 @@ pub struct Operation {
 pub struct Outcome {
     pub result: daxmap::Result<AnyRegion>,
     pub history: History,
-    /// What its user sees.
-    pub live: Image,
+    /// The names and files before and after.
+    pub before: Image,
+    pub after: Image,
 }
 
 pub fn run(operation: &Operation, profile: Profile, tampers: &[Tamper]) -> Outcome {
@@ -43,6 +44,7 @@ pub fn run(operation: &Operation, profile: Profile, tampers: &[Tamper]) -> Outco
     let inside = model.enter();
     (operation.before)(&model);
     model.settle();
+    let before = model.image();
     (operation.unsynced)(&model);
     for tamper in tampers {
         model.tamper(*tamper);
@@ -51,10 +53,10 @@ pub fn run(operation: &Operation, profile: Profile, tampers: &[Tamper]) -> Outco
     if result.is_ok() {
         model.mark(1);
     }
-    let (history, live) = (model.history(), model.image());
+    let (history, after) = (model.history(), model.image());
     // Not before: what a region does when it is dropped is not part of the operation.
     drop(inside);
-    Outcome { result, history, live }
+    Outcome { result, history, before, after }
 }
 
 fn nothing(_: &Model) {}

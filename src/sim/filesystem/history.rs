@@ -260,8 +260,17 @@ impl History {
     pub(super) fn lose(&mut self, sync: Sync) {
         let (Sync::File(inode) | Sync::Data(inode)) = sync else { return };
         let call = self.calls.len() - 1;
-        for change in &mut self.changes {
-            if change.is_data() && change.touches(inode) && change.durable.is_none() {
+        // What an earlier sync wrote is not dirty any more, even where it is not yet durable.
+        let written: BTreeSet<usize> = self
+            .barriers
+            .iter()
+            .filter(|(of, _)| *of == inode)
+            .flat_map(|(_, at)| at)
+            .copied()
+            .collect();
+        for (at, change) in self.changes.iter_mut().enumerate() {
+            let dirty = change.is_data() && change.durable.is_none() && !written.contains(&at);
+            if dirty && change.touches(inode) {
                 change.lost.get_or_insert(call);
             }
         }
