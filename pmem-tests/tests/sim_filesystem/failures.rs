@@ -5,7 +5,9 @@ use daxmap::ErrorKind;
 use daxmap::sim::filesystem::{Image, Profile, Tally, Tamper};
 use rustix::io::Errno;
 
-use crate::operations::{ALL, DRAIN, FILE, KEPT, OPEN, Operation, Outcome, is_leftover, sees};
+use crate::operations::{
+    ALL, DRAIN, FILE, KEPT, OPEN, OPEN_DRAIN, Operation, Outcome, is_leftover, sees,
+};
 use crate::{explore, run};
 
 fn names(image: &Image) -> Vec<String> {
@@ -31,7 +33,8 @@ fn fail_each_call(operation: &Operation, profile: Profile, errno: Errno) -> (usi
     let (mut failed, mut tally) = (0, Tally::default());
     for (number, call) in calls.iter().enumerate() {
         // Those of whoever left the file unsynced.
-        if operation.name == OPEN.name && number < 2 {
+        let opens = [OPEN.name, OPEN_DRAIN.name].contains(&operation.name);
+        if opens && number < 2 {
             continue;
         }
         let of = format!(
@@ -41,7 +44,7 @@ fn fail_each_call(operation: &Operation, profile: Profile, errno: Errno) -> (usi
         );
         println!("{of}");
         let outcome = run(operation, profile, &[Tamper::Fail(number, errno)]);
-        let writes_in_place = [DRAIN.name, OPEN.name].contains(&operation.name);
+        let writes_in_place = opens || operation.name == DRAIN.name;
         match &outcome.result {
             // What is written in place is not undone.
             Err(error) if !writes_in_place => nothing_changed(&outcome, &whole, error),

@@ -22,11 +22,11 @@ const SET_ID_MODE: u32 = 0o4750;
 pub struct Operation {
     pub name: &'static str,
     /// Makes what is there before; all of it is on the medium when the operation begins.
-    pub before: fn(&Model),
+    pub before: fn(&Model) -> Option<AnyRegion>,
     /// What nobody synced before: it is not.
     pub unsynced: fn(&Model),
     /// Marks 1 when it has returned `Ok`.
-    pub run: fn(&Model) -> daxmap::Result<AnyRegion>,
+    pub run: fn(&Model, Option<AnyRegion>) -> daxmap::Result<AnyRegion>,
     pub check: fn(Crash<'_>) -> Verdict,
 }
 
@@ -42,14 +42,14 @@ pub struct Outcome {
 pub fn run(operation: &Operation, profile: Profile, tampers: &[Tamper]) -> Outcome {
     let model = Model::new(profile).expect("memory files can be made");
     let inside = model.enter();
-    (operation.before)(&model);
+    let region = (operation.before)(&model);
     model.settle();
     let before = model.image();
     (operation.unsynced)(&model);
     for tamper in tampers {
         model.tamper(*tamper);
     }
-    let result = (operation.run)(&model);
+    let result = (operation.run)(&model, region);
     if result.is_ok() {
         model.mark(1);
     }
@@ -59,46 +59,65 @@ pub fn run(operation: &Operation, profile: Profile, tampers: &[Tamper]) -> Outco
     Outcome { result, history, before, after }
 }
 
-fn nothing(_: &Model) {}
+fn nothing(_: &Model) -> Option<AnyRegion> {
+    None
+}
 
-fn put(model: &Model, name: &str, version: u64, mode: u32) {
+fn synced(_: &Model) {}
+
+fn put(model: &Model, name: &str, version: u64, mode: u32) -> AnyRegion {
     let path = model.path().join(name);
     let region = Options::new().len(LEN).mode(mode).create(path).expect("a file can be made");
     region.write_persist(0, &versions::content(version, LEN as usize)).expect("it can be written");
+    region
 }
 
-fn put_old(model: &Model) {
-    put(model, FILE, OLD, OLD_MODE);
+fn put_old_open(model: &Model) -> Option<AnyRegion> {
+    Some(put(model, FILE, OLD, OLD_MODE))
 }
 
-fn put_old_with_set_id(model: &Model) {
-    put(model, FILE, OLD, SET_ID_MODE);
+fn put_old(model: &Model) -> Option<AnyRegion> {
+    drop(put(model, FILE, OLD, OLD_MODE));
+    None
 }
 
-fn put_old_and_older(model: &Model) {
-    put(model, FILE, OLD, OLD_MODE);
-    put(model, KEPT, OLDER, OLD_MODE);
+fn put_old_with_set_id(model: &Model) -> Option<AnyRegion> {
+    drop(put(model, FILE, OLD, SET_ID_MODE));
+    None
 }
 
-fn create(model: &Model) -> daxmap::Result<AnyRegion> {
-    Options::new().len(LEN).create(model.path().join(FILE))
-}
-
-fn grow(model: &Model) -> daxmap::Result<AnyRegion> {
-    let region = Options::new().open(model.path().join(FILE))?;
-    region.grow(GROWN)?;
-    Ok(region)
-}
-
-fn drain(model: &Model) -> daxmap::Result<AnyRegion> {
-    let region = Options::new().open(model.path().join(FILE))?;
-    region.write_persist(0, &versions::content(NEW, LEN as usize))?;
-    Ok(region)
+fn put_old_and_older(model: &Model) -> Option<AnyRegion> {
+    drop((put(model, FILE, OLD, OLD_MODE), put(model, KEPT, OLDER, OLD_MODE)));
+    None
 }
 
 fn put_unsynced(model: &Model) {
     let file = model.create(FILE).expect("a file can be made");
     model.write(&file, &versions::content(OLD, LEN as usize), 0).expect("it can be written");
+}
+
+fn create(model: &Model, _: Option<AnyRegion>) -> daxmap::Result<AnyRegion> {
+    Options::new().len(LEN).create(model.path().join(FILE))
+}
+
+fn open(model: &Model, _: Option<AnyRegion>) -> daxmap::Result<AnyRegion> {
+    Options::new().open(model.path().join(FILE))
+}
+
+fn open_and_drain(model: &Model, _: Option<AnyRegion>) -> daxmap::Result<AnyRegion> {
+    drain(model, Some(Options::new().open(model.path().join(FILE))?))
+}
+
+fn grow(_: &Model, region: Option<AnyRegion>) -> daxmap::Result<AnyRegion> {
+    let region = region.expect("opened before");
+    region.grow(GROWN)?;
+    Ok(region)
+}
+
+fn drain(_: &Model, region: Option<AnyRegion>) -> daxmap::Result<AnyRegion> {
+    let region = region.expect("opened before");
+    region.write_persist(0, &versions::content(NEW, LEN as usize))?;
+    Ok(region)
 }
 
 fn publish(model: &Model, how: Commit<'_>) -> daxmap::Result<AnyRegion> {
@@ -107,45 +126,54 @@ fn publish(model: &Model, how: Commit<'_>) -> daxmap::Result<AnyRegion> {
     draft.commit(how)
 }
 
-fn publish_in_part(model: &Model) -> daxmap::Result<AnyRegion> {
+fn publish_in_part(model: &Model, _: Option<AnyRegion>) -> daxmap::Result<AnyRegion> {
     let draft = Options::new().len(LEN).draft(model.path().join(FILE))?;
     draft.write(0, b"a part")?;
     draft.commit(Commit::Replace)
 }
 
-fn replace(model: &Model) -> daxmap::Result<AnyRegion> {
+fn replace(model: &Model, _: Option<AnyRegion>) -> daxmap::Result<AnyRegion> {
     publish(model, Commit::Replace)
 }
 
-fn create_only(model: &Model) -> daxmap::Result<AnyRegion> {
+fn create_only(model: &Model, _: Option<AnyRegion>) -> daxmap::Result<AnyRegion> {
     publish(model, Commit::CreateOnly)
 }
 
-fn exchange(model: &Model) -> daxmap::Result<AnyRegion> {
+fn exchange(model: &Model, _: Option<AnyRegion>) -> daxmap::Result<AnyRegion> {
     publish(model, Commit::keep(KEPT))
 }
 
 pub const CREATE: Operation =
-    Operation { name: "create", before: nothing, unsynced: nothing, run: create, check: created };
+    Operation { name: "create", before: nothing, unsynced: synced, run: create, check: created };
 
 pub const GROW: Operation =
-    Operation { name: "grow", before: put_old, unsynced: nothing, run: grow, check: grown };
+    Operation { name: "grow", before: put_old_open, unsynced: synced, run: grow, check: grown };
 
 pub const DRAIN: Operation =
-    Operation { name: "drain", before: put_old, unsynced: nothing, run: drain, check: drained };
+    Operation { name: "drain", before: put_old_open, unsynced: synced, run: drain, check: drained };
 
+/// What was opened was read, and acted upon.
 pub const OPEN: Operation = Operation {
     name: "open, of what nobody synced",
     before: nothing,
     unsynced: put_unsynced,
-    run: drain,
+    run: open,
     check: opened,
+};
+
+pub const OPEN_DRAIN: Operation = Operation {
+    name: "open, of what nobody synced, and drain",
+    before: nothing,
+    unsynced: put_unsynced,
+    run: open_and_drain,
+    check: opened_and_drained,
 };
 
 pub const CREATE_ONLY: Operation = Operation {
     name: "publish, CreateOnly",
     before: nothing,
-    unsynced: nothing,
+    unsynced: synced,
     run: create_only,
     check: published_new,
 };
@@ -153,7 +181,7 @@ pub const CREATE_ONLY: Operation = Operation {
 pub const REPLACE_NOTHING: Operation = Operation {
     name: "publish, Replace of nothing",
     before: nothing,
-    unsynced: nothing,
+    unsynced: synced,
     run: replace,
     check: published_new,
 };
@@ -161,7 +189,7 @@ pub const REPLACE_NOTHING: Operation = Operation {
 pub const PART: Operation = Operation {
     name: "publish, a draft written in part",
     before: nothing,
-    unsynced: nothing,
+    unsynced: synced,
     run: publish_in_part,
     check: published_part,
 };
@@ -169,7 +197,7 @@ pub const PART: Operation = Operation {
 pub const REPLACE: Operation = Operation {
     name: "publish, Replace",
     before: put_old,
-    unsynced: nothing,
+    unsynced: synced,
     run: replace,
     check: replaced,
 };
@@ -177,7 +205,7 @@ pub const REPLACE: Operation = Operation {
 pub const REPLACE_SET_ID: Operation = Operation {
     name: "publish, Replace with a mode to hand on",
     before: put_old_with_set_id,
-    unsynced: nothing,
+    unsynced: synced,
     run: replace,
     check: replaced_with_set_id,
 };
@@ -185,7 +213,7 @@ pub const REPLACE_SET_ID: Operation = Operation {
 pub const EXCHANGE: Operation = Operation {
     name: "publish, Exchange",
     before: put_old,
-    unsynced: nothing,
+    unsynced: synced,
     run: exchange,
     check: exchanged,
 };
@@ -193,16 +221,17 @@ pub const EXCHANGE: Operation = Operation {
 pub const EXCHANGE_AGAIN: Operation = Operation {
     name: "publish, Exchange over an older version",
     before: put_old_and_older,
-    unsynced: nothing,
+    unsynced: synced,
     run: exchange,
     check: exchanged_again,
 };
 
-pub const ALL: [Operation; 11] = [
+pub const ALL: [Operation; 12] = [
     CREATE,
     GROW,
     DRAIN,
     OPEN,
+    OPEN_DRAIN,
     CREATE_ONLY,
     REPLACE_NOTHING,
     PART,
@@ -348,5 +377,13 @@ fn drained(crash: Crash<'_>) -> Verdict {
 }
 
 fn opened(crash: Crash<'_>) -> Verdict {
+    match crash.image.shows(FILE) {
+        _ if crash.mark == 0 => Ok(()),
+        Shown::File(file) if versions::version_of(&file.bytes()) == Some(OLD) => Ok(()),
+        _ => Err("what the region showed is lost".into()),
+    }
+}
+
+fn opened_and_drained(crash: Crash<'_>) -> Verdict {
     if crash.mark == 0 { Ok(()) } else { drained(crash) }
 }

@@ -6,8 +6,8 @@ use std::fmt::Write;
 use daxmap::sim::filesystem::{History, Profile, SyncCall, Tamper, Which};
 
 use crate::operations::{
-    ALL, CREATE, CREATE_ONLY, DRAIN, EXCHANGE, EXCHANGE_AGAIN, GROW, OPEN, Operation, PART,
-    REPLACE, REPLACE_NOTHING, REPLACE_SET_ID,
+    ALL, CREATE, CREATE_ONLY, DRAIN, EXCHANGE, EXCHANGE_AGAIN, GROW, OPEN, OPEN_DRAIN, Operation,
+    PART, REPLACE, REPLACE_NOTHING, REPLACE_SET_ID,
 };
 use crate::{explore, run};
 
@@ -21,14 +21,14 @@ struct Made {
     number: usize,
     /// The file had its final name.
     named: bool,
+    /// How many calls follow that give it one.
+    names: usize,
 }
 
 fn syncs(history: &History) -> Vec<Made> {
     let calls: Vec<&str> = history.calls().collect();
-    let names = |call: &&str| {
-        ["linkat", "renameat", "exchange"].iter().any(|name| call.starts_with(name))
-    };
-    let name = calls.iter().rposition(names);
+    let gives_name =
+        |call: &&&str| ["linkat", "renameat", "exchange"].iter().any(|name| call.starts_with(name));
     let mut numbers = [0; 3];
     let mut found = Vec::new();
     for (at, text) in calls.iter().enumerate() {
@@ -40,7 +40,9 @@ fn syncs(history: &History) -> Vec<Made> {
         };
         let number = numbers[call as usize];
         numbers[call as usize] += 1;
-        found.push(Made { call, number, named: name.is_some_and(|name| at > name) });
+        let names = calls[at..].iter().filter(gives_name).count();
+        let named = names == 0 && calls.iter().any(|call| gives_name(&call));
+        found.push(Made { call, number, named, names });
     }
     found
 }
@@ -57,32 +59,30 @@ struct Row {
 const BEFORE: &str = "`fdatasync` of the file, before its name";
 const AFTER: &str = "`fsync` of the directory (btrfs: of the file), after its name";
 
-const fn row(
-    operation: &'static Operation,
-    sync: &'static str,
-    named: bool,
-    number: usize,
-) -> Row {
+const fn row(operation: &'static Operation, sync: &'static str, named: bool, number: usize) -> Row {
     Row { operation, sync, named, number }
 }
 
-static ROWS: [Row; 22] = [
+static ROWS: [Row; 25] = [
     row(&CREATE, "`fsync` of the file, before its name", false, 0),
     row(&CREATE, AFTER, true, 0),
     row(&OPEN, "`fsync` of the file", false, 0),
     row(&OPEN, "`fsync` of the directory", false, 1),
-    row(&OPEN, "`fdatasync` of the first drain", false, 2),
-    row(&GROW, "`fsync` of the file, when opened", false, 0),
-    row(&GROW, "`fsync` of the directory, when opened", false, 1),
-    row(&GROW, "`fsync` of the file, grown", false, 2),
-    row(&DRAIN, "`fdatasync` of the file", false, 2),
+    row(&OPEN_DRAIN, "`fsync` of the file", false, 0),
+    row(&OPEN_DRAIN, "`fsync` of the directory", false, 1),
+    row(&OPEN_DRAIN, "`fdatasync` of the drain", false, 2),
+    row(&GROW, "`fsync` of the file", false, 0),
+    row(&DRAIN, "`fdatasync` of the file", false, 0),
     row(&CREATE_ONLY, BEFORE, false, 0),
     row(&CREATE_ONLY, AFTER, true, 0),
     row(&REPLACE_NOTHING, BEFORE, false, 0),
     row(&REPLACE_NOTHING, AFTER, true, 0),
+    row(&PART, BEFORE, false, 0),
     row(&PART, "`fdatasync` of what was never written, before its name", false, 1),
+    row(&PART, AFTER, true, 0),
     row(&REPLACE, BEFORE, false, 0),
     row(&REPLACE, AFTER, true, 0),
+    row(&REPLACE_SET_ID, BEFORE, false, 0),
     row(&REPLACE_SET_ID, "`fsync` of the file after its mode, before its name", false, 1),
     row(&REPLACE_SET_ID, AFTER, true, 0),
     row(&EXCHANGE, BEFORE, false, 0),
@@ -125,7 +125,7 @@ fn line(row: &Row) -> String {
         };
         let missed = breaks(row, profile, Tamper::LeaveOut(made.call, which));
         if missed { &mut without } else { &mut spared }.push(profile);
-        if breaks(row, profile, Tamper::Late(made.call, which)) {
+        if breaks(row, profile, Tamper::Late(made.call, which, made.names)) {
             late.push(profile);
         }
     }
@@ -136,9 +136,10 @@ fn line(row: &Row) -> String {
 }
 
 fn table() -> String {
-    let mut table = "| operation | sync | left out, a crash breaks the promise on | made after the \
+    let mut table =
+        "| operation | sync | left out, a crash breaks the promise on | made after the \
                      name instead, on | made and not missed on |\n|---|---|---|---|---|\n"
-        .to_owned();
+            .to_owned();
     for row in &ROWS {
         writeln!(table, "{}", line(row)).expect("a string takes what is written");
     }

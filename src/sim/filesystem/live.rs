@@ -11,7 +11,7 @@ use rustix::io::{self, Errno, Result};
 use super::history::{History, Sync};
 use super::image::{Effect, Image, Inode, SECTOR};
 use super::profile::Profile;
-use super::{SyncCall, Tamper, Which};
+use super::{Feature, SyncCall, Tamper, Which};
 
 type Key = (u64, u64);
 
@@ -48,7 +48,7 @@ pub(super) struct Live {
     names: BTreeMap<OsString, Inode>,
     pub(super) tampers: Vec<Tamper>,
     syncs: [usize; 3],
-    late: Option<Sync>,
+    late: Option<(Sync, usize)>,
 }
 
 fn memory() -> Result<OwnedFd> {
@@ -132,6 +132,10 @@ impl Live {
         Ok(fs::fstat(&self.nodes[inode].memory)?.st_size.cast_unsigned())
     }
 
+    pub(super) fn lacks(&self, feature: Feature) -> bool {
+        self.tampers.contains(&Tamper::Lack(feature))
+    }
+
     /// Begins a call that changes something, unless it is to fail.
     fn begin(&mut self, text: String) -> Result<()> {
         let call = self.history.call(text);
@@ -150,9 +154,12 @@ impl Live {
 
     /// Ends a call that changed names.
     fn named(&mut self) {
-        if let Some(sync) = self.late.take() {
-            self.history.call(format!("{sync:?}, late"));
-            self.synced(sync);
+        match self.late.take() {
+            Some((sync, names)) if names <= 1 => {
+                self.history.call(format!("{sync:?}, late"));
+                self.synced(sync);
+            }
+            later => self.late = later.map(|(sync, names)| (sync, names - 1)),
         }
     }
 
@@ -304,9 +311,9 @@ impl Live {
         for tamper in &self.tampers {
             match tamper {
                 Tamper::LeaveOut(of, which) if *of == kind => left_out |= which.is(number),
-                Tamper::Late(of, which) if *of == kind && which.is(number) => {
+                Tamper::Late(of, which, names) if *of == kind && which.is(number) => {
                     left_out = true;
-                    self.late = Some(sync);
+                    self.late = Some((sync, *names));
                 }
                 _ => {}
             }

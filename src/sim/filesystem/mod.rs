@@ -40,9 +40,20 @@ pub enum Which {
 pub enum Tamper {
     /// The sync is reported as done, and not made.
     LeaveOut(SyncCall, Which),
-    /// The sync is reported as done, and made after the next change of a name instead.
-    Late(SyncCall, Which),
+    /// The sync is reported as done, and made after so many further calls that give a name.
+    Late(SyncCall, Which, usize),
     /// The call of this number, in the order of [`History::calls`], fails and changes nothing. A
     /// sync that fails leaves the file's pages marked clean.
     Fail(usize, Errno),
+    /// The filesystem lacks something, and says so.
+    Lack(Feature),
+}
+
+/// What not every filesystem has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feature {
+    /// `O_TMPFILE`: `EOPNOTSUPP`.
+    UnnamedFiles,
+    /// The flags of renameat2(2): `EINVAL`.
+    RenameFlags,
 }

@@ -11,11 +11,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use rustix::fs::{Mode, OFlags, RenameFlags, Stat};
 use rustix::io::{Errno, Result};
 
-use super::Tamper;
 use super::history::{History, Sync};
 use super::image::{Image, Inode};
 use super::live::{Live, Object};
 use super::profile::Profile;
+use super::{Feature, Tamper};
 use crate::durability::{Backend, Durability, Granularity};
 use crate::probe::Report;
 use crate::region::calls::{self, Calls, kernel};
@@ -240,6 +240,9 @@ impl Calls for Model {
             return kernel::openat(directory, name, flags, mode);
         }
         if flags.contains(OFlags::TMPFILE) {
+            if self.live().lacks(Feature::UnnamedFiles) {
+                return Err(Errno::OPNOTSUPP);
+            }
             self.live().create(None, mode)
         } else if flags.contains(OFlags::CREATE) {
             self.live().create(Some(name), mode)
@@ -420,7 +423,9 @@ impl Calls for Model {
         if !self.is_directory(directory) {
             return kernel::renameat2(directory, from, to, flags);
         }
-        if flags.contains(RenameFlags::EXCHANGE) {
+        if self.live().lacks(Feature::RenameFlags) {
+            Err(Errno::INVAL)
+        } else if flags.contains(RenameFlags::EXCHANGE) {
             self.live().exchange(from, to)
         } else {
             self.live().rename(from, to, !flags.contains(RenameFlags::NOREPLACE))
