@@ -5,9 +5,7 @@ use daxmap::ErrorKind;
 use daxmap::sim::filesystem::{Image, Profile, Tally, Tamper};
 use rustix::io::Errno;
 
-use crate::operations::{
-    ALL, DRAIN, FILE, KEPT, OPEN, OPEN_DRAIN, Operation, Outcome, is_leftover, sees,
-};
+use crate::operations::{ALL, DRAIN, FILE, KEPT, OPEN, Operation, Outcome, is_leftover, sees};
 use crate::{explore, run};
 
 fn names(image: &Image) -> Vec<String> {
@@ -33,7 +31,7 @@ fn fail_each_call(operation: &Operation, profile: Profile, errno: Errno) -> (usi
     let (mut failed, mut tally) = (0, Tally::default());
     for (number, call) in calls.iter().enumerate() {
         // Those of whoever left the file unsynced.
-        let opens = [OPEN.name, OPEN_DRAIN.name].contains(&operation.name);
+        let opens = operation.name == OPEN.name;
         if opens && number < 2 {
             continue;
         }

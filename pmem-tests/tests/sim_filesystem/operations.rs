@@ -18,6 +18,12 @@ pub const OLDER: u64 = 3;
 const OLD_MODE: u32 = 0o640;
 const SET_ID_MODE: u32 = 0o4750;
 
+/// The mark of a crash point after the operation has returned `Ok`; what comes before has 0, or a
+/// mark of the operation's own.
+pub const DONE: u32 = u32::MAX;
+/// The file is open.
+const OPENED: u32 = 1;
+
 /// Something that the library does, and what it promises.
 pub struct Operation {
     pub name: &'static str,
@@ -25,7 +31,7 @@ pub struct Operation {
     pub before: fn(&Model) -> Option<AnyRegion>,
     /// What nobody synced before: it is not.
     pub unsynced: fn(&Model),
-    /// Marks 1 when it has returned `Ok`.
+    /// When it has returned `Ok`, the mark is [`DONE`].
     pub run: fn(&Model, Option<AnyRegion>) -> daxmap::Result<AnyRegion>,
     pub check: fn(Crash<'_>) -> Verdict,
 }
@@ -51,7 +57,7 @@ pub fn run(operation: &Operation, profile: Profile, tampers: &[Tamper]) -> Outco
     }
     let result = (operation.run)(&model, region);
     if result.is_ok() {
-        model.mark(1);
+        model.mark(DONE);
     }
     let (history, after) = (model.history(), model.image());
     // Not before: what a region does when it is dropped is not part of the operation.
@@ -101,11 +107,9 @@ fn create(model: &Model, _: Option<AnyRegion>) -> daxmap::Result<AnyRegion> {
 }
 
 fn open(model: &Model, _: Option<AnyRegion>) -> daxmap::Result<AnyRegion> {
-    Options::new().open(model.path().join(FILE))
-}
-
-fn open_and_drain(model: &Model, _: Option<AnyRegion>) -> daxmap::Result<AnyRegion> {
-    drain(model, Some(Options::new().open(model.path().join(FILE))?))
+    let region = Options::new().open(model.path().join(FILE))?;
+    model.mark(OPENED);
+    drain(model, Some(region))
 }
 
 fn grow(_: &Model, region: Option<AnyRegion>) -> daxmap::Result<AnyRegion> {
@@ -153,7 +157,6 @@ pub const GROW: Operation =
 pub const DRAIN: Operation =
     Operation { name: "drain", before: put_old_open, unsynced: synced, run: drain, check: drained };
 
-/// What was opened was read, and acted upon.
 pub const OPEN: Operation = Operation {
     name: "open, of what nobody synced",
     before: nothing,
@@ -162,16 +165,8 @@ pub const OPEN: Operation = Operation {
     check: opened,
 };
 
-pub const OPEN_DRAIN: Operation = Operation {
-    name: "open, of what nobody synced, and drain",
-    before: nothing,
-    unsynced: put_unsynced,
-    run: open_and_drain,
-    check: opened_and_drained,
-};
-
 pub const CREATE_ONLY: Operation = Operation {
-    name: "publish, CreateOnly",
+    name: "CreateOnly",
     before: nothing,
     unsynced: synced,
     run: create_only,
@@ -179,7 +174,7 @@ pub const CREATE_ONLY: Operation = Operation {
 };
 
 pub const REPLACE_NOTHING: Operation = Operation {
-    name: "publish, Replace of nothing",
+    name: "Replace of nothing",
     before: nothing,
     unsynced: synced,
     run: replace,
@@ -187,23 +182,18 @@ pub const REPLACE_NOTHING: Operation = Operation {
 };
 
 pub const PART: Operation = Operation {
-    name: "publish, a draft written in part",
+    name: "a draft written in part",
     before: nothing,
     unsynced: synced,
     run: publish_in_part,
     check: published_part,
 };
 
-pub const REPLACE: Operation = Operation {
-    name: "publish, Replace",
-    before: put_old,
-    unsynced: synced,
-    run: replace,
-    check: replaced,
-};
+pub const REPLACE: Operation =
+    Operation { name: "Replace", before: put_old, unsynced: synced, run: replace, check: replaced };
 
 pub const REPLACE_SET_ID: Operation = Operation {
-    name: "publish, Replace with a mode to hand on",
+    name: "Replace with a mode to hand on",
     before: put_old_with_set_id,
     unsynced: synced,
     run: replace,
@@ -211,7 +201,7 @@ pub const REPLACE_SET_ID: Operation = Operation {
 };
 
 pub const EXCHANGE: Operation = Operation {
-    name: "publish, Exchange",
+    name: "Exchange",
     before: put_old,
     unsynced: synced,
     run: exchange,
@@ -219,19 +209,18 @@ pub const EXCHANGE: Operation = Operation {
 };
 
 pub const EXCHANGE_AGAIN: Operation = Operation {
-    name: "publish, Exchange over an older version",
+    name: "Exchange over an older version",
     before: put_old_and_older,
     unsynced: synced,
     run: exchange,
     check: exchanged_again,
 };
 
-pub const ALL: [Operation; 12] = [
+pub const ALL: [Operation; 11] = [
     CREATE,
     GROW,
     DRAIN,
     OPEN,
-    OPEN_DRAIN,
     CREATE_ONLY,
     REPLACE_NOTHING,
     PART,
@@ -276,7 +265,7 @@ pub fn sees(image: &Image, name: &str) -> Sees {
 /// are meant, only such as a clean-up finds.
 fn one_of(crash: Crash<'_>, allowed: &[(Sees, Sees)]) -> Verdict {
     let found = (sees(crash.image, FILE), sees(crash.image, KEPT));
-    let allowed = if crash.mark == 0 { allowed } else { &allowed[allowed.len() - 1..] };
+    let allowed = if crash.mark != DONE { allowed } else { &allowed[allowed.len() - 1..] };
     if !allowed.contains(&found) {
         return Err(format!("{found:?}, where {allowed:?} is allowed"));
     }
@@ -309,7 +298,7 @@ fn published_new(crash: Crash<'_>) -> Verdict {
 
 fn published_part(crash: Crash<'_>) -> Verdict {
     let Shown::File(file) = crash.image.shows(FILE) else {
-        return if crash.mark == 0 { one_of(crash, &[NONE]) } else { Err("no file".into()) };
+        return if crash.mark != DONE { one_of(crash, &[NONE]) } else { Err("no file".into()) };
     };
     let mut whole = vec![0; LEN as usize];
     whole[..6].copy_from_slice(b"a part");
@@ -352,7 +341,7 @@ fn grown(crash: Crash<'_>) -> Verdict {
     if new.iter().any(|byte| *byte != 0) {
         return Err("new bytes that are not zero".into());
     }
-    if crash.mark == 1 && (file.len() != GROWN || !file.is_written()) {
+    if crash.mark == DONE && (file.len() != GROWN || !file.is_written()) {
         return Err(format!("grown, and {} bytes, written: {}", file.len(), file.is_written()));
     }
     only_leftovers_besides(crash.image)
@@ -363,7 +352,7 @@ fn drained(crash: Crash<'_>) -> Verdict {
     let Shown::File(file) = crash.image.shows(FILE) else { return Err("no file".into()) };
     let bytes = file.bytes();
     let versions = [OLD, NEW].map(|version| versions::content(version, LEN as usize));
-    if crash.mark == 1 && bytes != versions[1] {
+    if crash.mark == DONE && bytes != versions[1] {
         return Err("a drained write is lost".into());
     }
     let whole = bytes
@@ -376,14 +365,7 @@ fn drained(crash: Crash<'_>) -> Verdict {
     only_leftovers_besides(crash.image)
 }
 
+/// What an opened region shows has been read, and acted upon: it is not lost any more.
 fn opened(crash: Crash<'_>) -> Verdict {
-    match crash.image.shows(FILE) {
-        _ if crash.mark == 0 => Ok(()),
-        Shown::File(file) if versions::version_of(&file.bytes()) == Some(OLD) => Ok(()),
-        _ => Err("what the region showed is lost".into()),
-    }
-}
-
-fn opened_and_drained(crash: Crash<'_>) -> Verdict {
     if crash.mark == 0 { Ok(()) } else { drained(crash) }
 }

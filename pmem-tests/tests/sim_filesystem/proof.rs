@@ -6,8 +6,8 @@ use std::fmt::Write;
 use daxmap::sim::filesystem::{History, Profile, SyncCall, Tamper, Which};
 
 use crate::operations::{
-    ALL, CREATE, CREATE_ONLY, DRAIN, EXCHANGE, EXCHANGE_AGAIN, GROW, OPEN, OPEN_DRAIN, Operation,
-    PART, REPLACE, REPLACE_NOTHING, REPLACE_SET_ID,
+    ALL, CREATE, CREATE_ONLY, DRAIN, EXCHANGE, EXCHANGE_AGAIN, GROW, OPEN, Operation, PART,
+    REPLACE, REPLACE_NOTHING, REPLACE_SET_ID,
 };
 use crate::{explore, run};
 
@@ -63,14 +63,12 @@ const fn row(operation: &'static Operation, sync: &'static str, named: bool, num
     Row { operation, sync, named, number }
 }
 
-static ROWS: [Row; 25] = [
+static ROWS: [Row; 23] = [
     row(&CREATE, "`fsync` of the file, before its name", false, 0),
     row(&CREATE, AFTER, true, 0),
     row(&OPEN, "`fsync` of the file", false, 0),
     row(&OPEN, "`fsync` of the directory", false, 1),
-    row(&OPEN_DRAIN, "`fsync` of the file", false, 0),
-    row(&OPEN_DRAIN, "`fsync` of the directory", false, 1),
-    row(&OPEN_DRAIN, "`fdatasync` of the drain", false, 2),
+    row(&OPEN, "`fdatasync` of the first drain", false, 2),
     row(&GROW, "`fsync` of the file", false, 0),
     row(&DRAIN, "`fdatasync` of the file", false, 0),
     row(&CREATE_ONLY, BEFORE, false, 0),
@@ -113,7 +111,9 @@ fn list(profiles: &[Profile]) -> String {
     if names.is_empty() { "none".into() } else { names.join(", ") }
 }
 
-fn line(row: &Row) -> String {
+/// What the model says of a row: where its sync is missed, where it is when made after the name,
+/// and where it is made and not missed.
+fn findings(row: &Row) -> String {
     let (mut without, mut late, mut spared) = (Vec::new(), Vec::new(), Vec::new());
     for profile in Profile::ALL {
         let Some(made) = find(row, profile) else { continue };
@@ -129,19 +129,32 @@ fn line(row: &Row) -> String {
             late.push(profile);
         }
     }
-    let named = row.sync.contains("before its name");
+    let (of, name) = (row.sync, row.operation.name);
+    assert!(!without.is_empty(), "nothing misses {of} of {name}: it is one too many");
+    let named = of.contains("before its name");
+    assert!(!named || !late.is_empty(), "{of} of {name} could come later");
     let late = if named { list(&late) } else { "-".into() };
-    let Row { operation, sync, .. } = row;
-    format!("| {} | {sync} | {} | {late} | {} |", operation.name, list(&without), list(&spared))
+    format!("{} | {late} | {}", list(&without), list(&spared))
 }
 
+/// One line for all operations of which the same is true of the same sync.
 fn table() -> String {
-    let mut table =
-        "| operation | sync | left out, a crash breaks the promise on | made after the \
-                     name instead, on | made and not missed on |\n|---|---|---|---|---|\n"
-            .to_owned();
+    let mut lines: Vec<(&str, String, Vec<&str>)> = Vec::new();
     for row in &ROWS {
-        writeln!(table, "{}", line(row)).expect("a string takes what is written");
+        let found = findings(row);
+        let name = row.operation.name;
+        match lines.iter_mut().find(|(sync, same, _)| *sync == row.sync && *same == found) {
+            Some((_, _, names)) => names.push(name),
+            None => lines.push((row.sync, found, vec![name])),
+        }
+    }
+    let mut table =
+        "| sync | of | left out, missed on | made after the name instead, missed on | made \
+                     and not missed on |\n|---|---|---|---|---|\n"
+            .to_owned();
+    for (sync, found, names) in lines {
+        writeln!(table, "| {sync} | {} | {found} |", names.join("; "))
+            .expect("a string takes what is written");
     }
     table
 }
@@ -171,4 +184,27 @@ fn the_table_has_every_sync() {
             }
         }
     }
+}
+
+/// Why `src/region/quirks.rs` has three ways: where the library takes a filesystem for another, it
+/// leaves out what is needed there.
+#[test]
+fn what_one_filesystem_needs_another_misses() {
+    let operations = [&CREATE, &CREATE_ONLY, &REPLACE, &REPLACE_SET_ID, &EXCHANGE];
+    let mut found = Vec::new();
+    for profile in Profile::ALL {
+        // One of each way: with a journal, with a log of files, not known.
+        for taken_for in [Profile::Ext4, Profile::Btrfs, Profile::NothingUntilFsync] {
+            let broken = operations.iter().any(|operation| {
+                let outcome = run(operation, profile, &[Tamper::Disguise(taken_for)]);
+                explore(operation, &outcome.history).is_err()
+            });
+            if broken {
+                found.push((profile.as_str(), taken_for.as_str()));
+            }
+        }
+    }
+    println!("taken for another: {found:?}");
+    let none = "nothing until fsync";
+    assert_eq!(found, [(none, "ext4"), (none, "btrfs")]);
 }

@@ -132,6 +132,15 @@ impl Live {
         Ok(fs::fstat(&self.nodes[inode].memory)?.st_size.cast_unsigned())
     }
 
+    /// The profile that the library is told of.
+    pub(super) fn disguise(&self) -> Profile {
+        let disguise = self.tampers.iter().find_map(|tamper| match tamper {
+            Tamper::Disguise(profile) => Some(*profile),
+            _ => None,
+        });
+        disguise.unwrap_or(self.history.profile)
+    }
+
     pub(super) fn lacks(&self, feature: Feature) -> bool {
         self.tampers.contains(&Tamper::Lack(feature))
     }

@@ -47,6 +47,8 @@ pub enum Tamper {
     Fail(usize, Errno),
     /// The filesystem lacks something, and says so.
     Lack(Feature),
+    /// The library takes the filesystem for another, and leaves out what that does not need.
+    Disguise(Profile),
 }
 
 /// What not every filesystem has.

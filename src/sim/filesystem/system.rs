@@ -301,7 +301,7 @@ impl Calls for Model {
 
     fn look(&self, file: BorrowedFd<'_>, path: &Path) -> crate::Result<(Report, Quirks)> {
         match self.file(file) {
-            Some(_) => Ok((self.report(file, path)?, self.profile().quirks())),
+            Some(_) => Ok((self.report(file, path)?, self.live().disguise().quirks())),
             None => kernel::look(file, path),
         }
     }
