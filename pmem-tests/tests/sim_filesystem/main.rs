@@ -1,6 +1,7 @@
 //! Create, grow, open, drain and publish on the modelled filesystem: every state that a crash can
 //! leave, at every call, on every profile. The code that runs is the library's own.
 
+mod corpus;
 mod crashes;
 mod failures;
 mod operations;
