@@ -49,6 +49,8 @@ mod error;
 pub mod probe;
 pub mod publish;
 mod region;
+#[cfg(feature = "sim")]
+pub mod sim;
 
 pub use durability::{Backend, Durability, Granularity, PersistenceDomain};
 pub use error::{Error, ErrorKind, Operation, Result};

@@ -89,16 +89,16 @@ use std::ops::{Deref, Range};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{self, AtFlags, FileType};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use self::attributes::Old;
 pub use self::leftovers::{Leftovers, clean_leftovers};
 use crate::durability::Backend;
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::region::calls;
 use crate::region::draft::Place;
 use crate::region::quirks::Quirks;
-use crate::region::unwritten::unwritten;
 use crate::region::{AnyRegion, Options, Region};
 
 /// What becomes of a file that has the draft's name already.
@@ -211,7 +211,7 @@ fn complete(region: &AnyRegion) -> Result<()> {
     let len = region.len();
     region.persist(0, len)?;
     if region.backend() == Backend::PageCache {
-        let parts = unwritten(region.as_fd(), len).unwrap_or_default();
+        let parts = calls::unwritten(region.as_fd(), len).unwrap_or_default();
         for part in &parts {
             rewrite(region, part)?;
         }
@@ -274,7 +274,8 @@ fn name(place: &mut Place, region: &AnyRegion, quirks: Quirks, how: Commit<'_>) 
 /// The attributes of the file in place. Where no later sync covers the inode, this one does.
 fn inherit(old: &Old, region: &AnyRegion, quirks: Quirks) -> Result<()> {
     if old.hand_on(region.as_fd())? && quirks.named_when_synced {
-        fs::fsync(region).map_err(|errno| Error::os(Operation::Publish, "fsync", errno))?;
+        calls::fsync(region.as_fd())
+            .map_err(|errno| Error::os(Operation::Publish, "fsync", errno))?;
     }
     Ok(())
 }
@@ -285,7 +286,7 @@ fn check_kept_name(place: &Place, keep: &OsStr) -> Result<()> {
     if !plain || keep == place.name() {
         return Err(Error::os(Operation::Publish, "renameat2", Errno::INVAL));
     }
-    match fs::statat(place.directory(), keep, AtFlags::SYMLINK_NOFOLLOW) {
+    match calls::statat(place.directory(), keep) {
         Ok(found) if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile => {
             let what = "the name to keep the old version under is not a regular file's";
             Err(Error::new(Operation::Publish, ErrorKind::WrongFileType(what)))

@@ -7,11 +7,12 @@ use rustix::fs::{self, FileType, FlockOperation, MemfdFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::any::AnyRegion;
+use super::calls;
 use super::draft::{self, Place};
 use super::mapping::Reserve;
 use super::quirks::Quirks;
 use super::siblings::Membership;
-use super::{devdax, fsdax, ground, page_cache, storage, volatile};
+use super::{devdax, fsdax, page_cache, storage, volatile};
 use crate::durability::{Backend, Durability};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::probe::{self, Report, Target};
@@ -212,7 +213,7 @@ impl Options {
             let len = self.creation_len()?;
             let fd = fs::memfd_create("daxmap", MemfdFlags::CLOEXEC)
                 .map_err(|errno| Error::os(Operation::Create, "memfd_create", errno))?;
-            let report = self.judge(fd.as_fd(), path)?;
+            let (report, _) = self.judge(fd.as_fd(), path)?;
             storage::extend(fd.as_fd(), 0, len)?;
             self.attach(path, fd, len, report)
         };
@@ -245,13 +246,13 @@ impl Options {
         let mut place = Place::of(path)?;
         place.check_free()?;
         let fd = place.create(self.file_mode(), self.lock)?;
-        let quirks = Quirks::of(&self.judge(fd.as_fd(), path)?);
+        let (_, quirks) = self.judge(fd.as_fd(), path)?;
         if quirks.named_when_synced {
             place.name_temporarily(fd.as_fd())?;
         }
         storage::extend(fd.as_fd(), 0, len)?;
         // Once more, now that there are extents to look at.
-        let report = self.judge(fd.as_fd(), path)?;
+        let (report, _) = self.judge(fd.as_fd(), path)?;
         // Mapped before it has its name: what fails here leaves nothing.
         let region = self.attach(path, fd, len, report)?;
         place.name_new(region.as_fd())?;
@@ -274,7 +275,7 @@ impl Options {
         fd: OwnedFd,
     ) -> Result<(AnyRegion, Quirks)> {
         let len = self.creation_len()?;
-        let (mut report, quirks) = ground::look(fd.as_fd(), path)?;
+        let (mut report, quirks) = calls::glance(fd.as_fd(), path)?;
         self.check_level(&report)?;
         if quirks.named_when_synced {
             place.name_temporarily(fd.as_fd())?;
@@ -284,7 +285,7 @@ impl Options {
         } else {
             storage::extend(fd.as_fd(), 0, len)?;
             // Once more, now that there are extents to look at.
-            report = probe::probe_file(fd.as_fd(), path)?;
+            report = calls::look(fd.as_fd(), path)?.0;
         }
         Ok((self.attach(path, fd, len, report)?, quirks))
     }
@@ -322,7 +323,7 @@ impl Options {
     fn open_named(&self, path: &Path) -> Result<Option<AnyRegion>> {
         let failed = |call| move |errno| Error::os(Operation::Open, call, errno);
         // Looked at before it is opened: opening a FIFO or a device can have effects.
-        let found = fs::stat(path).map_err(failed("stat"))?;
+        let found = calls::stat(path).map_err(failed("stat"))?;
         check_type(FileType::from_raw_mode(found.st_mode))?;
         if FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice
             && probe::probe(path)?.target != Target::DaxDevice
@@ -332,18 +333,18 @@ impl Options {
         }
         let access = if self.read_only { OFlags::RDONLY } else { OFlags::RDWR };
         let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let fd = fs::open(path, flags, Mode::empty()).map_err(failed("open"))?;
+        let fd = calls::open(path, flags, Mode::empty()).map_err(failed("open"))?;
         // It may have been replaced in between: what counts is what was opened.
-        let found = fs::fstat(&fd).map_err(failed("fstat"))?;
+        let found = calls::fstat(fd.as_fd()).map_err(failed("fstat"))?;
         check_type(FileType::from_raw_mode(found.st_mode))?;
         if !self.read_only && self.lock {
             draft::lock(fd.as_fd())?;
-            let named = fs::stat(path).map_err(failed("stat"))?;
+            let named = calls::stat(path).map_err(failed("stat"))?;
             if (named.st_dev, named.st_ino) != (found.st_dev, found.st_ino) {
                 return Ok(None);
             }
         }
-        let report = self.judge(fd.as_fd(), path)?;
+        let (report, _) = self.judge(fd.as_fd(), path)?;
         let file_len = match report.target {
             Target::DaxDevice => report.namespace.as_ref().and_then(|n| n.size).unwrap_or(0),
             _ => found.st_size.cast_unsigned(),
@@ -361,15 +362,15 @@ impl Options {
     }
 
     /// What lies under the file, and whether that is enough.
-    fn judge(&self, fd: BorrowedFd<'_>, path: &Path) -> Result<Report> {
-        let report = probe::probe_file(fd, path)?;
+    fn judge(&self, fd: BorrowedFd<'_>, path: &Path) -> Result<(Report, Quirks)> {
+        let (report, quirks) = calls::look(fd, path)?;
         // Before the level: a level that is not there is not what is wrong with a device.
         if !matches!(report.target, Target::File | Target::DaxDevice) {
             let what = "a device that is not device DAX";
             return Err(Error::new(Operation::Open, ErrorKind::WrongFileType(what)));
         }
         self.check_level(&report)?;
-        Ok(report)
+        Ok((report, quirks))
     }
 
     fn check_level(&self, report: &Report) -> Result<()> {
@@ -434,14 +435,16 @@ impl Options {
 /// somebody has mapped stay.
 fn sync_existing(fd: BorrowedFd<'_>, path: &Path) -> Result<()> {
     let failed = |call| move |errno| Error::os(Operation::Sync, call, errno);
-    fs::fsync(fd).map_err(failed("fsync"))?;
+    calls::fsync(fd).map_err(failed("fsync"))?;
     // Advice: where it is not taken, there is nothing to be done.
-    let _ = fs::fadvise(fd, 0, None, fs::Advice::DontNeed);
-    let Ok(real) = path.canonicalize() else { return Ok(()) };
+    let _ = calls::forget_cached(fd);
+    let Ok(real) = calls::canonicalize(path) else { return Ok(()) };
     let Some(parent) = real.parent() else { return Ok(()) };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    match fs::open(parent, flags, Mode::empty()) {
-        Ok(directory) => fs::fsync(directory).map_err(failed("fsync of the directory")),
+    match calls::open(parent, flags, Mode::empty()) {
+        Ok(directory) => {
+            calls::fsync_directory(directory.as_fd()).map_err(failed("fsync of the directory"))
+        }
         // A directory that may be searched but not read: its entry cannot be synced from here.
         Err(Errno::ACCESS) => Ok(()),
         Err(errno) => Err(failed("open of the directory")(errno)),

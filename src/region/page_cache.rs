@@ -25,6 +25,7 @@ use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 
 use super::bounds;
+use super::calls;
 use super::contract::Region;
 use super::descriptor::Descriptor;
 use super::gather::{Gather, WRITE_MAX};
@@ -302,7 +303,7 @@ impl PageCacheRegion {
             shared.written.load(Ordering::Acquire)
         };
         // Not repeated after EINTR: whether an error was reported and cleared is unknown.
-        fs::fdatasync(&self.fd).map_err(|errno| {
+        calls::fdatasync(self.fd.as_fd()).map_err(|errno| {
             let error = Error::os(Operation::Drain, "fdatasync", errno).at(&self.path);
             self.poison(&mut lock(&shared.gather), error.over(0, self.len()))
         })?;

@@ -27,12 +27,14 @@ pub(crate) struct Quirks {
 }
 
 impl Quirks {
-    const JOURNAL: Self = Self { named_when_synced: false, sync_file: false, sync_directory: true };
-    const LOG_OF_FILES: Self =
+    pub(crate) const JOURNAL: Self =
+        Self { named_when_synced: false, sync_file: false, sync_directory: true };
+    pub(crate) const LOG_OF_FILES: Self =
         Self { named_when_synced: false, sync_file: true, sync_directory: false };
     const NOTHING_LASTS: Self =
         Self { named_when_synced: false, sync_file: false, sync_directory: false };
-    const PORTABLE: Self = Self { named_when_synced: true, sync_file: false, sync_directory: true };
+    pub(crate) const PORTABLE: Self =
+        Self { named_when_synced: true, sync_file: false, sync_directory: true };
 
     /// Those of the filesystem that the report is about.
     pub(crate) fn of(report: &Report) -> Self {

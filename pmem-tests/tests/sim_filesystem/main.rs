@@ -1,0 +1,26 @@
+//! Create, grow, open, drain and publish on the modelled filesystem: every state that a crash can
+//! leave, at every call, on every profile. The code that runs is the library's own.
+
+mod corpus;
+mod crashes;
+mod failures;
+mod operations;
+mod poison;
+mod proof;
+mod recovery;
+
+use daxmap::sim::filesystem::{History, Limits, Profile, Tally, Tamper};
+use operations::Operation;
+
+/// Runs an operation on a fresh filesystem, with the calls tampered with.
+fn run(operation: &Operation, profile: Profile, tampers: &[Tamper]) -> operations::Outcome {
+    operations::run(operation, profile, tampers)
+}
+
+/// Looks at every state that a crash can leave.
+fn explore(
+    operation: &Operation,
+    history: &History,
+) -> Result<Tally, Box<daxmap::sim::filesystem::Violation>> {
+    history.explore(Limits::default(), |crash| (operation.check)(crash))
+}
