@@ -156,6 +156,16 @@ impl Mapping {
         Ok(())
     }
 
+    /// Lets faults in `from..to`, which is mapped, read single pages into the page cache instead
+    /// of large folios (madvise(2), `MADV_RANDOM`: no read-ahead; `do_sync_mmap_readahead`,
+    /// mm/filemap.c). Advice: where it is not taken, stores dirty more.
+    pub(super) fn fault_single_pages(&self, from: usize, to: usize) {
+        if from < to {
+            // SAFETY: the range is mapped; advice on faults changes no byte.
+            let _ = unsafe { mm::madvise(self.at(from).cast(), to - from, Advice::Random) };
+        }
+    }
+
     /// The address of the byte at `offset`.
     #[inline]
     pub(super) fn at(&self, offset: usize) -> *mut u8 {

@@ -42,7 +42,7 @@ pub enum Emulation {
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-#[allow(clippy::struct_excessive_bools)] // four independent switches
+#[allow(clippy::struct_excessive_bools)] // independent switches
 pub struct Options {
     len: Option<u64>,
     max_len: Option<u64>,
@@ -52,6 +52,7 @@ pub struct Options {
     read_only: bool,
     lock: bool,
     fault_guard: bool,
+    writable_mapping: bool,
 }
 
 impl Default for Options {
@@ -77,6 +78,7 @@ impl Options {
             read_only: false,
             lock: true,
             fault_guard: true,
+            writable_mapping: false,
         }
     }
 
@@ -146,6 +148,33 @@ impl Options {
     #[must_use]
     pub const fn fault_guard(mut self, yes: bool) -> Self {
         self.fault_guard = yes;
+        self
+    }
+
+    /// Let [`Region::slice_mut`](crate::Region::slice_mut) lend out the file's memory on
+    /// filesystems without `MAP_SYNC` too, for code that must store through a pointer. Default:
+    /// false, since its price is paid by everybody: a kernel that keeps the file in large folios
+    /// would write a megabyte for each byte stored. Where there is `MAP_SYNC`, and on
+    /// memory-backed files, nothing changes.
+    ///
+    /// With it the file is kept in small folios: what is cached is dropped at open, faults read
+    /// single pages (MADV_RANDOM), and the region's own writes go page by page. One changed page
+    /// then costs one page at the device, but the first access to each page costs a read from the
+    /// device without read-ahead, and after every drain the first store to each page it cleaned a
+    /// page fault. Where others have the file mapped or read it, the kernel may have large folios
+    /// all the same.
+    ///
+    /// The space for every page is allocated at open, and shared extents are made the file's own,
+    /// so that a full disk is an error of open and never a SIGBUS at a store. Where a filesystem
+    /// takes new space at every overwrite, as btrfs does, opening is refused with
+    /// [`ErrorKind::Unsupported`].
+    ///
+    /// A store counts as written with the [`flush`](crate::Region::flush) of its range. A power
+    /// cut may leave any 512-byte sector of a page stored into as it was at any time since the
+    /// drain before, flushed or not: the kernel writes pages back when it likes.
+    #[must_use]
+    pub const fn writable_mapping(mut self, yes: bool) -> Self {
+        self.writable_mapping = yes;
         self
     }
 
@@ -280,7 +309,7 @@ impl Options {
         if quirks.named_when_synced {
             place.name_temporarily(fd.as_fd())?;
         }
-        if report.backend == Backend::PageCache {
+        if report.backend == Backend::PageCache && !self.writable_mapping {
             storage::reserve(fd.as_fd(), len)?;
         } else {
             storage::extend(fd.as_fd(), 0, len)?;
@@ -408,6 +437,7 @@ impl Options {
             read_only: self.read_only,
             guard: self.fault_guard,
             emulate: self.emulate,
+            writable_mapping: self.writable_mapping && !self.read_only,
         };
         if self.emulate.is_some() && report.backend != Backend::Volatile {
             let why = "emulation needs a memory-backed file: put it on tmpfs";
@@ -458,6 +488,7 @@ pub(super) struct Plan {
     pub(super) read_only: bool,
     pub(super) guard: bool,
     pub(super) emulate: Option<Emulation>,
+    pub(super) writable_mapping: bool,
 }
 
 /// A mapped file that still lacks its descriptor.

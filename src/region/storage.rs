@@ -56,6 +56,25 @@ pub(super) fn reserve(fd: BorrowedFd<'_>, len: u64) -> Result<()> {
     }
 }
 
+/// Makes `0..len` of a file, which is at least as long, ready for stores through a mapping: space
+/// of its own for every page, so that no store finds the disk full, and none of it cached, so that
+/// it will be cached page by page. Changes no byte.
+pub(super) fn make_storable(fd: BorrowedFd<'_>, len: u64) -> Result<()> {
+    allocate(fd, 0, len)?;
+    loop {
+        match calls::unshare(fd, 0, len) {
+            Err(Errno::INTR) => {}
+            // No filesystem without shared extents knows the flag.
+            Ok(()) | Err(Errno::OPNOTSUPP) => break,
+            Err(errno) => return Err(Error::os(Operation::Allocate, "fallocate", errno)),
+        }
+    }
+    // What is dirty stays.
+    calls::fsync(fd).map_err(|errno| Error::os(Operation::Sync, "fsync", errno))?;
+    let _ = calls::forget_cached(fd);
+    Ok(())
+}
+
 fn allocate(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {
     loop {
         match calls::fallocate(fd, from, to - from) {
