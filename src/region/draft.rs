@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use super::calls;
 use super::quirks::Quirks;
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::primitives::primitive;
 
 /// What a temporary name begins with; sixteen hexadecimal digits follow.
 pub(crate) const TEMPORARY_PREFIX: &str = ".daxmap-draft-";
@@ -150,7 +151,8 @@ impl Place {
     pub(crate) fn name_as_new(&mut self, fd: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
         let Some(temporary) = &self.temporary else { return self.link(fd, name) };
         let directory = self.directory();
-        match calls::renameat2(directory, temporary, name, RenameFlags::NOREPLACE) {
+        let flags = primitive!("name.no_replace", RenameFlags::NOREPLACE, RenameFlags::empty());
+        match calls::renameat2(directory, temporary, name, flags) {
             // No RENAME_NOREPLACE here (rename(2)): link refuses an existing name too.
             Err(Errno::INVAL | Errno::NOSYS) => {
                 calls::linkat(directory, temporary, name).map_err(failed("linkat"))?;
@@ -205,10 +207,11 @@ impl Place {
     pub(crate) fn sync(&self, quirks: Quirks, fd: BorrowedFd<'_>) -> Result<()> {
         let failed = |call| move |errno| Error::os(Operation::Sync, call, errno);
         if quirks.sync_file {
-            calls::fsync(fd).map_err(failed("fsync"))?;
+            primitive!("name.fsync", calls::fsync(fd), Ok(())).map_err(failed("fsync"))?;
         }
         if quirks.sync_directory {
-            calls::fsync_directory(self.directory()).map_err(failed("fsync of the directory"))?;
+            primitive!("name.fsync_directory", calls::fsync_directory(self.directory()), Ok(()))
+                .map_err(failed("fsync of the directory"))?;
         }
         Ok(())
     }
@@ -234,7 +237,7 @@ impl Place {
 
     /// Removes the temporary name, if there is one.
     pub(crate) fn remove_temporary(&mut self) {
-        if let Some(temporary) = self.temporary.take() {
+        if let Some(temporary) = primitive!("name.no_leftovers", self.temporary.take(), None) {
             let _ = calls::unlinkat(self.directory(), &temporary);
         }
     }

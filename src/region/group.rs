@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::event::Event;
+use crate::primitives::primitive;
 
 /// Threads that are ready to sync wait for others at most this long.
 const LINGER_MAX: Duration = Duration::from_millis(1);
@@ -69,10 +70,14 @@ impl Group {
             let count = self.ended.count();
             if let Err(error) = check() {
                 // Somebody may count on this thread's watch.
-                self.ended.signal();
+                primitive!("group.refused_watch", self.ended.signal(), ());
                 return Err(error);
             }
-            if self.synced.load(Ordering::Acquire) >= mine {
+            if primitive!(
+                "group.own_sync",
+                self.synced.load(Ordering::Acquire) >= mine,
+                self.synced.load(Ordering::Acquire) > 0
+            ) {
                 return Ok(());
             }
             if self.running.load(Ordering::Acquire) {
@@ -99,7 +104,7 @@ impl Group {
     pub(super) fn alone<T>(&self, work: impl FnOnce() -> T) -> T {
         loop {
             let count = self.ended.count();
-            if self.begin() {
+            if primitive!("group.alone", self.begin(), true) {
                 break;
             }
             self.ended.wait(count, None);
@@ -111,7 +116,11 @@ impl Group {
 
     /// Makes the caller the leader, if there is none.
     fn begin(&self) -> bool {
-        self.running.compare_exchange(false, true, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        primitive!(
+            "group.one_leader",
+            self.running.compare_exchange(false, true, Ordering::AcqRel, Ordering::Relaxed).is_ok(),
+            true
+        )
     }
 
     fn end(&self) {
@@ -127,7 +136,7 @@ impl Group {
         sync: impl FnOnce() -> Result<u64, E>,
     ) -> Result<(), E> {
         // The leader before may have failed, or covered this thread, after it looked.
-        check()?;
+        primitive!("group.leader_looks_again", check(), Ok(()))?;
         if self.synced.load(Ordering::Acquire) >= mine {
             return Ok(());
         }

@@ -15,6 +15,7 @@ use super::siblings::Membership;
 use super::{devdax, fsdax, page_cache, storage, volatile};
 use crate::durability::{Backend, Durability};
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::primitives::primitive;
 use crate::probe::{self, Report, Target};
 
 /// Which persistent memory to imitate on DRAM.
@@ -276,18 +277,18 @@ impl Options {
         place.check_free()?;
         let fd = place.create(self.file_mode(), self.lock)?;
         let (_, quirks) = self.judge(fd.as_fd(), path)?;
-        if quirks.named_when_synced {
+        if primitive!("create.named_when_synced", quirks.named_when_synced, false) {
             place.name_temporarily(fd.as_fd())?;
         }
-        storage::extend(fd.as_fd(), 0, len)?;
+        primitive!("create.extend", storage::extend(fd.as_fd(), 0, len), Ok(0))?;
         // Once more, now that there are extents to look at.
         let (report, _) = self.judge(fd.as_fd(), path)?;
         // Mapped before it has its name: what fails here leaves nothing.
         let region = self.attach(path, fd, len, report)?;
         place.name_new(region.as_fd())?;
-        if let Err(error) = place.sync(quirks, region.as_fd()) {
+        if let Err(error) = primitive!("create.sync", place.sync(quirks, region.as_fd()), Ok(())) {
             // The name is there, but may be gone after a crash: take it back.
-            place.unname_own(region.as_fd());
+            primitive!("create.take_back", place.unname_own(region.as_fd()), ());
             return Err(error.unknown());
         }
         self.settle_lock(region.as_fd());
@@ -306,7 +307,7 @@ impl Options {
         let len = self.creation_len()?;
         let (mut report, quirks) = calls::glance(fd.as_fd(), path)?;
         self.check_level(&report)?;
-        if quirks.named_when_synced {
+        if primitive!("publish.named_when_synced", quirks.named_when_synced, false) {
             place.name_temporarily(fd.as_fd())?;
         }
         if report.backend == Backend::PageCache && !self.writable_mapping {
@@ -369,7 +370,11 @@ impl Options {
         if !self.read_only && self.lock {
             draft::lock(fd.as_fd())?;
             let named = calls::stat(path).map_err(failed("stat"))?;
-            if (named.st_dev, named.st_ino) != (found.st_dev, found.st_ino) {
+            if primitive!(
+                "open.still_named",
+                (named.st_dev, named.st_ino) != (found.st_dev, found.st_ino),
+                false
+            ) {
                 return Ok(None);
             }
         }
@@ -465,15 +470,16 @@ impl Options {
 /// somebody has mapped stay.
 fn sync_existing(fd: BorrowedFd<'_>, path: &Path) -> Result<()> {
     let failed = |call| move |errno| Error::os(Operation::Sync, call, errno);
-    calls::fsync(fd).map_err(failed("fsync"))?;
+    primitive!("open.fsync", calls::fsync(fd), Ok(())).map_err(failed("fsync"))?;
     // Advice: where it is not taken, there is nothing to be done.
-    let _ = calls::forget_cached(fd);
+    let _ = primitive!("open.forget_cached", calls::forget_cached(fd), Ok(()));
     let Ok(real) = calls::canonicalize(path) else { return Ok(()) };
     let Some(parent) = real.parent() else { return Ok(()) };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     match calls::open(parent, flags, Mode::empty()) {
         Ok(directory) => {
-            calls::fsync_directory(directory.as_fd()).map_err(failed("fsync of the directory"))
+            primitive!("open.fsync_directory", calls::fsync_directory(directory.as_fd()), Ok(()))
+                .map_err(failed("fsync of the directory"))
         }
         // A directory that may be searched but not read: its entry cannot be synced from here.
         Err(Errno::ACCESS) => Ok(()),

@@ -40,6 +40,7 @@ use super::storage;
 use crate::cpu::Fault;
 use crate::durability::{Backend, Durability, Granularity};
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::primitives::primitive;
 use crate::probe::Report;
 
 /// A region that writes with `pwrite`, drains with `fdatasync` and reads through a mapping.
@@ -89,12 +90,12 @@ pub(super) struct Parts {
 pub(super) fn map(plan: &Plan, fd: BorrowedFd<'_>, report: &Report) -> Result<Parts> {
     let failed = |errno| Error::os(Operation::Map, "mmap", errno);
     if plan.writable_mapping {
-        if !overwrites_in_place(report) {
+        if primitive!("page_cache.open.in_place", !overwrites_in_place(report), false) {
             let why = "a writable mapping here: a store would take new space, and a full disk would \
                        be a SIGBUS";
             return Err(Error::new(Operation::Map, ErrorKind::Unsupported(why)));
         }
-        storage::make_storable(fd, plan.len)?;
+        primitive!("page_cache.open.storable", storage::make_storable(fd, plan.len), Ok(()))?;
     }
     let mapping = if plan.read_only {
         Mapping::adopt(read_mapping(fd, plan.len).map_err(failed)?, plan.guard)
@@ -103,7 +104,7 @@ pub(super) fn map(plan: &Plan, fd: BorrowedFd<'_>, report: &Report) -> Result<Pa
         let to = (plan.len as usize).next_multiple_of(page_size());
         mapping.map(fd, 0, to, access(plan.writable_mapping), MapFlags::SHARED).map_err(failed)?;
         if plan.writable_mapping {
-            mapping.fault_single_pages(0, to);
+            primitive!("page_cache.open.single_pages", mapping.fault_single_pages(0, to), ());
         }
         mapping
     };
@@ -158,7 +159,8 @@ impl PageCacheRegion {
         if self.read_only {
             return Err(Error::new(operation, ErrorKind::ReadOnly).at(&self.path));
         }
-        self.file.latch.check(operation).map_err(|e| e.at(&self.path))
+        primitive!("page_cache.poison_is_sticky", self.file.latch.check(operation), Ok(()))
+            .map_err(|e| e.at(&self.path))
     }
 
     #[inline]
@@ -238,15 +240,15 @@ impl PageCacheRegion {
     /// never drained must not turn up in the file's next life.
     #[cold]
     fn poison(&self, gather: &mut Gather, error: Error) -> Error {
-        let error = self.file.shared.poison(error);
-        self.changing(gather, Gather::clear);
+        let error = primitive!("page_cache.poison", self.file.shared.poison(error), error);
+        primitive!("page_cache.poison.forget_gathered", self.changing(gather, Gather::clear), ());
         error
     }
 
     /// Writes to the file. Page by page where others store through a mapping: a longer write
     /// would bring a large folio into the page cache, and a store would then dirty all of it.
     fn put(&self, at: u64, data: &[u8]) -> std::result::Result<(), Errno> {
-        if !self.writable_mapping {
+        if primitive!("page_cache.write.single_pages", !self.writable_mapping, true) {
             return kernel_copy::write_file(self.fd.as_fd(), at, data);
         }
         let page = page_size();
@@ -264,12 +266,13 @@ impl PageCacheRegion {
         if gather.is_empty() {
             return Ok(());
         }
-        if !self.fd.is_ours() {
+        if primitive!("page_cache.send.fork", !self.fd.is_ours(), false) {
             // The run is the parent's, which sends its own copy.
             let why = "a forked child cannot write what its parent gathered";
             return Err(Error::new(Operation::Write, ErrorKind::Unsupported(why)).at(&self.path));
         }
-        self.check_length().map_err(|error| self.poison(gather, error))?;
+        primitive!("page_cache.send.length", self.check_length(), Ok(()))
+            .map_err(|error| self.poison(gather, error))?;
         let (start, len) = (gather.start(), gather.bytes().len() as u64);
         let sent = self.changing(gather, |gather| {
             let sent = self.put(start, gather.bytes());
@@ -301,7 +304,8 @@ impl PageCacheRegion {
             if gather.overlaps(at, data.len()) {
                 self.send(gather)?;
             }
-            self.check_length().map_err(|error| self.poison(gather, error))?;
+            primitive!("page_cache.write.length", self.check_length(), Ok(()))
+                .map_err(|error| self.poison(gather, error))?;
             self.changing(gather, |_| self.put(at, data)).map_err(|errno| {
                 let error = Error::os(operation, "pwrite", errno);
                 error.at(&self.path).over(at, data.len() as u64)
@@ -321,7 +325,7 @@ impl PageCacheRegion {
     /// A view is of the file, which must have what is gathered of the range.
     fn send_for_view(&self, at: u64, len: usize) -> Result<()> {
         let mut gather = lock(&self.file.shared.gather);
-        if !gather.overlaps(at, len) {
+        if primitive!("page_cache.view.send", !gather.overlaps(at, len), true) {
             return Ok(());
         }
         if self.read_only {
@@ -355,11 +359,12 @@ impl PageCacheRegion {
         let fd = self.fd.as_fd();
         let before = if to > known { Some(storage::extend(fd, known, to)?) } else { None };
         if self.writable_mapping {
-            storage::make_storable(fd, to).inspect_err(|_| {
-                if let Some(before) = before {
-                    storage::shrink_back(fd, before);
-                }
-            })?;
+            primitive!("page_cache.grow.storable", storage::make_storable(fd, to), Ok(()))
+                .inspect_err(|_| {
+                    if let Some(before) = before {
+                        storage::shrink_back(fd, before);
+                    }
+                })?;
         }
         Ok(before)
     }
@@ -371,17 +376,24 @@ impl PageCacheRegion {
         let covers = {
             let mut gather = lock(&shared.gather);
             if gather.is_empty() {
-                self.check_length().map_err(|error| self.poison(&mut gather, error))?;
+                primitive!("page_cache.sync.length", self.check_length(), Ok(()))
+                    .map_err(|error| self.poison(&mut gather, error))?;
             }
-            self.send(&mut gather)?;
+            primitive!("page_cache.sync.send", self.send(&mut gather), Ok(()))?;
             shared.written.load(Ordering::Acquire)
         };
         // Not repeated after EINTR: whether an error was reported and cleared is unknown.
-        calls::fdatasync(self.fd.as_fd()).map_err(|errno| {
+        let synced =
+            primitive!("page_cache.sync.fdatasync", calls::fdatasync(self.fd.as_fd()), Ok(()));
+        synced.map_err(|errno| {
             let error = Error::os(Operation::Drain, "fdatasync", errno).at(&self.path);
             self.poison(&mut lock(&shared.gather), error.over(0, self.len()))
         })?;
-        Ok(covers)
+        Ok(primitive!(
+            "page_cache.sync.covers_before",
+            covers,
+            shared.written.load(Ordering::Acquire)
+        ))
     }
 }
 
@@ -456,13 +468,17 @@ impl Region for PageCacheRegion {
         // The page cache and the gathered run know what is dirty; `drain` syncs all of it. Of a
         // store through the mapping nobody has heard until now.
         if self.writable_mapping && len > 0 {
-            self.file.shared.written.fetch_add(1, Ordering::Release);
+            let written = &self.file.shared.written;
+            primitive!("page_cache.flush.stores", written.fetch_add(1, Ordering::Release), 0);
         }
         Ok(())
     }
 
     fn drain(&self) -> Result<()> {
-        let check = || self.file.latch.check(Operation::Drain).map_err(|e| e.at(&self.path));
+        let check = || {
+            primitive!("page_cache.drain.latch", self.file.latch.check(Operation::Drain), Ok(()))
+                .map_err(|e| e.at(&self.path))
+        };
         check()?;
         if self.read_only {
             return Ok(());
@@ -557,7 +573,11 @@ impl Region for PageCacheRegion {
             file_len = self.group.alone(|| {
                 self.check_writable(Operation::Grow)?;
                 // So that the sync of the growth takes along what is gathered.
-                self.send(&mut lock(&self.file.shared.gather))?;
+                primitive!(
+                    "page_cache.grow.send",
+                    self.send(&mut lock(&self.file.shared.gather)),
+                    Ok(())
+                )?;
                 self.extend(known, new_len)
                     .map_err(|error| self.file.shared.poison_if_final(explain(error)))
             })?;
@@ -577,7 +597,11 @@ impl Region for PageCacheRegion {
             return Err(explain(Error::os(Operation::Grow, "mmap", errno)));
         }
         if self.writable_mapping {
-            self.mapping.fault_single_pages(from, to);
+            primitive!(
+                "page_cache.grow.single_pages",
+                self.mapping.fault_single_pages(from, to),
+                ()
+            );
         }
         *longest = longest.max(new_len);
         self.len.store(new_len, Ordering::Release);
@@ -588,7 +612,8 @@ impl Region for PageCacheRegion {
         let drained = if self.read_only {
             self.check_readable(Operation::Close)
         } else {
-            self.drain().map_err(|error| error.during(Operation::Close))
+            primitive!("page_cache.close.drain", self.drain(), Ok(()))
+                .map_err(|error| error.during(Operation::Close))
         };
         self.file.latch.close();
         drained
@@ -600,7 +625,7 @@ impl Drop for PageCacheRegion {
         // Best effort; `close` reports. Nothing to do after `close` or an error. What a forked
         // child has is a copy of its parent's run.
         if !self.read_only && self.fd.is_ours() {
-            let _ = self.drain();
+            let _ = primitive!("page_cache.drop.drain", self.drain(), Ok(()));
         }
     }
 }
