@@ -7,6 +7,7 @@ mod failures;
 mod operations;
 mod poison;
 mod proof;
+mod real;
 mod recovery;
 
 use daxmap::sim::filesystem::{History, Limits, Profile, Tally, Tamper};

@@ -133,6 +133,12 @@ impl File {
             .all(|index| matches!(self.sectors.get(&index), Some(Sector::Written(_))))
     }
 
+    /// Whether any sector has space.
+    #[must_use]
+    pub fn has_space(&self) -> bool {
+        !self.sectors.is_empty()
+    }
+
     pub(super) fn links(&self) -> u32 {
         self.links
     }

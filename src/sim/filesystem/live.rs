@@ -24,6 +24,8 @@ fn key(of: BorrowedFd<'_>) -> Result<Key> {
 struct Node {
     memory: OwnedFd,
     links: u32,
+    /// Made without a name, and given none yet.
+    linkable: bool,
     /// Opening it fails: the medium has its name and not the inode, or one without names.
     broken: bool,
     /// Sectors written since the last sync, and those written and synced before.
@@ -106,7 +108,8 @@ impl Live {
         let inode = self.nodes.len();
         self.by_key.insert(key(memory.as_fd())?, inode);
         let (dirty, clean) = (BTreeSet::new(), BTreeSet::new());
-        self.nodes.push(Node { memory, links: 0, broken: false, dirty, clean });
+        let (linkable, broken) = (false, false);
+        self.nodes.push(Node { memory, links: 0, linkable, broken, dirty, clean });
         Ok(inode)
     }
 
@@ -209,6 +212,7 @@ impl Live {
         fs::fchmod(&self.nodes[inode].memory, mode)?;
         let links = u32::from(name.is_some());
         self.nodes[inode].links = links;
+        self.nodes[inode].linkable = name.is_none();
         let bits = mode.as_raw_mode();
         let mut effects = vec![Effect::Links { inode, count: links }, Effect::Mode { inode, bits }];
         if let Some(name) = name {
@@ -361,7 +365,12 @@ impl Live {
         if self.names.contains_key(name) {
             return Err(Errno::EXIST);
         }
+        // A file that has lost its last name gets no other (`vfs_link`, fs/namei.c).
+        if self.nodes[inode].links == 0 && !self.nodes[inode].linkable {
+            return Err(Errno::NOENT);
+        }
         self.begin(format!("linkat of file {inode} to {}", name.display()))?;
+        self.nodes[inode].linkable = false;
         let effects = vec![self.enter(name, Some(inode)), self.count(inode, 1)];
         self.history.push(effects, false);
         self.named();
