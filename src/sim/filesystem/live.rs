@@ -219,7 +219,7 @@ impl Live {
             self.names.insert(name.to_owned(), inode);
             effects.push(Effect::Entry { name: name.to_owned(), to: Some(inode) });
         }
-        self.history.push(effects, false);
+        self.history.push(effects);
         reopen(&self.nodes[inode].memory, OFlags::RDWR)
     }
 
@@ -232,7 +232,7 @@ impl Live {
             fs::ftruncate(&self.nodes[inode].memory, end)?;
             effects.push(Effect::Size { inode, len: end });
         }
-        self.history.push(effects, false);
+        self.history.push(effects);
         Ok(())
     }
 
@@ -243,7 +243,7 @@ impl Live {
         let sectors = len.div_ceil(SECTOR);
         node.dirty.retain(|index| *index < sectors);
         node.clean.retain(|index| *index < sectors);
-        self.history.push(vec![Effect::Size { inode, len }], false);
+        self.history.push(vec![Effect::Size { inode, len }]);
         Ok(())
     }
 
@@ -261,9 +261,9 @@ impl Live {
             let bytes = read_sector(&node.memory, index)?.into();
             effects.push(Effect::Sector { inode, index, bytes });
         }
-        self.history.push(effects, false);
+        self.history.push(effects);
         if end > before {
-            self.history.push(vec![Effect::Size { inode, len: end }], true);
+            self.history.lengthen(inode, before, end);
         }
         Ok(len)
     }
@@ -272,7 +272,7 @@ impl Live {
         let bits = mode.as_raw_mode();
         self.begin(format!("fchmod of file {inode} to {bits:o}"))?;
         fs::fchmod(&self.nodes[inode].memory, mode)?;
-        self.history.push(vec![Effect::Mode { inode, bits }], false);
+        self.history.push(vec![Effect::Mode { inode, bits }]);
         Ok(())
     }
 
@@ -372,7 +372,7 @@ impl Live {
         self.begin(format!("linkat of file {inode} to {}", name.display()))?;
         self.nodes[inode].linkable = false;
         let effects = vec![self.enter(name, Some(inode)), self.count(inode, 1)];
-        self.history.push(effects, false);
+        self.history.push(effects);
         self.named();
         Ok(())
     }
@@ -389,7 +389,7 @@ impl Live {
         self.begin(format!("renameat of {} to {}", from.display(), to.display()))?;
         let mut effects = vec![self.enter(from, None), self.enter(to, Some(inode))];
         effects.extend(replaced.map(|replaced| self.count(replaced, -1)));
-        self.history.push(effects, false);
+        self.history.push(effects);
         self.named();
         Ok(())
     }
@@ -398,7 +398,7 @@ impl Live {
         let (first, second) = (self.find(one)?, self.find(other)?);
         self.begin(format!("exchange of {} and {}", one.display(), other.display()))?;
         let effects = vec![self.enter(one, Some(second)), self.enter(other, Some(first))];
-        self.history.push(effects, false);
+        self.history.push(effects);
         self.named();
         Ok(())
     }
@@ -407,7 +407,7 @@ impl Live {
         let inode = *self.names.get(name).ok_or(Errno::NOENT)?;
         self.begin(format!("unlinkat of {}", name.display()))?;
         let effects = vec![self.enter(name, None), self.count(inode, -1)];
-        self.history.push(effects, false);
+        self.history.push(effects);
         self.named();
         Ok(())
     }
