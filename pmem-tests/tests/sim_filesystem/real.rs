@@ -87,11 +87,12 @@ fn on_disk(directory: &OwnedFd, files: &mut Vec<OwnedFd>, call: Call) -> Result<
     let mode = Mode::from_raw_mode(0o600);
     match call {
         Call::Create(name) => {
-            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
             files.push(fs::openat(directory, NAMES[name], flags, mode)?);
         }
         Call::CreateUnnamed => {
-            files.push(fs::openat(directory, ".", OFlags::RDWR | OFlags::TMPFILE, mode)?);
+            let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+            files.push(fs::openat(directory, ".", flags, mode)?);
         }
         Call::Write { file, sector, byte } => {
             io::pwrite(&files[file], &[byte; SECTOR as usize], sector * SECTOR)?;

@@ -98,6 +98,25 @@ fn the_length_that_a_write_made() {
 }
 
 #[test]
+fn the_length_that_a_write_made_within_a_block() {
+    let program = |model: &Model| {
+        old_file(model, "a")?;
+        model.write(&model.open("a")?, &[2; 8192], LEN as u64)
+    };
+    // Up to the end of the block that had its place before.
+    let within = |image: &Image| match image.shows("a") {
+        Shown::File(file) => file.len() == 4096 && file.bytes()[LEN..].iter().all(|b| *b == 0),
+        _ => false,
+    };
+    assert_eq!(allowed(program, within), [EXT4]);
+    let beyond = |image: &Image| match image.shows("a") {
+        Shown::File(file) => file.len() == 9216 && file.bytes()[4096..].iter().all(|b| *b == 0),
+        _ => false,
+    };
+    assert_eq!(allowed(program, beyond), [NOTHING]);
+}
+
+#[test]
 fn the_length_that_fallocate_made() {
     let program = |model: &Model| {
         let file = model.create("a")?;
@@ -126,9 +145,12 @@ fn a_rename_and_the_data_of_what_is_renamed() {
     assert_eq!(allowed(program, empty), [EXT4, XFS, BTRFS, NOTHING]);
     let no_file = |image: &Image| seen(image, "a").is_none();
     assert_eq!(allowed(program, no_file), []);
-    let both =
-        |image: &Image| seen(image, "a").is_some_and(|a| a.1 != 1) && seen(image, "b").is_some();
+    // Both names lead to the new file, or the old one still has its own.
+    let both = |i: &Image| seen(i, "a").is_some_and(|a| a.1 == 2) && seen(i, "b").is_some();
     assert_eq!(allowed(program, both), []);
+    // Its count is lowered, and the name still leads there.
+    let broken = |image: &Image| seen(image, "a") == Some((u64::MAX, 0, 0));
+    assert_eq!(allowed(program, broken), [NOTHING]);
 }
 
 #[test]
