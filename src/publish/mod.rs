@@ -255,7 +255,11 @@ fn name(place: &mut Place, region: &AnyRegion, quirks: Quirks, how: Commit<'_>) 
             for _ in 0..RACES {
                 if let Some(old) = Old::find(place)? {
                     inherit(&old, region, quirks)?;
-                    return place.name_over(fd);
+                    match place.name_over(quirks, fd) {
+                        // What was to be replaced is gone.
+                        Err(error) if error.errno() == Some(Errno::NOENT) => continue,
+                        result => return result,
+                    }
                 }
                 match place.name_new(fd) {
                     // Somebody else was faster: theirs is the one to replace.
@@ -271,7 +275,7 @@ fn name(place: &mut Place, region: &AnyRegion, quirks: Quirks, how: Commit<'_>) 
             };
             check_kept_name(place, keep)?;
             inherit(&old, region, quirks)?;
-            exchange(place, region, keep)
+            exchange(place, region, quirks, keep)
         }
     }
 }
@@ -304,7 +308,7 @@ fn check_kept_name(place: &Place, keep: &OsStr) -> Result<()> {
 
 /// The new file takes the final name, the old one `keep`. A temporary name only ever names the
 /// draft or what `keep` named before, never the version to be kept.
-fn exchange(place: &mut Place, region: &AnyRegion, keep: &OsStr) -> Result<()> {
+fn exchange(place: &mut Place, region: &AnyRegion, quirks: Quirks, keep: &OsStr) -> Result<()> {
     let name = place.name().to_owned();
     match place.name_as_new(region.as_fd(), keep) {
         Ok(()) => place.exchange(keep, &name).inspect_err(|_| place.unname(keep)),
@@ -313,8 +317,11 @@ fn exchange(place: &mut Place, region: &AnyRegion, keep: &OsStr) -> Result<()> {
             place.exchange(&temporary, keep)?;
             place.exchange(keep, &name).inspect_err(|_| {
                 let _ = place.exchange(&temporary, keep);
+                place.settle_names(quirks);
             })?;
-            place.remove_temporary();
+            if !quirks.names_outlive_counts {
+                place.remove_temporary();
+            }
             Ok(())
         }
         Err(error) => Err(error),

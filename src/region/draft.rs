@@ -166,10 +166,21 @@ impl Place {
 
     /// Gives the file its final name, in place of whatever has it. linkat(2) cannot replace, so
     /// an unnamed file gets a temporary name first, immediately before the rename.
-    pub(crate) fn name_over(&mut self, fd: BorrowedFd<'_>) -> Result<()> {
-        self.name_temporarily(fd)?;
-        let temporary = self.temporary.as_deref().unwrap_or_default();
-        calls::renameat(self.directory(), temporary, &self.name).map_err(failed("renameat"))?;
+    ///
+    /// Where nothing orders a name and the link count of the file that it led to, the old file gets
+    /// the temporary name in exchange, and keeps it until [`sync`](Self::sync): a rename would lower
+    /// its count to none, and if only that were on the medium, the name would lead to a deleted file.
+    pub(crate) fn name_over(&mut self, quirks: Quirks, fd: BorrowedFd<'_>) -> Result<()> {
+        let temporary = self.name_temporarily(fd)?.to_owned();
+        if quirks.names_outlive_counts {
+            let name = &self.name;
+            match calls::renameat2(self.directory(), &temporary, name, RenameFlags::EXCHANGE) {
+                // No RENAME_EXCHANGE here (rename(2)).
+                Err(Errno::INVAL | Errno::NOSYS) => {}
+                result => return result.map_err(failed("renameat2")),
+            }
+        }
+        calls::renameat(self.directory(), &temporary, &self.name).map_err(failed("renameat"))?;
         self.temporary = None;
         Ok(())
     }
@@ -203,8 +214,10 @@ impl Place {
         }
     }
 
-    /// Syncs what the filesystem needs synced after the file got its final name.
-    pub(crate) fn sync(&self, quirks: Quirks, fd: BorrowedFd<'_>) -> Result<()> {
+    /// Syncs what the filesystem needs synced after the file got its final name. Then what had it
+    /// before can go.
+    pub(crate) fn sync(&mut self, quirks: Quirks, fd: BorrowedFd<'_>) -> Result<()> {
+        let replaced = self.temporary.take();
         let failed = |call| move |errno| Error::os(Operation::Sync, call, errno);
         if quirks.sync_file {
             primitive!("name.fsync", calls::fsync(fd), Ok(())).map_err(failed("fsync"))?;
@@ -213,7 +226,17 @@ impl Place {
             primitive!("name.fsync_directory", calls::fsync_directory(self.directory()), Ok(()))
                 .map_err(failed("fsync of the directory"))?;
         }
+        self.temporary = replaced;
+        self.remove_temporary();
         Ok(())
+    }
+
+    /// Before a file loses its last name: makes durable that another name does not lead to it, where
+    /// nothing else orders the two. Best effort, on the way out of an error.
+    pub(crate) fn settle_names(&self, quirks: Quirks) {
+        if quirks.names_outlive_counts {
+            let _ = calls::fsync_directory(self.directory());
+        }
     }
 
     /// Takes a name that this place gave away again.
