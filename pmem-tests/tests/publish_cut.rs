@@ -239,3 +239,28 @@ fn every_other_failed_call_changes_nothing() {
         }
     }
 }
+
+/// A replaced file that somebody has open loses its last name with a rename, and without a journal
+/// that reaches the medium with any other file whose inode lies in the same block, before the
+/// directory does. The name would lead to a deleted file.
+#[test]
+fn without_a_journal_the_name_never_leads_to_a_deleted_file() {
+    let disk = Disk::new(KINDS[1]);
+    let way = &WAYS[2];
+    set_up(&disk, way);
+    let whole = publish(&disk, way, &[]);
+    let last = whole.calls.iter().rfind(|call| call.name == "fsync").unwrap();
+    set_up(&disk, way);
+    let other = disk.path().join("other");
+    fs::write(&other, "in the same block of inodes").unwrap();
+    disk.settle();
+    let held = fs::File::open(disk.path().join("file")).unwrap();
+    publish(&disk, way, &[(last, Tamper::Kill)]);
+    assert_eq!(shows(&disk.path().join("file")), NEW.into(), "killed after it had its name");
+    let other = fs::File::options().write(true).open(&other).unwrap();
+    other.set_len(10_000).unwrap();
+    other.sync_all().unwrap();
+    let after_cut = look(disk.cut().path());
+    assert!(allowed(way).contains(&after_cut), "{after_cut:?}");
+    drop(held);
+}

@@ -170,7 +170,7 @@ impl Place {
     /// its count to none, and if only that were on the medium, the name would lead to a deleted file.
     pub(crate) fn name_over(&mut self, quirks: Quirks, fd: BorrowedFd<'_>) -> Result<()> {
         let temporary = self.name_temporarily(fd)?.to_owned();
-        if quirks.names_outlive_counts {
+        if quirks.no_journal {
             let name = &self.name;
             match calls::renameat2(self.directory(), &temporary, name, RenameFlags::EXCHANGE) {
                 // No RENAME_EXCHANGE here (rename(2)).
@@ -231,7 +231,7 @@ impl Place {
     /// Before a file loses its last name: makes durable that another name does not lead to it, where
     /// nothing else orders the two. Best effort, on the way out of an error.
     pub(crate) fn settle_names(&self, quirks: Quirks) {
-        if quirks.names_outlive_counts {
+        if quirks.no_journal {
             let _ = calls::fsync_directory(self.directory());
         }
     }

@@ -247,7 +247,7 @@ impl Options {
         place.check_free()?;
         let fd = place.create(self.file_mode(), self.lock)?;
         let (_, quirks) = self.judge(fd.as_fd(), path)?;
-        if quirks.named_when_synced {
+        if quirks.no_journal {
             place.name_temporarily(fd.as_fd())?;
         }
         storage::extend(fd.as_fd(), 0, len)?;
@@ -277,7 +277,7 @@ impl Options {
         let len = self.creation_len()?;
         let (mut report, quirks) = calls::glance(fd.as_fd(), path)?;
         self.check_level(&report)?;
-        if quirks.named_when_synced {
+        if quirks.no_journal {
             place.name_temporarily(fd.as_fd())?;
         }
         if report.backend == Backend::PageCache {

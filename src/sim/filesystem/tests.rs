@@ -280,7 +280,7 @@ fn too_many_states_are_sampled_and_the_seed_decides() {
     let model = Model::new(EXT4).unwrap();
     old_file(&model, "a").unwrap();
     let file = model.open("a").unwrap();
-    model.write(&file, &[2; 512 * 40], 0).unwrap();
+    model.write(&file, &vec![2; 512 * 40], 0).unwrap();
     let history = model.history();
     let explore = |seed| {
         let mut order = Vec::new();
