@@ -4,7 +4,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use daxmap::publish::clean_leftovers;
 use pmem_tests::cut::{Disk, KINDS, Kind};
@@ -250,16 +250,24 @@ fn without_a_journal_the_name_never_leads_to_a_deleted_file() {
     set_up(&disk, way);
     let whole = publish(&disk, way, &[]);
     let last = whole.calls.iter().rfind(|call| call.name == "fsync").unwrap();
+    // Others on both sides of it, as blocks of inodes are filled in order. Synced once: the first
+    // fsync of a new file writes the directory as well (`ext4_sync_parent`, fs/ext4/fsync.c).
+    let others: Vec<_> = (0..16).map(|n| disk.path().join(format!("other-{n}"))).collect();
+    let write = |of: &[PathBuf]| {
+        of.iter().for_each(|other| fs::File::create(other).unwrap().sync_all().unwrap());
+    };
+    write(&others[..8]);
     set_up(&disk, way);
-    let other = disk.path().join("other");
-    fs::write(&other, "in the same block of inodes").unwrap();
+    write(&others[8..]);
     disk.settle();
     let held = fs::File::open(disk.path().join("file")).unwrap();
     publish(&disk, way, &[(last, Tamper::Kill)]);
     assert_eq!(shows(&disk.path().join("file")), NEW.into(), "killed after it had its name");
-    let other = fs::File::options().write(true).open(&other).unwrap();
-    other.set_len(10_000).unwrap();
-    other.sync_all().unwrap();
+    for other in &others {
+        let other = fs::File::options().write(true).open(other).unwrap();
+        other.set_len(10_000).unwrap();
+        other.sync_all().unwrap();
+    }
     let after_cut = look(disk.cut().path());
     assert!(allowed(way).contains(&after_cut), "{after_cut:?}");
     drop(held);
