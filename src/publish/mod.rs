@@ -97,6 +97,7 @@ use self::attributes::Old;
 pub use self::leftovers::{Leftovers, clean_leftovers};
 use crate::durability::Backend;
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::primitives::primitive;
 use crate::region::calls;
 use crate::region::draft::Place;
 use crate::region::quirks::Quirks;
@@ -198,10 +199,14 @@ impl Draft {
     /// is gone.
     pub fn commit(self, how: Commit<'_>) -> Result<AnyRegion> {
         let Self { mut place, region, path, quirks, options } = self;
-        complete(&region)
-            .and_then(|()| name(&mut place, &region, quirks, how))
-            .map_err(|error| error.before_publish().at(&path))?;
-        place.sync(quirks, region.as_fd()).map_err(|error| error.after_publish().at(&path))?;
+        primitive!(
+            "publish.complete_before_name",
+            complete(&region).and_then(|()| name(&mut place, &region, quirks, how)),
+            name(&mut place, &region, quirks, how).and_then(|()| complete(&region))
+        )
+        .map_err(|error| error.before_publish().at(&path))?;
+        primitive!("publish.sync", place.sync(quirks, region.as_fd()), Ok(()))
+            .map_err(|error| error.after_publish().at(&path))?;
         options.settle_lock(region.as_fd());
         Ok(region)
     }
@@ -210,14 +215,14 @@ impl Draft {
 /// Makes the data durable, with every block written.
 fn complete(region: &AnyRegion) -> Result<()> {
     let len = region.len();
-    region.persist(0, len)?;
+    primitive!("publish.persist", region.persist(0, len), Ok(()))?;
     if region.backend() == Backend::PageCache {
         let parts = calls::unwritten(region.as_fd(), len).unwrap_or_default();
         for part in &parts {
-            rewrite(region, part)?;
+            primitive!("publish.write_unwritten", rewrite(region, part), Ok(()))?;
         }
         if !parts.is_empty() {
-            region.drain()?;
+            primitive!("publish.drain_rewritten", region.drain(), Ok(()))?;
         }
     }
     Ok(())
@@ -278,8 +283,9 @@ fn name(place: &mut Place, region: &AnyRegion, quirks: Quirks, how: Commit<'_>) 
 
 /// The attributes of the file in place. Where no later sync covers the inode, this one does.
 fn inherit(old: &Old, region: &AnyRegion, quirks: Quirks) -> Result<()> {
-    if old.hand_on(region.as_fd())? && quirks.no_journal {
-        calls::fsync(region.as_fd())
+    let changed = primitive!("publish.attributes", old.hand_on(region.as_fd()), Ok(false))?;
+    if changed && quirks.no_journal {
+        primitive!("publish.attributes.fsync", calls::fsync(region.as_fd()), Ok(()))
             .map_err(|errno| Error::os(Operation::Publish, "fsync", errno))?;
     }
     Ok(())
@@ -314,7 +320,7 @@ fn exchange(place: &mut Place, region: &AnyRegion, quirks: Quirks, keep: &OsStr)
                 let _ = place.exchange(&temporary, keep);
                 place.settle_names(quirks);
             })?;
-            if !quirks.no_journal {
+            if primitive!("publish.older_until_synced", !quirks.no_journal, true) {
                 place.remove_temporary();
             }
             Ok(())

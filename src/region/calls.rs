@@ -120,6 +120,11 @@ calls! {
         fs::fallocate(file, FallocateFlags::empty(), offset, len)
     }
 
+    /// fallocate(2), `FALLOC_FL_UNSHARE_RANGE`: extents that other files share become the file's own.
+    fn unshare(file: BorrowedFd<'_>, offset: u64, len: u64) -> Result<()> {
+        fs::fallocate(file, FallocateFlags::UNSHARE_RANGE, offset, len)
+    }
+
     /// ftruncate(2).
     fn ftruncate(file: BorrowedFd<'_>, len: u64) -> Result<()> {
         fs::ftruncate(file, len)

@@ -9,7 +9,7 @@
 //! | `draft`, `quirks`, `ground` | how does a file get its name, durably, and where? |
 //! | `descriptor`, `siblings`, `mapping`, `kernel_copy`, `bounds`, `latch` | what do all backends share? |
 //! | `mapped`, with `fsdax`, `devdax`, `volatile` | stores into a shared mapping |
-//! | `page_cache`, with `gather`, `group` | `pwrite` and `fdatasync`, few and shared |
+//! | `page_cache`, with `gather`, `group`, `event` | `pwrite` and `fdatasync`, few and shared |
 
 mod any;
 mod bounds;
@@ -18,6 +18,7 @@ mod contract;
 mod descriptor;
 mod devdax;
 pub(crate) mod draft;
+mod event;
 mod fsdax;
 mod gather;
 mod ground;

@@ -15,6 +15,7 @@ use super::siblings::Membership;
 use super::{devdax, fsdax, page_cache, storage, volatile};
 use crate::durability::{Backend, Durability};
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::primitives::primitive;
 use crate::probe::{self, Report, Target};
 
 /// Which persistent memory to imitate on DRAM.
@@ -42,7 +43,7 @@ pub enum Emulation {
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-#[allow(clippy::struct_excessive_bools)] // four independent switches
+#[allow(clippy::struct_excessive_bools)] // independent switches
 pub struct Options {
     len: Option<u64>,
     max_len: Option<u64>,
@@ -52,6 +53,7 @@ pub struct Options {
     read_only: bool,
     lock: bool,
     fault_guard: bool,
+    writable_mapping: bool,
 }
 
 impl Default for Options {
@@ -77,6 +79,7 @@ impl Options {
             read_only: false,
             lock: true,
             fault_guard: true,
+            writable_mapping: false,
         }
     }
 
@@ -146,6 +149,33 @@ impl Options {
     #[must_use]
     pub const fn fault_guard(mut self, yes: bool) -> Self {
         self.fault_guard = yes;
+        self
+    }
+
+    /// Let [`Region::slice_mut`](crate::Region::slice_mut) lend out the file's memory on
+    /// filesystems without `MAP_SYNC` too, for code that must store through a pointer. Default:
+    /// false, since its price is paid by everybody: a kernel that keeps the file in large folios
+    /// would write a megabyte for each byte stored. Where there is `MAP_SYNC`, and on
+    /// memory-backed files, nothing changes.
+    ///
+    /// With it the file is kept in small folios: what is cached is dropped at open, faults read
+    /// single pages (MADV_RANDOM), and the region's own writes go page by page. One changed page
+    /// then costs one page at the device, but the first access to each page costs a read from the
+    /// device without read-ahead, and after every drain the first store to each page it cleaned a
+    /// page fault. Where others have the file mapped or read it, the kernel may have large folios
+    /// all the same.
+    ///
+    /// The space for every page is allocated at open, and shared extents are made the file's own,
+    /// so that a full disk is an error of open and never a SIGBUS at a store. Where a filesystem
+    /// takes new space at every overwrite, as btrfs does, opening is refused with
+    /// [`ErrorKind::Unsupported`].
+    ///
+    /// A store counts as written with the [`flush`](crate::Region::flush) of its range. A power
+    /// cut may leave any 512-byte sector of a page stored into as it was at any time since the
+    /// drain before, flushed or not: the kernel writes pages back when it likes.
+    #[must_use]
+    pub const fn writable_mapping(mut self, yes: bool) -> Self {
+        self.writable_mapping = yes;
         self
     }
 
@@ -247,18 +277,18 @@ impl Options {
         place.check_free()?;
         let fd = place.create(self.file_mode(), self.lock)?;
         let (_, quirks) = self.judge(fd.as_fd(), path)?;
-        if quirks.no_journal {
+        if primitive!("create.named_when_synced", quirks.no_journal, false) {
             place.name_temporarily(fd.as_fd())?;
         }
-        storage::extend(fd.as_fd(), 0, len)?;
+        primitive!("create.extend", storage::extend(fd.as_fd(), 0, len), Ok(0))?;
         // Once more, now that there are extents to look at.
         let (report, _) = self.judge(fd.as_fd(), path)?;
         // Mapped before it has its name: what fails here leaves nothing.
         let region = self.attach(path, fd, len, report)?;
         place.name_new(region.as_fd())?;
-        if let Err(error) = place.sync(quirks, region.as_fd()) {
+        if let Err(error) = primitive!("create.sync", place.sync(quirks, region.as_fd()), Ok(())) {
             // The name is there, but may be gone after a crash: take it back.
-            place.unname_own(region.as_fd());
+            primitive!("create.take_back", place.unname_own(region.as_fd()), ());
             return Err(error.unknown());
         }
         self.settle_lock(region.as_fd());
@@ -277,10 +307,10 @@ impl Options {
         let len = self.creation_len()?;
         let (mut report, quirks) = calls::glance(fd.as_fd(), path)?;
         self.check_level(&report)?;
-        if quirks.no_journal {
+        if primitive!("publish.named_when_synced", quirks.no_journal, false) {
             place.name_temporarily(fd.as_fd())?;
         }
-        if report.backend == Backend::PageCache {
+        if report.backend == Backend::PageCache && !self.writable_mapping {
             storage::reserve(fd.as_fd(), len)?;
         } else {
             storage::extend(fd.as_fd(), 0, len)?;
@@ -340,7 +370,11 @@ impl Options {
         if !self.read_only && self.lock {
             draft::lock(fd.as_fd())?;
             let named = calls::stat(path).map_err(failed("stat"))?;
-            if (named.st_dev, named.st_ino) != (found.st_dev, found.st_ino) {
+            if primitive!(
+                "open.still_named",
+                (named.st_dev, named.st_ino) != (found.st_dev, found.st_ino),
+                false
+            ) {
                 return Ok(None);
             }
         }
@@ -408,6 +442,7 @@ impl Options {
             read_only: self.read_only,
             guard: self.fault_guard,
             emulate: self.emulate,
+            writable_mapping: self.writable_mapping && !self.read_only,
         };
         if self.emulate.is_some() && report.backend != Backend::Volatile {
             let why = "emulation needs a memory-backed file: put it on tmpfs";
@@ -435,15 +470,16 @@ impl Options {
 /// somebody has mapped stay.
 fn sync_existing(fd: BorrowedFd<'_>, path: &Path) -> Result<()> {
     let failed = |call| move |errno| Error::os(Operation::Sync, call, errno);
-    calls::fsync(fd).map_err(failed("fsync"))?;
+    primitive!("open.fsync", calls::fsync(fd), Ok(())).map_err(failed("fsync"))?;
     // Advice: where it is not taken, there is nothing to be done.
-    let _ = calls::forget_cached(fd);
+    let _ = primitive!("open.forget_cached", calls::forget_cached(fd), Ok(()));
     let Ok(real) = calls::canonicalize(path) else { return Ok(()) };
     let Some(parent) = real.parent() else { return Ok(()) };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     match calls::open(parent, flags, Mode::empty()) {
         Ok(directory) => {
-            calls::fsync_directory(directory.as_fd()).map_err(failed("fsync of the directory"))
+            primitive!("open.fsync_directory", calls::fsync_directory(directory.as_fd()), Ok(()))
+                .map_err(failed("fsync of the directory"))
         }
         // A directory that may be searched but not read: its entry cannot be synced from here.
         Err(Errno::ACCESS) => Ok(()),
@@ -458,6 +494,7 @@ pub(super) struct Plan {
     pub(super) read_only: bool,
     pub(super) guard: bool,
     pub(super) emulate: Option<Emulation>,
+    pub(super) writable_mapping: bool,
 }
 
 /// A mapped file that still lacks its descriptor.

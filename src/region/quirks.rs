@@ -1,4 +1,6 @@
-//! What filesystems do differently when a file gets its name: all of it, in one table.
+//! What filesystems do differently, all in one file.
+//!
+//! When a file gets its name:
 //!
 //! | filesystem | name when synced | after the final name | why |
 //! |---|---|---|---|
@@ -17,6 +19,8 @@
 //! `pmem-tests/tests/sim_filesystem/` shows every crash state of a model of each;
 //! `pmem-tests/tests/publish_cut.rs` cuts the power of each after every system call, and takes
 //! each sync away in turn.
+//!
+//! When a page is overwritten: see [`overwrites_in_place`].
 
 use std::path::Path;
 
@@ -54,6 +58,13 @@ impl Quirks {
             _ => Self::PORTABLE,
         }
     }
+}
+
+/// Whether an allocated page that no other file shares is overwritten where it is, so that a store
+/// into it through a mapping cannot find the disk full: ext2 to ext4 and xfs. btrfs and f2fs take
+/// new space for every overwrite; of the others it is not known.
+pub(crate) fn overwrites_in_place(report: &Report) -> bool {
+    matches!(report.filesystem.as_deref(), Some("ext4" | "ext3" | "ext2" | "xfs"))
 }
 
 /// Whether the ext4 driver runs this filesystem with a journal: `journal_task` is the number of

@@ -6,6 +6,7 @@ use rustix::io::Errno;
 
 use super::calls;
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::primitives::primitive;
 
 /// Zeros are written in pieces of this many bytes, which lets ext4 and xfs keep the file in
 /// large folios and extents.
@@ -26,15 +27,28 @@ pub(super) fn extend(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<u64> {
     }
     let found = calls::fstat(fd).map_err(|errno| Error::os(Operation::Allocate, "fstat", errno))?;
     let file_len = found.st_size.cast_unsigned();
-    if file_len < from {
+    if primitive!("storage.extend.cut", file_len < from, false) {
         // Somebody cut it: growing over the cut would leave a hole where data was.
         return Err(Error::new(Operation::Allocate, ErrorKind::Gone));
     }
-    let extended = allocate(fd, from, to).and_then(|()| write_zeros(fd, from, to)).and_then(|()| {
-        calls::fsync(fd).map_err(|errno| Error::os(Operation::Sync, "fsync", errno))
-    });
+    let extended = primitive!("storage.extend.allocate", allocate(fd, from, to), Ok(()))
+        .and_then(|()| {
+            primitive!(
+                "storage.extend.zeros",
+                write_zeros(fd, from, to),
+                calls::ftruncate(fd, to).map_err(|errno| Error::os(
+                    Operation::Allocate,
+                    "ftruncate",
+                    errno
+                ))
+            )
+        })
+        .and_then(|()| {
+            primitive!("storage.extend.fsync", calls::fsync(fd), Ok(()))
+                .map_err(|errno| Error::os(Operation::Sync, "fsync", errno))
+        });
     if extended.is_err() {
-        shrink_back(fd, file_len);
+        primitive!("storage.extend.shrink_back", shrink_back(fd, file_len), ());
     }
     extended.map(|()| file_len)
 }
@@ -54,6 +68,26 @@ pub(super) fn reserve(fd: BorrowedFd<'_>, len: u64) -> Result<()> {
         Ok(parts) if parts.first() == Some(&(0..len)) => Ok(()),
         _ => extend(fd, 0, len).map(drop),
     }
+}
+
+/// Makes `0..len` of a file, which is at least as long, ready for stores through a mapping: space
+/// of its own for every page, so that no store finds the disk full, and none of it cached, so that
+/// it will be cached page by page. Changes no byte.
+pub(super) fn make_storable(fd: BorrowedFd<'_>, len: u64) -> Result<()> {
+    primitive!("storage.storable.allocate", allocate(fd, 0, len), Ok(()))?;
+    loop {
+        match primitive!("storage.storable.unshare", calls::unshare(fd, 0, len), Ok(())) {
+            Err(Errno::INTR) => {}
+            // No filesystem without shared extents knows the flag.
+            Ok(()) | Err(Errno::OPNOTSUPP) => break,
+            Err(errno) => return Err(Error::os(Operation::Allocate, "fallocate", errno)),
+        }
+    }
+    // What is dirty stays.
+    primitive!("storage.storable.fsync", calls::fsync(fd), Ok(()))
+        .map_err(|errno| Error::os(Operation::Sync, "fsync", errno))?;
+    let _ = primitive!("storage.storable.forget_cached", calls::forget_cached(fd), Ok(()));
+    Ok(())
 }
 
 fn allocate(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {
