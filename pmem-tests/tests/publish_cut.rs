@@ -254,7 +254,9 @@ fn without_a_journal_the_name_never_leads_to_a_deleted_file() {
     // fsync of a new file writes the directory as well (`ext4_sync_parent`, fs/ext4/fsync.c).
     let others: Vec<_> = (0..16).map(|n| disk.path().join(format!("other-{n}"))).collect();
     let write = |of: &[PathBuf]| {
-        of.iter().for_each(|other| fs::File::create(other).unwrap().sync_all().unwrap());
+        for other in of {
+            fs::File::create(other).unwrap().sync_all().unwrap();
+        }
     };
     write(&others[..8]);
     set_up(&disk, way);
