@@ -50,7 +50,7 @@ fn build(path: &Path) -> File {
     let file = File::options().read(true).write(true).create(true).truncate(true).open(path);
     let file = file.expect("the file can be made");
     for at in (0..BYTES).step_by(1 << 20) {
-        file.write_all_at(&[0; 1 << 20], at).expect("the file can be written");
+        file.write_all_at(&vec![0; 1 << 20], at).expect("the file can be written");
     }
     file.sync_all().expect("the file can be synced");
     file

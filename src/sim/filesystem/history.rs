@@ -185,9 +185,8 @@ impl History {
             after.extend(self.superseded(effect, delayed));
             let waits_for_inode = match effect {
                 Effect::Entry { to, .. } if self.profile.entry_follows_inode() => *to,
-                Effect::Entry { .. } => None,
                 Effect::Mode { inode, .. } => Some(*inode),
-                Effect::Links { .. } => None,
+                Effect::Entry { .. } | Effect::Links { .. } => None,
                 other => data_of(other),
             };
             if let Some(inode) = waits_for_inode {

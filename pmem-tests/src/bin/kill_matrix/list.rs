@@ -1,5 +1,6 @@
 //! The library's durability primitives: what each protects, and which tests should notice.
 
+#[allow(clippy::enum_glob_use)] // a table of them follows
 use super::suite::Suite::{self, *};
 
 /// A primitive that can be left out.
