@@ -6,6 +6,8 @@ pub mod conformance;
 pub mod cut;
 pub mod failing;
 pub mod guest;
+#[cfg(feature = "sim")]
+pub mod record_log;
 pub mod scratch;
 pub mod snapshot;
 pub mod traced;

@@ -11,7 +11,7 @@
 //! | `page_cache`, with `gather`, `group` | `pwrite` and `fdatasync`, few and shared |
 
 mod any;
-mod bounds;
+pub(crate) mod bounds;
 mod contract;
 mod descriptor;
 mod devdax;
