@@ -23,8 +23,8 @@ pub type Body = Box<Workload>;
 /// Runs a workload on a simulated region, crashes it everywhere, and has every image that the
 /// crash may leave recovered and checked.
 ///
-/// A crash comes after every store, before every flush, every drain and every note, inside every
-/// growth, and at the end; two crashes between which neither the region nor the notes changed
+/// A crash comes at the start, after every store, before every flush, every drain and every note,
+/// inside every growth, and at the end; two crashes between which neither the region nor the notes changed
 /// count as one. The images of a crash are enumerated as the check reads: a line that it does not
 /// touch is left undecided. When more than [`images`](Self::images) come up, the rest is covered
 /// by chosen and seeded images instead.
@@ -280,6 +280,7 @@ impl Explorer {
         region.fail_drain(self.faults.failing_drain);
         let scheduler = driver.scheduler.as_ref()?;
         let notes = Notes { region: region.clone() };
+        region.crash_point();
         let outcomes: Vec<_> = thread::scope(|scope| {
             let threads = bodies.iter().enumerate().map(|(index, body)| {
                 let (region, notes) = (&region, &notes);
@@ -363,6 +364,7 @@ impl Explorer {
         region.fail_drain(failing);
         let _simulated = become_thread(0);
         let notes = Notes { region: region.clone() };
+        region.crash_point();
         let outcome = outcome(|| workload(&region, &notes));
         region.crash_point();
         lock(totals).report.runs += 1;

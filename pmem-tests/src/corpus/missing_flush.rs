@@ -1,0 +1,34 @@
+//! A drain without a flush: it waits for nothing.
+
+use super::support::{FORGETFUL, explore, ok, same};
+use super::{Bug, Exploration, Form, Region};
+
+pub(super) const BUG: Bug = Bug {
+    name: "missing_flush",
+    class: "missing flush",
+    story: "a value is stored and drained, but never flushed",
+    modes: FORGETFUL,
+    words: "never flushed",
+    explore: Exploration::Region(|form, mode| {
+        explore(
+            mode,
+            move |region, notes| {
+                for value in 1..=3 {
+                    notes.begin(value);
+                    region.store_u64(64, value)?;
+                    if form == Form::Fixed {
+                        region.flush(64, 8)?;
+                    }
+                    region.drain()?;
+                    notes.ack(value);
+                }
+                Ok(())
+            },
+            |region, history| {
+                let found = ok(region.load_u64(64))?;
+                let acked = history.last_acked().unwrap_or(0);
+                if found < acked { same("the value", found, acked) } else { Ok(()) }
+            },
+        )
+    }),
+};
