@@ -25,12 +25,12 @@ pub(super) fn crashes(images: &[SimRegion]) -> Vec<Crash> {
     }
     for (image, fates) in images.iter().zip(fates) {
         let Some(crashed) = image.parent() else { continue };
-        crashes.push(crash(crashed, &fates));
+        crashes.push(crash(crashed, image.image_len(), &fates));
     }
     crashes
 }
 
-fn crash(crashed: &SimRegion, fates: &[Fate]) -> Crash {
+fn crash(crashed: &SimRegion, len: u64, fates: &[Fate]) -> Crash {
     let state = crashed.lock();
     let (trace, mode) = (&state.trace, state.model.mode);
     let mut crash = Crash {
@@ -49,6 +49,12 @@ fn crash(crashed: &SimRegion, fates: &[Fate]) -> Crash {
             if several { format!("thread {}: ", thread_index(step.thread)) } else { String::new() };
         crash.operations.push(format!("{:>3}. {thread}{step}", index + 1));
     }
+    if len < state.len {
+        let (old, new) = (len, state.len);
+        crash
+            .lost
+            .push(format!("lost: the growth to {new} bytes, not durable yet: {old} are left"));
+    }
     let mut lines: Vec<u32> = fates.iter().map(|fate| fate.line).collect();
     lines.sort_unstable();
     lines.dedup();
@@ -61,15 +67,10 @@ fn crash(crashed: &SimRegion, fates: &[Fate]) -> Crash {
         for op in &ops {
             let pieces = of_line().filter(|fate| fate.op == *op).count();
             let lost = of_line().filter(|fate| fate.op == *op && !fate.kept).count();
-            let part = if lost == pieces {
-                String::new()
-            } else {
-                format!("{lost} of {pieces} pieces of it ")
-            };
-            crash.lost.push(format!(
-                "lost: {part}{unit} at {address:#x}, {}",
-                reason(trace, mode, line, *op)
-            ));
+            let part =
+                if lost == pieces { String::new() } else { format!(" {lost} of {pieces} pieces,") };
+            let why = reason(trace, mode, line, *op);
+            crash.lost.push(format!("lost: {unit} at {address:#x},{part} {why}"));
         }
         if ops.is_empty() {
             let ops: Vec<u32> = of_line().map(|fate| fate.op).collect();

@@ -405,6 +405,12 @@ impl SimRegion {
         self.lock().image.as_ref().map(Image::lost).unwrap_or_default()
     }
 
+    /// Of a crash image: its length when recovery began.
+    pub(super) fn image_len(&self) -> u64 {
+        let state = self.lock();
+        state.image.as_ref().map_or(state.len, |image| image.len)
+    }
+
     /// Of a crash image: what became of each store that was looked at.
     pub(super) fn fates(&self) -> Vec<Fate> {
         self.lock().image.as_ref().map(Image::fates).unwrap_or_default()

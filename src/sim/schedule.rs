@@ -16,8 +16,9 @@ const IN_A_ROW_MAX: u32 = 200;
 /// After so many operations a run counts as one that does not end.
 const OPERATIONS_MAX: u64 = 1_000_000;
 
-/// How long the thread whose turn it is may stay away from the region.
-const STUCK: Duration = Duration::from_secs(10);
+/// How long the thread whose turn it is may stay away from the region: two of these, so that a
+/// process that was stopped for long is not taken for one that is stuck.
+const STUCK: Duration = Duration::from_secs(5);
 
 /// A point at which another thread could have been let run.
 #[derive(Clone, Copy, Debug)]
@@ -175,13 +176,15 @@ impl Scheduler {
     /// Waits until `thread` may run.
     pub(super) fn wait(&self, thread: usize) {
         let mut turns = self.lock();
+        let mut idle = 0;
         while turns.given_up.is_none() && turns.running != Some(thread) {
             let before = turns.operations;
             let (now, waited) =
                 self.changed.wait_timeout(turns, STUCK).unwrap_or_else(PoisonError::into_inner);
             turns = now;
-            let idle = waited.timed_out() && turns.operations == before;
-            if idle && !self.busy.load(Ordering::Relaxed) && turns.running != Some(thread) {
+            let moved = !waited.timed_out() || turns.operations != before;
+            idle = if moved || self.busy.load(Ordering::Relaxed) { 0 } else { idle + 1 };
+            if idle == 2 && turns.running != Some(thread) {
                 turns.given_up = Some(
                     "a simulated thread waits outside the region for another, whose turn it is \
                      not: threads may meet in the region only",
