@@ -68,10 +68,11 @@ impl Drop for ThreadGuard {
     }
 }
 
+/// Once it has left `Open` it does not return; a cause stays what later calls report.
 enum Latch {
     Open,
     Poisoned(Arc<Error>),
-    Closed,
+    Closed(Option<Arc<Error>>),
 }
 
 pub(super) struct State {
@@ -125,8 +126,8 @@ impl State {
     #[inline]
     fn readable(&self, operation: Operation) -> Result<()> {
         match self.latch {
-            Latch::Closed => Err(failed(operation, ErrorKind::Closed)),
-            _ => Ok(()),
+            Latch::Closed(_) => Err(failed(operation, ErrorKind::Closed)),
+            Latch::Open | Latch::Poisoned(_) => Ok(()),
         }
     }
 
@@ -134,8 +135,8 @@ impl State {
     fn writable(&self, operation: Operation) -> Result<()> {
         match &self.latch {
             Latch::Open => Ok(()),
-            Latch::Closed => Err(failed(operation, ErrorKind::Closed)),
-            Latch::Poisoned(cause) => {
+            Latch::Closed(None) => Err(failed(operation, ErrorKind::Closed)),
+            Latch::Poisoned(cause) | Latch::Closed(Some(cause)) => {
                 Err(failed(operation, ErrorKind::Poisoned(Arc::clone(cause))).unknown())
             }
         }
@@ -643,23 +644,27 @@ impl Region for SimRegion {
         Ok(Ok(current))
     }
 
-    /// Always `Unsupported`: a load through a reference would not be seen, and which bytes
+    /// `Unsupported` for any byte: a load through a reference would not be seen, and which bytes
     /// recovery looks at decides which images there are.
     #[allow(unsafe_code)]
     unsafe fn slice(&self, offset: u64, len: u64) -> Result<&[u8]> {
         let state = self.lock();
         state.readable(Operation::View)?;
-        state.range(Operation::View, offset, len)?;
+        if state.range(Operation::View, offset, len)?.1 == 0 {
+            return Ok(&[]);
+        }
         let why = "a simulated region sees only the accesses that go through its methods";
         Err(failed(Operation::View, ErrorKind::Unsupported(why)).over(offset, len))
     }
 
-    /// Always `Unsupported`: a store through a reference would not be modelled.
+    /// `Unsupported` for any byte: a store through a reference would not be modelled.
     #[allow(unsafe_code, clippy::mut_from_ref)]
     unsafe fn slice_mut(&self, offset: u64, len: u64) -> Result<&mut [u8]> {
         let state = self.lock();
         state.writable(Operation::View)?;
-        state.range(Operation::View, offset, len)?;
+        if state.range(Operation::View, offset, len)?.1 == 0 {
+            return Ok(&mut []);
+        }
         let why = "a simulated region sees only the accesses that go through its methods";
         Err(failed(Operation::View, ErrorKind::Unsupported(why)).over(offset, len))
     }
@@ -696,12 +701,12 @@ impl Region for SimRegion {
         self.turn();
         self.crash_point();
         let mut state = self.lock();
-        match state.latch {
-            Latch::Closed => return Err(failed(Operation::Close, ErrorKind::Closed)),
-            Latch::Open | Latch::Poisoned(_) => {}
-        }
         let drained = state.drain(Operation::Close);
-        state.latch = Latch::Closed;
+        let cause = match &state.latch {
+            Latch::Poisoned(cause) | Latch::Closed(Some(cause)) => Some(Arc::clone(cause)),
+            Latch::Open | Latch::Closed(None) => None,
+        };
+        state.latch = Latch::Closed(cause);
         drained
     }
 }
