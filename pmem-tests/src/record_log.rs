@@ -36,13 +36,22 @@ pub enum Batch {
     Streamed(u64),
 }
 
+impl Batch {
+    /// How many records it has.
+    #[must_use]
+    pub fn records(self) -> u64 {
+        let (Self::Cached(count) | Self::Streamed(count)) = self;
+        count
+    }
+}
+
 /// Appends the batches, and acknowledges the number of each batch's last record when it is
 /// durable.
 pub fn append(region: &SimRegion, notes: &Notes, batches: &[Batch]) -> Result<()> {
     let mut number = 0;
     for batch in batches {
         let first = number;
-        let (Batch::Cached(count) | Batch::Streamed(count)) = *batch;
+        let count = batch.records();
         notes.begin(first + count);
         for _ in 0..count {
             let at = number * RECORD;
@@ -85,6 +94,26 @@ pub fn check(region: &SimRegion, history: &History) -> std::result::Result<(), S
     }
     if found > begun {
         return Err(format!("{begun} records were begun, {found} are there"));
+    }
+    Ok(())
+}
+
+/// As [`check`], by a recovery that writes: it zeroes what follows the last record, so that a
+/// torn record is not taken for one later.
+pub fn check_repairing(region: &SimRegion, history: &History) -> std::result::Result<(), String> {
+    repair(region).map_err(|error| error.to_string())?;
+    check(region, history)
+}
+
+fn repair(region: &impl Region) -> Result<()> {
+    let at = recover(region)? * RECORD;
+    let mut bytes = [0; 64];
+    if at + RECORD <= region.len() {
+        region.read(at, &mut bytes)?;
+        if bytes != [0; 64] {
+            region.write(at, &[0; 64])?;
+            region.persist(at, RECORD)?;
+        }
     }
     Ok(())
 }

@@ -480,7 +480,7 @@ fn interleavings_are_explored_up_to_the_bound() {
     let explore = |preemptions| {
         Explorer::new(Mode::Adr, 1024)
             .preemptions(preemptions)
-            .run_threads(increments(), both_counted)
+            .run_threads(&increments(), both_counted)
     };
     // One after the other, either first.
     let none = explore(0).expect_clean();
@@ -501,7 +501,7 @@ fn the_number_of_interleavings_is_the_binomial_one() {
     };
     let report = Explorer::new(Mode::Adr, 1024)
         .preemptions(10)
-        .run_threads(vec![body(), body()], |_, _| Ok(()))
+        .run_threads(&[body(), body()], |_, _| Ok(()))
         .expect_clean();
     // A thread starts before its first operation, which is a point of choice too: starting,
     // two operations, thus 5 over 2 and the mirrored half where both ways meet.
@@ -512,7 +512,7 @@ fn the_number_of_interleavings_is_the_binomial_one() {
 fn random_interleavings_find_it_too_and_repeat_themselves() {
     let explore = || {
         let explorer = Explorer::new(Mode::Adr, 1024).preemptions(0).random_schedules(200);
-        explorer.seed(5).run_threads(increments(), both_counted)
+        explorer.seed(5).run_threads(&increments(), both_counted)
     };
     let failure = explore().expect_failure();
     assert_eq!(failure.schedule, explore().expect_failure().schedule);
@@ -521,7 +521,7 @@ fn random_interleavings_find_it_too_and_repeat_themselves() {
 #[test]
 fn a_thread_that_spins_lets_the_others_go_on() {
     let report = Explorer::new(Mode::Adr, 1024).preemptions(1).schedules(300).run_threads(
-        vec![
+        &[
             Box::new(|region, _| region.store_u64(0, 1)),
             Box::new(|region, _| {
                 while region.load_u64(0)? == 0 {}
@@ -544,7 +544,7 @@ fn threads_that_wait_outside_the_region_are_reported() {
         })
     };
     let bodies = vec![body(Arc::clone(&gate)), body(gate)];
-    let report = Explorer::new(Mode::Adr, 1024).run_threads(bodies, |_, _| Ok(()));
+    let report = Explorer::new(Mode::Adr, 1024).run_threads(&bodies, |_, _| Ok(()));
     let message = report.expect_failure().message;
     assert!(message.contains("waits outside the region"), "{message}");
 }

@@ -13,7 +13,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-use daxmap::sim::{Body, Explorer, Mode, Notes, SimRegion};
+use daxmap::sim::{Body, Explorer, History, Mode, Notes, SimRegion};
 use daxmap::{Region, Result};
 
 /// Two words of one line, and one word each of two others.
@@ -24,20 +24,18 @@ const Z: u64 = 2048;
 
 type Outcomes = BTreeSet<Vec<u64>>;
 
-fn collecting(
-    words: &'static [u64],
-) -> (
-    Arc<Mutex<Outcomes>>,
-    impl Fn(&SimRegion, &daxmap::sim::History) -> std::result::Result<(), String> + Send + Sync,
-) {
+type Check = Box<dyn Fn(&SimRegion, &History) -> std::result::Result<(), String> + Send + Sync>;
+
+/// A check that notes what these words hold, and accepts it.
+fn collecting(words: &'static [u64]) -> (Arc<Mutex<Outcomes>>, Check) {
     let seen = Arc::new(Mutex::new(Outcomes::new()));
     let into = Arc::clone(&seen);
-    let check = move |region: &SimRegion, _: &daxmap::sim::History| {
+    let check = move |region: &SimRegion, _: &History| {
         let values = words.iter().map(|&word| region.load_u64(word).unwrap()).collect();
         into.lock().unwrap().insert(values);
         Ok(())
     };
-    (seen, check)
+    (seen, Box::new(check))
 }
 
 /// Everything that a crash of this program can leave in these words.
@@ -60,7 +58,7 @@ fn outcomes_of_two(mode: Mode, words: &'static [u64], programs: [Program; 2]) ->
     let (seen, check) = collecting(words);
     let bodies = programs
         .map(|program| -> Body { Box::new(move |region: &SimRegion, _: &Notes| program(region)) });
-    let report = Explorer::new(mode, 4096).preemptions(20).run_threads(bodies.into(), check);
+    let report = Explorer::new(mode, 4096).preemptions(20).run_threads(&bodies, check);
     assert!(report.expect_clean().is_exhaustive());
     let seen = seen.lock().unwrap();
     seen.clone()

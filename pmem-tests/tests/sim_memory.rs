@@ -34,14 +34,14 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 /// Bytes for each pending store while `stores` of them are pending, at rest.
-fn per_store(name: &str, stores: u64, store: impl Fn(&SimRegion, u64)) -> f64 {
+fn per_store(name: &str, stores: u32, store: impl Fn(&SimRegion, u64)) -> f64 {
     let region = SimRegion::new(Mode::Adr, 64 << 20, 64 << 20);
     let before = ALLOCATED.load(Ordering::Relaxed);
     for index in 0..stores {
-        store(&region, index);
+        store(&region, u64::from(index));
     }
     let taken = ALLOCATED.load(Ordering::Relaxed) - before;
-    let each = taken as f64 / stores as f64;
+    let each = f64::from(u32::try_from(taken).unwrap()) / f64::from(stores);
     println!("{name}: {stores} pending stores, {each:.1} bytes each");
     each
 }
@@ -83,6 +83,6 @@ fn what_is_durable_costs_nothing_more() {
         ALLOCATED.load(Ordering::Relaxed)
     };
     let first = round(1);
-    let last = (2..50).map(round).last().unwrap();
-    assert_eq!(first, last);
+    // Room for what the test runner does meanwhile; the stores of 48 rounds take a megabyte.
+    (2..50).for_each(|value| assert!(round(value) < first + (64 << 10)));
 }

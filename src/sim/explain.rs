@@ -24,8 +24,8 @@ pub(super) fn crashes(images: &[SimRegion]) -> Vec<Crash> {
         }
     }
     for (image, fates) in images.iter().zip(fates) {
-        let Some(crashed) = image.parent() else { continue };
-        crashes.push(crash(crashed, image.image_len(), &fates));
+        let Some(before) = image.parent() else { continue };
+        crashes.push(crash(before, image.image_len(), &fates));
     }
     crashes
 }
@@ -92,17 +92,17 @@ fn reason(trace: &[Step], mode: Mode, line: u32, op: u32) -> String {
     let Some(store) = trace.get(op as usize - 1) else { return format!("written at op {op}") };
     let written = format!("written at op {op} ({store})");
     let steps = || trace.iter().enumerate().map(|(index, step)| (index + 1, step));
-    let flushes = |step: &Step| {
+    let captures_line = |step: &Step| {
         let captures =
             step.kind == Kind::Flush || mode == Mode::PageCache && step.kind == Kind::WriteFlush;
         captures && step.touches(line, shift)
     };
-    let (flushed_at, flusher) = if store.kind == Kind::WriteFlush {
+    let (flush_at, thread) = if store.kind == Kind::WriteFlush {
         (op as usize, store.thread)
     } else {
-        let after = steps().find(|(at, step)| *at > op as usize && flushes(step));
+        let after = steps().find(|(at, step)| *at > op as usize && captures_line(step));
         let Some((at, flush)) = after else {
-            let before = steps().rfind(|(at, step)| *at < op as usize && flushes(step));
+            let before = steps().rfind(|(at, step)| *at < op as usize && captures_line(step));
             return match before {
                 Some((at, _)) => {
                     format!("{written} after the flush at op {at}, never flushed again")
@@ -112,21 +112,21 @@ fn reason(trace: &[Step], mode: Mode, line: u32, op: u32) -> String {
         };
         (at, flush.thread)
     };
-    let flushed = if flushed_at == op as usize {
+    let history = if flush_at == op as usize {
         written
     } else {
-        format!("{written}, flushed at op {flushed_at}")
+        format!("{written}, flushed at op {flush_at}")
     };
-    let drains = || steps().filter(|(at, step)| *at > flushed_at && step.kind == Kind::Drain);
-    if let Some((at, _)) = drains().find(|(_, step)| step.thread == flusher && step.failed) {
-        return format!("{flushed}; the drain at op {at} failed, and no later one covers it");
+    let drains = || steps().filter(|(at, step)| *at > flush_at && step.kind == Kind::Drain);
+    if let Some((at, _)) = drains().find(|(_, step)| step.thread == thread && step.failed) {
+        return format!("{history}; the drain at op {at} failed, and no later one covers it");
     }
-    match drains().find(|(_, step)| step.thread != flusher) {
+    match drains().find(|(_, step)| step.thread != thread) {
         Some((at, step)) => format!(
-            "{flushed} by thread {}; the drain at op {at} was thread {}'s and covers only its own flushes",
-            thread_index(flusher),
+            "{history} by thread {}; the drain at op {at} was thread {}'s and covers only its own flushes",
+            thread_index(thread),
             thread_index(step.thread)
         ),
-        None => format!("{flushed}, not drained before the crash"),
+        None => format!("{history}, not drained before the crash"),
     }
 }

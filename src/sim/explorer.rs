@@ -233,7 +233,7 @@ impl Explorer {
     /// stores are sequentially consistent: what weaker memory orders allow besides is not seen.
     pub fn run_threads(
         &self,
-        bodies: Vec<Body>,
+        bodies: &[Body],
         check: impl Fn(&SimRegion, &History) -> std::result::Result<(), String> + Send + Sync + 'static,
     ) -> Report {
         let check = Arc::new(check) as Arc<Check>;
@@ -242,7 +242,7 @@ impl Explorer {
         let (mut enumerated, mut random) = (0, 0);
         loop {
             let scheduler = Scheduler::new(bodies.len(), plan);
-            let Some((rest, stopped)) = self.run_schedule(&bodies, &check, &totals, scheduler)
+            let Some((rest, stopped)) = self.run_schedule(bodies, &check, &totals, scheduler)
             else {
                 break;
             };
@@ -263,8 +263,7 @@ impl Explorer {
             random += 1;
             plan.randomize(mix(self.limits.seed ^ mix(random)));
         }
-        let report = lock(&totals).report.clone();
-        report
+        finish(&totals)
     }
 
     /// One interleaving. The plan to go on with, and whether the exploration is over.
@@ -346,8 +345,7 @@ impl Explorer {
                 }
             }
         }
-        let report = lock(&totals).report.clone();
-        report
+        finish(&totals)
     }
 
     /// One run. How many drains it had; none if the exploration is over.
@@ -380,6 +378,10 @@ type OneRun<'a> = dyn Fn(&SimRegion, &Notes) -> Result<()> + 'a;
 
 fn lock(totals: &Mutex<Totals>) -> std::sync::MutexGuard<'_, Totals> {
     totals.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn finish(totals: &Mutex<Totals>) -> Report {
+    lock(totals).report.clone()
 }
 
 /// What a workload came to: an error or a panic is told as the check's findings are.

@@ -7,6 +7,9 @@
 
 use super::Mode;
 
+/// Words in the longest line, a sector.
+const WORDS_MAX: usize = 64;
+
 /// No store: the end of a list.
 const NONE: u32 = u32::MAX;
 
@@ -39,7 +42,7 @@ const EMPTY: List = List { head: NONE, tail: NONE };
 
 /// A line that a thread flushed, and how much of its list: everything stored before operation
 /// `before`. 0 for a streamed store, which captures nothing but itself.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Capture {
     line: u32,
     before: u32,
@@ -106,6 +109,8 @@ pub(super) struct Model {
     pub(super) tracks: bool,
     /// The operation in progress.
     pub(super) op: u32,
+    /// Room to sort a line's stores in.
+    order: Vec<u32>,
 }
 
 impl Model {
@@ -125,6 +130,7 @@ impl Model {
             stored: Vec::new(),
             tracks: false,
             op: 0,
+            order: Vec::new(),
         }
     }
 
@@ -261,8 +267,11 @@ impl Model {
         });
         let captures = &mut self.captures[index].1;
         for line in first..=last {
-            if self.lists[line].head != NONE {
-                push(captures, Capture { line: line as u32, before });
+            let line = line as u32;
+            match captures.last_mut() {
+                _ if self.lists[line as usize].head == NONE => {}
+                Some(last) if last.line == line => last.before = last.before.max(before),
+                _ => push(captures, Capture { line, before }),
             }
         }
     }
@@ -271,11 +280,17 @@ impl Model {
     pub(super) fn drain(&mut self, thread: u16) {
         let Some(index) = self.captures.iter().position(|(of, _)| *of == thread) else { return };
         let mut captures = std::mem::take(&mut self.captures[index].1);
-        for capture in captures.drain(..) {
-            self.settle(capture.line as usize, |store| {
-                if store.streamed { store.thread == thread } else { store.op < capture.before }
-            });
+        captures.sort_unstable();
+        // Of the captures of one line the last one took the most.
+        for at in 0..captures.len() {
+            let Capture { line, before } = captures[at];
+            if captures.get(at + 1).is_none_or(|next| next.line != line) {
+                self.settle(line as usize, |store| {
+                    if store.streamed { store.thread == thread } else { store.op < before }
+                });
+            }
         }
+        captures.clear();
         self.captures[index].1 = captures;
         self.drop_clean();
     }
@@ -292,38 +307,36 @@ impl Model {
     /// bytes that these cover: whatever becomes of them, the younger bytes are there.
     fn settle(&mut self, line: usize, is_durable: impl Fn(&Store) -> bool) {
         let range = self.line_range(line);
-        let (mut kept, mut at) = (EMPTY, self.lists[line].head);
+        let mut order = std::mem::take(&mut self.order);
+        let mut at = self.lists[line].head;
         while at != NONE {
-            let store = self.stores[at as usize];
-            if is_durable(&store) {
+            order.push(at);
+            at = self.stores[at as usize].next;
+        }
+        // From the youngest to the oldest, with the bytes that are durable from younger ones.
+        let mut covered = [0_u8; WORDS_MAX];
+        let mut kept = EMPTY;
+        for index in order.drain(..).rev() {
+            let mut store = self.stores[index as usize];
+            let covered = &mut covered[usize::from(store.word)];
+            store.mask &= !*covered;
+            let durable = is_durable(&store);
+            if durable {
                 put(&mut self.durable[range.clone()], store.word, store.mask, store.value);
-                self.uncover(kept.head, &store);
-                self.stores[at as usize].next = self.free;
-                self.free = at;
-            } else {
-                if kept.head == NONE {
-                    kept.head = at;
-                } else {
-                    self.stores[kept.tail as usize].next = at;
-                }
-                kept.tail = at;
-                self.stores[at as usize].next = NONE;
+                *covered |= store.mask;
             }
-            at = store.next;
+            if durable || store.mask == 0 {
+                store.next = self.free;
+                self.free = index;
+            } else {
+                store.next = kept.head;
+                kept =
+                    List { head: index, tail: if kept.head == NONE { index } else { kept.tail } };
+            }
+            self.stores[index as usize] = store;
         }
         self.lists[line] = kept;
-    }
-
-    /// Takes the bytes of `younger` from the stores of the list at `head`.
-    fn uncover(&mut self, head: u32, younger: &Store) {
-        let mut at = head;
-        while at != NONE {
-            let store = &mut self.stores[at as usize];
-            if store.word == younger.word {
-                store.mask &= !younger.mask;
-            }
-            at = store.next;
-        }
+        self.order = order;
     }
 
     fn drop_clean(&mut self) {

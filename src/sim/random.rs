@@ -31,7 +31,7 @@ impl SplitMix64 {
 
     /// A number in `0..bound`; 0 if `bound` is 0. Biased by less than `bound / 2^64`.
     pub fn below(&mut self, bound: u64) -> u64 {
-        (u128::from(self.next_u64()) * u128::from(bound) >> 64) as u64
+        ((u128::from(self.next_u64()) * u128::from(bound)) >> 64) as u64
     }
 }
 

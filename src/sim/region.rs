@@ -237,13 +237,13 @@ fn resolve(
     memory: &mut [u8],
 ) {
     let state = crashed.lock();
-    if let (Some(before), Some(parent)) = (&state.image, &crashed.0.parent) {
-        if !before.is_touched(line) {
-            let limit = limit.min(before.len);
-            drop(state);
-            resolve(image, parent, (line, hops + 1), limit, memory);
-            return;
-        }
+    if let (Some(before), Some(parent)) = (&state.image, &crashed.0.parent)
+        && !before.is_touched(line)
+    {
+        let limit = limit.min(before.len);
+        drop(state);
+        resolve(image, parent, (line, hops + 1), limit, memory);
+        return;
     }
     memory.copy_from_slice(state.model.durable(line));
     let start = (line as u64) << state.model.mode.line_shift();
@@ -452,20 +452,20 @@ impl SimRegion {
     /// A simulated thread may be made to wait here for others.
     #[inline]
     fn turn(&self) {
-        if let Some((driver, 0)) = self.0.driver.get() {
-            if let Some(driver) = driver.upgrade() {
-                driver.turn();
-            }
+        if let Some((driver, 0)) = self.0.driver.get()
+            && let Some(driver) = driver.upgrade()
+        {
+            driver.turn();
         }
     }
 
     /// A crash may come here.
     #[inline]
     pub(super) fn crash_point(&self) {
-        if let Some((driver, depth)) = self.0.driver.get() {
-            if let Some(driver) = driver.upgrade() {
-                driver.crash_point(*depth, self);
-            }
+        if let Some((driver, depth)) = self.0.driver.get()
+            && let Some(driver) = driver.upgrade()
+        {
+            driver.crash_point(*depth, self);
         }
     }
 

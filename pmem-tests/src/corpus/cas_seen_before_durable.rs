@@ -26,7 +26,7 @@ pub(super) const BUG: Bug = Bug {
             Ok(())
         });
         Explorer::new(mode, 4096)
-            .run_threads(vec![writer, reader], |region, history| {
+            .run_threads(&[writer, reader], |region, history| {
                 let (found, acked) = (ok(region.load_u64(0))?, history.last_acked().unwrap_or(0));
                 ensure(found >= acked, || format!("{acked} was seen and acknowledged, not {found}"))
             })

@@ -32,7 +32,7 @@ pub(super) const BUG: Bug = Bug {
         });
         Explorer::new(mode, 4096)
             .schedules(2000)
-            .run_threads(vec![worker, committer], |region, history| {
+            .run_threads(&[worker, committer], |region, history| {
                 let (found, acked) = (ok(region.load_u64(0))?, history.last_acked().unwrap_or(0));
                 ensure(found >= acked, || format!("{acked} was acknowledged, {found} is there"))
             })

@@ -1,6 +1,6 @@
 //! A drain without a flush: it waits for nothing.
 
-use super::support::{FORGETFUL, explore, ok, same};
+use super::support::{FORGETFUL, ensure, explore, ok};
 use super::{Bug, Exploration, Form, Region};
 
 pub(super) const BUG: Bug = Bug {
@@ -25,9 +25,8 @@ pub(super) const BUG: Bug = Bug {
                 Ok(())
             },
             |region, history| {
-                let found = ok(region.load_u64(64))?;
-                let acked = history.last_acked().unwrap_or(0);
-                if found < acked { same("the value", found, acked) } else { Ok(()) }
+                let (found, acked) = (ok(region.load_u64(64))?, history.last_acked().unwrap_or(0));
+                ensure(found >= acked, || format!("{acked} was acknowledged, {found} is there"))
             },
         )
     }),

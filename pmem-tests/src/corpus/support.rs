@@ -1,7 +1,5 @@
 //! What the programs share.
 
-use std::fmt::Debug;
-
 use super::{Explorer, Finding, History, Mode, Notes, Region, Result, SimRegion};
 
 /// Modes in which an unflushed line is lost.
@@ -25,15 +23,6 @@ pub(super) fn explore(
 /// An error of the region is a finding.
 pub(super) fn ok<T>(result: Result<T>) -> std::result::Result<T, String> {
     result.map_err(|error| error.to_string())
-}
-
-/// Fails unless the two are equal.
-pub(super) fn same<T: PartialEq + Debug>(what: &str, found: T, expected: T) -> Verdict {
-    if found == expected {
-        Ok(())
-    } else {
-        Err(format!("{what}: found {found:?}, not {expected:?}"))
-    }
 }
 
 /// Fails unless `holds`.
