@@ -1,5 +1,6 @@
 //! A hundred million crash images of a record log, recovered and checked, in a release build.
 
+use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,33 @@ fn explore(worker: u64, images: u64) -> Report {
         sum.add(&report.expect_clean());
     }
     sum
+}
+
+/// Time that this thread has been on a processor, whatever else the machine does: the first field
+/// of /proc/thread-self/schedstat, in nanoseconds.
+fn on_cpu() -> Duration {
+    let stat = fs::read_to_string("/proc/thread-self/schedstat").expect("/proc is mounted");
+    let nanoseconds = stat.split(' ').next().and_then(|field| field.parse().ok());
+    Duration::from_nanos(nanoseconds.expect("the first field is a number"))
+}
+
+#[test]
+fn a_million_images_a_second_on_one_core() {
+    const LEAST: u64 = if cfg!(debug_assertions) { 10_000 } else { 1_000_000 };
+    let began = on_cpu();
+    let mut images = 0;
+    for batches in (1..=6).cycle().map(|count| [Batch::Cached(count), Batch::Streamed(count)]) {
+        let report = Explorer::new(Mode::Adr, 16 * RECORD)
+            .run_ops(&batches, record_log::append, record_log::check)
+            .expect_clean();
+        images += report.images;
+        if images >= 2 * LEAST {
+            break;
+        }
+    }
+    let per_second = images * 1000 / ((on_cpu() - began).as_millis() as u64).max(1);
+    println!("{images} images of 64-byte records, {per_second} a second of one core");
+    assert!(per_second >= LEAST, "{per_second}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::HashSet;
 use std::hash::BuildHasherDefault;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::explain;
@@ -58,19 +58,41 @@ impl std::hash::Hasher for Whole {
 /// What all runs of one exploration add up to.
 #[derive(Default)]
 pub(super) struct Totals {
-    pub(super) report: Report,
-    states: States,
-    last_state: u64,
+    /// Counted for every image: by itself, without the lock.
+    images: AtomicU64,
+    crash_points: AtomicU64,
+    exhausted: AtomicU64,
+    /// The state that was counted last.
+    last_state: AtomicU64,
+    states: Mutex<States>,
+    report: Mutex<Report>,
 }
 
 impl Totals {
-    fn count_state(&mut self, state: Option<u64>) {
+    fn count_state(&self, state: Option<u64>) {
         let Some(state) = state else { return };
-        if state != self.last_state && self.states.len() < STATES_MAX {
-            self.last_state = state;
-            self.states.insert(state);
-            self.report.states = self.states.len() as u64;
+        if state != self.last_state.load(Ordering::Relaxed) {
+            self.last_state.store(state, Ordering::Relaxed);
+            let mut states = lock(&self.states);
+            if states.len() < STATES_MAX {
+                states.insert(state);
+            }
         }
+    }
+
+    /// The part of the report that is not counted by itself.
+    pub(super) fn edit(&self, edit: impl FnOnce(&mut Report)) {
+        edit(&mut lock(&self.report));
+    }
+
+    /// All of it.
+    pub(super) fn report(&self) -> Report {
+        let mut report = lock(&self.report).clone();
+        report.images = self.images.load(Ordering::Relaxed);
+        report.crash_points = self.crash_points.load(Ordering::Relaxed);
+        report.exhausted = self.exhausted.load(Ordering::Relaxed);
+        report.states = lock(&self.states).len() as u64;
+        report
     }
 }
 
@@ -81,7 +103,7 @@ pub(super) struct Driver {
     /// The region for the images of a crash, by depth: of the workload, of its recovery, ...
     images: OnceLock<Vec<SimRegion>>,
     history: Mutex<Arc<History>>,
-    totals: Arc<Mutex<Totals>>,
+    totals: Arc<Totals>,
     stopped: AtomicBool,
     /// Recovery runs once more to find words for a failure.
     explaining: AtomicBool,
@@ -106,7 +128,7 @@ impl Driver {
         region: &SimRegion,
         limits: Limits,
         check: Arc<Check>,
-        totals: Arc<Mutex<Totals>>,
+        totals: Arc<Totals>,
         scheduler: Option<Scheduler>,
         failing_drain: Option<u32>,
     ) -> Arc<Self> {
@@ -166,10 +188,8 @@ impl Driver {
         for len in [Some(len), old_len].into_iter().flatten() {
             exhausted &= self.explore(depth, region, image, len, &history);
         }
-        let mut totals = lock(&self.totals);
-        totals.report.crash_points += 1;
-        totals.report.exhausted += u64::from(exhausted);
-        drop(totals);
+        self.totals.crash_points.fetch_add(1, Ordering::Relaxed);
+        self.totals.exhausted.fetch_add(u64::from(exhausted), Ordering::Relaxed);
         if let Some(scheduler) = self.scheduler.as_ref().filter(|_| depth == 0) {
             scheduler.set_busy(false);
         }
@@ -215,7 +235,7 @@ impl Driver {
         }
         let stride = (ops as usize).div_ceil(each).max(1);
         policies.extend((1..ops).step_by(stride).map(Policy::UpTo));
-        let points = lock(&self.totals).report.crash_points;
+        let points = self.totals.crash_points.load(Ordering::Relaxed);
         let mut random = SplitMix64::new(self.limits.seed ^ mix(points));
         policies.extend((0..self.limits.samples).map(|_| Policy::Sample(random.next_u64())));
         for policy in policies {
@@ -232,14 +252,10 @@ impl Driver {
         if self.is_stopped() {
             return false;
         }
-        {
-            let mut totals = lock(&self.totals);
-            totals.report.images += 1;
-            totals.count_state(history.take_state());
-            if totals.report.images >= self.limits.budget {
-                totals.report.out_of_budget = true;
-                self.stopped.store(true, Ordering::Relaxed);
-            }
+        self.totals.count_state(history.take_state());
+        if self.totals.images.fetch_add(1, Ordering::Relaxed) + 1 >= self.limits.budget {
+            self.totals.edit(|report| report.out_of_budget = true);
+            self.stopped.store(true, Ordering::Relaxed);
         }
         if let Err(message) = result {
             self.fail(depth, image, history, message);
@@ -304,6 +320,8 @@ impl Driver {
             operations: Vec::new(),
             crashes,
         };
-        lock(&self.totals).report.failure.get_or_insert(failure);
+        self.totals.edit(|report| {
+            report.failure.get_or_insert(failure);
+        });
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread;
 
 use super::Mode;
@@ -237,7 +237,7 @@ impl Explorer {
         check: impl Fn(&SimRegion, &History) -> std::result::Result<(), String> + Send + Sync + 'static,
     ) -> Report {
         let check = Arc::new(check) as Arc<Check>;
-        let totals = Arc::new(Mutex::new(Totals::default()));
+        let totals = Arc::new(Totals::default());
         let mut plan = Plan::new(self.preemptions);
         let (mut enumerated, mut random) = (0, 0);
         loop {
@@ -247,7 +247,7 @@ impl Explorer {
                 break;
             };
             plan = rest;
-            lock(&totals).report.schedules += 1;
+            totals.edit(|report| report.schedules += 1);
             if stopped {
                 break;
             }
@@ -263,7 +263,7 @@ impl Explorer {
             random += 1;
             plan.randomize(mix(self.limits.seed ^ mix(random)));
         }
-        finish(&totals)
+        totals.report()
     }
 
     /// One interleaving. The plan to go on with, and whether the exploration is over.
@@ -271,7 +271,7 @@ impl Explorer {
         &self,
         bodies: &[Body],
         check: &Arc<Check>,
-        totals: &Arc<Mutex<Totals>>,
+        totals: &Arc<Totals>,
         scheduler: Scheduler,
     ) -> Option<(Plan, bool)> {
         let region = self.region();
@@ -300,7 +300,7 @@ impl Explorer {
                 driver.stop(message, Vec::new());
             }
         }
-        lock(totals).report.runs += 1;
+        totals.edit(|report| report.runs += 1);
         let (plan, given_up) = scheduler.result();
         if let Some(why) = given_up {
             driver.stop(why.to_owned(), Vec::new());
@@ -319,7 +319,7 @@ impl Explorer {
         &self,
         region: &SimRegion,
         check: &Arc<Check>,
-        totals: &Arc<Mutex<Totals>>,
+        totals: &Arc<Totals>,
         scheduler: Option<Scheduler>,
         failing_drain: Option<u32>,
     ) -> Option<Arc<Driver>> {
@@ -336,7 +336,7 @@ impl Explorer {
     }
 
     fn explore(&self, workload: &OneRun<'_>, check: &Arc<Check>) -> Report {
-        let totals = Arc::new(Mutex::new(Totals::default()));
+        let totals = Arc::new(Totals::default());
         let drains = self.run_once(workload, check, &totals, None);
         if let Some(drains) = drains.filter(|_| self.fail_drains) {
             for failing in 1..=drains {
@@ -345,7 +345,7 @@ impl Explorer {
                 }
             }
         }
-        finish(&totals)
+        totals.report()
     }
 
     /// One run. How many drains it had; none if the exploration is over.
@@ -353,7 +353,7 @@ impl Explorer {
         &self,
         workload: &OneRun<'_>,
         check: &Arc<Check>,
-        totals: &Arc<Mutex<Totals>>,
+        totals: &Arc<Totals>,
         failing_drain: Option<u32>,
     ) -> Option<u32> {
         let failing = failing_drain.or(self.faults.failing_drain);
@@ -365,7 +365,7 @@ impl Explorer {
         region.crash_point();
         let outcome = outcome(|| workload(&region, &notes));
         region.crash_point();
-        lock(totals).report.runs += 1;
+        totals.edit(|report| report.runs += 1);
         match outcome {
             Err(message) if failing.is_none() => driver.stop(message, Vec::new()),
             _ => {}
@@ -375,14 +375,6 @@ impl Explorer {
 }
 
 type OneRun<'a> = dyn Fn(&SimRegion, &Notes) -> Result<()> + 'a;
-
-fn lock(totals: &Mutex<Totals>) -> std::sync::MutexGuard<'_, Totals> {
-    totals.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn finish(totals: &Mutex<Totals>) -> Report {
-    lock(totals).report.clone()
-}
 
 /// What a workload came to: an error or a panic is told as the check's findings are.
 fn outcome(run: impl FnOnce() -> Result<()>) -> std::result::Result<(), String> {

@@ -463,6 +463,7 @@ impl SimRegion {
     #[inline]
     pub(super) fn crash_point(&self) {
         if let Some((driver, depth)) = self.0.driver.get()
+            && (*depth == 0 || self.lock().version > 0)
             && let Some(driver) = driver.upgrade()
         {
             driver.crash_point(*depth, self);
