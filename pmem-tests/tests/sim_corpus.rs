@@ -4,23 +4,17 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use daxmap::sim::Mode;
-use pmem_tests::corpus::{BUGS, Bug, Exploration, Finding, Form};
+use pmem_tests::corpus::region::{BUGS, Form};
 
 /// What a bug may take to be found.
 const FOUND_WITHIN: Duration = Duration::from_secs(60);
-
-fn explore(bug: &Bug, form: Form, mode: Mode) -> Finding {
-    match bug.explore {
-        Exploration::Region(explore) => explore(form, mode),
-    }
-}
 
 #[test]
 fn every_bug_is_found_within_a_minute() {
     for bug in BUGS {
         for (index, &mode) in bug.modes.iter().enumerate() {
             let began = Instant::now();
-            let finding = explore(bug, Form::Buggy, mode);
+            let finding = (bug.explore)(Form::Buggy, mode);
             let took = began.elapsed();
             let Some(failure) = finding.failure else {
                 panic!("{} was not found in {mode:?}, in {} images", bug.name, finding.images);
@@ -39,7 +33,7 @@ fn every_bug_is_found_within_a_minute() {
 fn every_fix_is_clean_in_every_mode() {
     for bug in BUGS {
         for mode in Mode::ALL {
-            let finding = explore(bug, Form::Fixed, mode);
+            let finding = (bug.explore)(Form::Fixed, mode);
             if let Some(failure) = finding.failure {
                 panic!("the fix of {} in {mode:?}: {failure}", bug.name);
             }

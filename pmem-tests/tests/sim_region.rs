@@ -25,7 +25,15 @@ impl Subject for SimSubject {
             Mode::Eadr => (Backend::FsDax, Durability::PowerFail, Granularity::Byte),
             _ => (Backend::FsDax, Durability::PowerFail, Granularity::CacheLine),
         };
-        Facts { backend, durability, granularity, emulated: true, len_unit: 1, guarded: true }
+        Facts {
+            backend,
+            durability,
+            granularity,
+            emulated: true,
+            len_unit: 1,
+            guarded: true,
+            writable_views: false,
+        }
     }
 
     fn create(&self, file: &str, len: u64, max_len: u64) -> Result<Box<dyn Region>> {

@@ -99,6 +99,7 @@
 mod driver;
 mod explain;
 mod explorer;
+pub mod filesystem;
 mod history;
 mod image;
 mod model;
