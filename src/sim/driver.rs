@@ -11,9 +11,10 @@ use super::explain;
 use super::history::History;
 use super::image::Policy;
 use super::random::{SplitMix64, mix};
-use super::region::{SimRegion, this_thread, thread_index};
+use super::region::SimRegion;
 use super::report::{Failure, Report};
 use super::schedule::Scheduler;
+use super::thread::{this_thread, thread_index};
 
 /// How far to go; [`Explorer`](super::Explorer) has the public names.
 #[derive(Clone, Copy, Debug)]

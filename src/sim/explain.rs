@@ -2,8 +2,9 @@
 
 use super::Mode;
 use super::image::Fate;
-use super::region::{SimRegion, thread_index};
+use super::region::SimRegion;
 use super::report::Crash;
+use super::thread::thread_index;
 use super::trace::{Kind, Step};
 
 /// Operations printed of a long workload.

@@ -9,9 +9,11 @@ use super::Mode;
 use super::driver::{Check, Driver, Limits, Totals, panic_text};
 use super::history::{History, Notes};
 use super::random::mix;
-use super::region::{Faults, SimRegion, become_thread};
+use super::region::SimRegion;
 use super::report::Report;
 use super::schedule::{Plan, Scheduler};
+use super::state::Faults;
+use super::thread::become_thread;
 use crate::error::Result;
 
 type Setup = dyn Fn(&SimRegion) -> Result<()> + Send + Sync;

@@ -91,7 +91,8 @@
 //! |---|---|
 //! | `model` | what is in the caches, and what is surely durable? |
 //! | `image` | what may a crash leave, and which of it has recovery looked at? |
-//! | `region`, `trace` | how does it answer the calls of the trait, and what was called? |
+//! | `region`, `state`, `thread`, `trace` | how does it answer the calls of the trait, and what was called? |
+//! | `filesystem` | the same for the names and files of a directory |
 //! | `explorer`, `driver`, `schedule` | which runs, which crashes, which interleavings? |
 //! | `history`, `report`, `explain` | what was promised, what was found, and in which words? |
 //! | `random` | where do seeded choices come from? |
@@ -107,13 +108,18 @@ mod random;
 mod region;
 mod report;
 mod schedule;
+mod state;
+#[cfg(test)]
+mod tests;
+mod thread;
 mod trace;
 
 pub use explorer::{Body, Explorer};
 pub use history::{History, Notes};
 pub use random::SplitMix64;
-pub use region::{Faults, SimRegion};
+pub use region::SimRegion;
 pub use report::{Crash, Failure, Report};
+pub use state::Faults;
 
 /// What a crash may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

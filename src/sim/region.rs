@@ -1,98 +1,18 @@
 //! The simulated region: the contract of the trait over a model of caches and medium.
 
-use std::cell::Cell;
-use std::path::Path;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-
-use rustix::io::Errno;
 
 use super::Mode;
 use super::driver::Driver;
 use super::history::History;
 use super::image::{Fate, Image, Policy};
 use super::model::Model;
-use super::trace::{Kind, Step};
+use super::state::{Faults, Latch, State, failed};
+use super::thread::this_thread;
+use super::trace::Kind;
 use crate::durability::{Backend, Durability, Granularity};
-use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::error::{ErrorKind, Operation, Result};
 use crate::region::Region;
-use crate::region::bounds;
-
-/// What the region is made to do wrong.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Faults {
-    /// The drain with this number, counted from 1 over all threads, fails with EIO, and what it
-    /// should have covered no later drain covers.
-    pub failing_drain: Option<u32>,
-    /// A failed drain does not poison the region: a file behind bare calls of fdatasync(2).
-    pub forgets_errors: bool,
-    /// A growth is durable at the next drain and not at once: ftruncate(2) without fsync(2). Until
-    /// then a crash may leave the old length.
-    pub lazy_growth: bool,
-}
-
-thread_local! {
-    /// Which thread of the model this thread is; 0 if that has not been asked yet.
-    static THREAD: Cell<u16> = const { Cell::new(0) };
-}
-
-/// The first number that no simulated thread has.
-const FIRST_FREE: u16 = 1 << 10;
-
-/// The calling thread, as the model numbers it.
-pub(super) fn this_thread() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(FIRST_FREE);
-    THREAD.with(|thread| {
-        if thread.get() == 0 {
-            thread.set(NEXT.fetch_add(1, Ordering::Relaxed).max(FIRST_FREE));
-        }
-        thread.get()
-    })
-}
-
-/// Makes the calling thread the simulated thread `index` until the guard is dropped.
-pub(super) fn become_thread(index: usize) -> ThreadGuard {
-    ThreadGuard(THREAD.with(|thread| thread.replace(index as u16 + 1)))
-}
-
-/// The index of a simulated thread, for people.
-pub(super) fn thread_index(thread: u16) -> u16 {
-    thread.saturating_sub(1)
-}
-
-pub(super) struct ThreadGuard(u16);
-
-impl Drop for ThreadGuard {
-    fn drop(&mut self) {
-        THREAD.with(|thread| thread.set(self.0));
-    }
-}
-
-/// Once it has left `Open` it does not return; a cause stays what later calls report.
-enum Latch {
-    Open,
-    Poisoned(Arc<Error>),
-    Closed(Option<Arc<Error>>),
-}
-
-pub(super) struct State {
-    pub(super) model: Model,
-    /// Of a region that is a crash image: which.
-    pub(super) image: Option<Image>,
-    pub(super) len: u64,
-    max_len: u64,
-    /// The length that a crash may fall back to.
-    pub(super) old_len: Option<u64>,
-    latch: Latch,
-    faults: Faults,
-    drains: u32,
-    /// Counts the stores, growths and drains: unchanged if the images of a crash are.
-    version: u64,
-    /// The version, and the count of notes, at the crash explored last.
-    explored: Option<(u64, usize)>,
-    pub(super) trace: Vec<Step>,
-    traced: bool,
-}
 
 pub(super) struct Core {
     state: Mutex<State>,
@@ -116,140 +36,6 @@ impl std::fmt::Debug for SimRegion {
             .field("len", &state.len)
             .finish_non_exhaustive()
     }
-}
-
-fn failed(operation: Operation, kind: ErrorKind) -> Error {
-    Error::new(operation, kind).at(Path::new("simulated"))
-}
-
-impl State {
-    #[inline]
-    fn readable(&self, operation: Operation) -> Result<()> {
-        match self.latch {
-            Latch::Closed(_) => Err(failed(operation, ErrorKind::Closed)),
-            Latch::Open | Latch::Poisoned(_) => Ok(()),
-        }
-    }
-
-    #[inline]
-    fn writable(&self, operation: Operation) -> Result<()> {
-        match &self.latch {
-            Latch::Open => Ok(()),
-            Latch::Closed(None) => Err(failed(operation, ErrorKind::Closed)),
-            Latch::Poisoned(cause) | Latch::Closed(Some(cause)) => {
-                Err(failed(operation, ErrorKind::Poisoned(Arc::clone(cause))).unknown())
-            }
-        }
-    }
-
-    #[inline]
-    fn range(&self, operation: Operation, offset: u64, len: u64) -> Result<(usize, usize)> {
-        bounds::check(operation, offset, len, self.len).map_err(|e| e.at(Path::new("simulated")))
-    }
-
-    #[inline]
-    fn word(&self, operation: Operation, offset: u64) -> Result<usize> {
-        bounds::check_word(operation, offset, self.len).map_err(|e| e.at(Path::new("simulated")))
-    }
-
-    /// Decides what the lines of a range hold, if this is a crash image.
-    #[inline]
-    fn touch(&mut self, parent: Option<&SimRegion>, at: usize, len: usize) {
-        let (Some(image), Some(parent)) = (&mut self.image, parent) else { return };
-        if len == 0 {
-            return;
-        }
-        for line in self.model.line_of(at)..=self.model.line_of(at + len - 1) {
-            if !image.is_touched(line) && !image.take_prepared(line) {
-                let range = self.model.line_range(line);
-                let limit = image.len;
-                resolve(image, parent, (line, 0), limit, &mut self.model.memory[range]);
-            }
-        }
-    }
-
-    /// Begins an operation that changes the model or its order.
-    fn step(&mut self, kind: Kind, offset: u64, len: u64) {
-        self.model.op += 1;
-        if self.traced {
-            self.trace.push(Step { thread: this_thread(), kind, failed: false, offset, len });
-        }
-    }
-
-    fn load_word(&self, at: usize) -> u64 {
-        let mut word = [0; 8];
-        word.copy_from_slice(&self.model.memory[at..at + 8]);
-        u64::from_ne_bytes(word)
-    }
-
-    fn flush(&mut self, offset: u64, len: u64) -> Result<()> {
-        self.writable(Operation::Flush)?;
-        let (at, count) = self.range(Operation::Flush, offset, len)?;
-        self.step(Kind::Flush, offset, len);
-        self.model.flush(this_thread(), at, count);
-        Ok(())
-    }
-
-    fn drain(&mut self, operation: Operation) -> Result<()> {
-        self.writable(operation)?;
-        self.step(Kind::Drain, 0, 0);
-        self.drains += 1;
-        if self.faults.failing_drain == Some(self.drains) {
-            if let Some(step) = self.trace.last_mut() {
-                step.failed = true;
-            }
-            self.model.lose_captures(this_thread());
-            let cause = Error::os(operation, "fdatasync", Errno::IO).at(Path::new("simulated"));
-            let cause = cause.unknown();
-            if !self.faults.forgets_errors {
-                self.latch = Latch::Poisoned(Arc::new(cause.clone()));
-            }
-            return Err(cause);
-        }
-        self.model.drain(this_thread());
-        self.old_len = None;
-        self.version += 1;
-        Ok(())
-    }
-
-    /// Of a crash image: forgets what the last run did.
-    fn rewind(&mut self) {
-        self.latch = Latch::Open;
-        self.old_len = None;
-        self.trace.clear();
-        self.drains = 0;
-        self.version = 0;
-        self.explored = None;
-        if let Some(image) = &self.image {
-            self.len = image.len;
-        }
-    }
-}
-
-/// Fills in the content of a line of a crash image from the region that crashed; bytes from
-/// `limit` on are zero. If the crashed region is an image itself and has not touched the line, its
-/// own crash, `hops` crashes back, is what left the line open.
-fn resolve(
-    image: &mut Image,
-    crashed: &SimRegion,
-    (line, hops): (usize, u8),
-    limit: u64,
-    memory: &mut [u8],
-) {
-    let state = crashed.lock();
-    if let (Some(before), Some(parent)) = (&state.image, &crashed.0.parent)
-        && !before.is_touched(line)
-    {
-        let limit = limit.min(before.len);
-        drop(state);
-        resolve(image, parent, (line, hops + 1), limit, memory);
-        return;
-    }
-    memory.copy_from_slice(state.model.durable(line));
-    let start = (line as u64) << state.model.mode.line_shift();
-    let room = limit.saturating_sub(start).min(memory.len() as u64);
-    memory[room as usize..].fill(0);
-    image.decide(state.model.mode, (line, hops), room, memory, state.model.pending(line));
 }
 
 impl SimRegion {
