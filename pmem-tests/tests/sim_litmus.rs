@@ -201,6 +201,21 @@ fn one_fence_completes_all_flushes_before_it() {
 }
 
 #[test]
+fn of_two_flushes_of_a_line_the_later_one_took_more() {
+    let seen = outcomes(Mode::Adr, &[X, Z], |r| {
+        r.store_u64(X, 1)?;
+        r.flush(X, 8)?;
+        r.store_u64(Y, 1)?;
+        r.flush(Y, 8)?;
+        r.store_u64(X, 2)?;
+        r.flush(X, 8)?;
+        r.drain()?;
+        r.store_u64(Z, 1)
+    });
+    exactly(&seen, &[[0, 0], [1, 0], [2, 0], [2, 1]]);
+}
+
+#[test]
 fn a_fence_that_was_spent_covers_no_later_flush() {
     let seen = outcomes(Mode::Adr, &[X, Y], |r| {
         r.store_u64(X, 1)?;

@@ -262,8 +262,7 @@ impl Driver {
             self.fail(depth, image, history, message);
             return false;
         }
-        image.crash_point();
-        !self.is_stopped()
+        true
     }
 
     fn run_check(&self, image: &SimRegion, history: &History) -> Result<(), String> {
@@ -281,7 +280,7 @@ impl Driver {
         self.explaining.store(false, Ordering::Relaxed);
     }
 
-    /// Keeps one line more, then one chain of stores more, as long as the check still fails.
+    /// Keeps the rest of one chain of stores more, as long as the check still fails.
     /// Leaves the image as the last failure had it, and returns its message.
     fn lose_less(&self, image: &SimRegion, history: &History) -> Option<String> {
         let mut fixed = image.lost_lines();
@@ -290,13 +289,6 @@ impl Driver {
             self.run_check(image, history).err()
         };
         fails(&fixed)?;
-        for index in (0..fixed.len()).rev() {
-            let mut less = fixed.clone();
-            less.remove(index);
-            if fails(&less).is_some() {
-                fixed = less;
-            }
-        }
         for index in 0..fixed.len() {
             for chain in 0..fixed[index].1.len() {
                 let mut less = fixed.clone();

@@ -459,7 +459,6 @@ impl Region for SimRegion {
     /// A crash inside leaves the old length or the new one, and zeros between them.
     fn grow(&self, new_len: u64) -> Result<()> {
         self.turn();
-        self.crash_point();
         {
             let mut state = self.lock();
             state.writable(Operation::Grow)?;

@@ -70,6 +70,8 @@ struct Turns {
     preemptions: usize,
     running: Option<usize>,
     live: Vec<bool>,
+    /// Threads before their first operation: it was chosen when the thread was let start.
+    fresh: Vec<bool>,
     in_a_row: u32,
     operations: u64,
     /// The thread let run at each point of choice.
@@ -153,6 +155,7 @@ impl Scheduler {
             preemptions: 0,
             running: None,
             live: vec![true; threads],
+            fresh: vec![true; threads],
             in_a_row: 0,
             operations: 0,
             picked: Vec::new(),
@@ -204,6 +207,9 @@ impl Scheduler {
         if turns.operations > OPERATIONS_MAX {
             turns.given_up = Some("the threads do not come to an end");
             self.changed.notify_all();
+            return;
+        }
+        if std::mem::take(&mut turns.fresh[thread]) {
             return;
         }
         let next = turns.next(thread);
