@@ -119,6 +119,16 @@ pub const PRIMITIVES: &[Primitive] = &[
         &[BadEnvironment, Conformance],
     ),
     primitive(
+        "page_cache.drain.fork",
+        "a forked child takes no error in its parent's place",
+        &[SyncErrors],
+    ),
+    primitive(
+        "page_cache.write.at_once",
+        "no write is sent after a later store through a pointer",
+        &[WritableMapping],
+    ),
+    primitive(
         "page_cache.drain.latch",
         "drain of a poisoned or closed region fails",
         &[Conformance],
@@ -161,7 +171,7 @@ pub const PRIMITIVES: &[Primitive] = &[
         &[WritableMapping],
     ),
     primitive(
-        "page_cache.open.in_place",
+        "open.in_place",
         "no writable mapping where a store takes new space",
         &[WritableMapping],
     ),
@@ -215,6 +225,12 @@ pub const PRIMITIVES: &[Primitive] = &[
         &[Conformance, BadEnvironment, ModelledFilesystem],
     ),
     primitive("storage.extend.cut", "a growth does not fill the hole of a cut", &[Conformance]),
+    primitive(
+        "storage.storable.cut",
+        "a cut file is noticed, not made longer again",
+        &[WritableMapping],
+    ),
+    primitive("storage.storable.space", "a failed open does not fill the disk", &[WritableMapping]),
     primitive(
         "storage.storable.allocate",
         "no store through a mapping finds the disk full",

@@ -135,8 +135,8 @@ impl Programs {
         if let Some(name) = removed {
             command.env("DAXMAP_REMOVED", name);
         }
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = child.spawn()?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn()?;
         let mut stdout = child.stdout.take().expect("it is piped");
         let reader = std::thread::spawn(move || {
             let mut text = Vec::new();
