@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use daxmap::sim::{Body, Explorer, Faults, History, Mode, Notes, Report, SimRegion};
 use daxmap::{Region, Result};
 
+type Workload = fn(&SimRegion, &Notes) -> Result<()>;
 type Verdict = std::result::Result<(), String>;
 
 /// A word in a line of its own.
@@ -471,7 +472,7 @@ fn every_history_meets_a_crash_notes_in_a_row_too() {
 #[test]
 fn a_crash_comes_before_the_flush_and_the_drain_that_would_have_made_it_good() {
     // In each, the acknowledgement comes one call too early, and nothing comes after that call.
-    let early: [(u32, fn(&SimRegion, &Notes) -> Result<()>); 3] = [
+    let early: [(u32, Workload); 3] = [
         (1, |region, notes| {
             region.store_u64(0, 1)?;
             notes.ack(1);

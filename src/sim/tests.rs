@@ -36,9 +36,8 @@ type History = Vec<(usize, Event)>;
 
 fn is_durable(mode: Mode, history: &History, n: usize) -> bool {
     let (thread, Event::Store { word, streamed }) = history[n] else { return false };
-    let drained_after = |at: usize, thread: usize| {
-        history[at + 1..].iter().any(|event| *event == (thread, Event::Drain))
-    };
+    let drained_after =
+        |at: usize, thread: usize| history[at + 1..].contains(&(thread, Event::Drain));
     if streamed && mode != Mode::PageCache {
         return drained_after(n, thread);
     }
@@ -129,7 +128,7 @@ fn random_histories_leave_what_the_definition_allows_and_nothing_else() {
     for mode in Mode::ALL {
         let mut largest = 0;
         for _ in 0..4000 {
-            let history: History = (0..1 + random.below(9))
+            let history: History = (0..=random.below(9))
                 .map(|_| {
                     let word = random.below(WORDS as u64) as usize;
                     let event = match random.below(8) {
