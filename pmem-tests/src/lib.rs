@@ -8,6 +8,8 @@ pub mod corpus;
 pub mod cut;
 pub mod failing;
 pub mod guest;
+#[cfg(feature = "sim")]
+pub mod record_log;
 pub mod scratch;
 pub mod snapshot;
 pub mod traced;

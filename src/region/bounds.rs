@@ -6,7 +6,7 @@ use crate::primitives::primitive;
 /// Checks that `[offset, offset + len)` lies in a region of `region_len` bytes, and returns it
 /// as addressable numbers.
 #[inline]
-pub(super) fn check(
+pub(crate) fn check(
     operation: Operation,
     offset: u64,
     len: u64,
@@ -24,7 +24,7 @@ pub(super) fn check(
 
 /// As [`check`], for an aligned 8-byte word.
 #[inline]
-pub(super) fn check_word(operation: Operation, offset: u64, region_len: u64) -> Result<usize> {
+pub(crate) fn check_word(operation: Operation, offset: u64, region_len: u64) -> Result<usize> {
     if primitive!("bounds.word", !offset.is_multiple_of(8), false) {
         return Err(Error::new(operation, ErrorKind::Unaligned { align: 8 }).over(offset, 8));
     }

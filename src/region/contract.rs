@@ -67,7 +67,8 @@ pub trait Region: Send + Sync {
     fn backend(&self) -> Backend;
 
     /// True if the region imitates another kind of memory on DRAM. Its durability is then
-    /// `ProcessOnly`, and its times are not those of persistent memory.
+    /// `ProcessOnly` (that of a simulated region is the level it models, against simulated
+    /// crashes), and its times are not those of persistent memory.
     fn is_emulated(&self) -> bool;
 
     /// Copies bytes out of the region.

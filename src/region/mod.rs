@@ -12,7 +12,7 @@
 //! | `page_cache`, with `gather`, `group`, `event` | `pwrite` and `fdatasync`, few and shared |
 
 mod any;
-mod bounds;
+pub(crate) mod bounds;
 pub(crate) mod calls;
 mod contract;
 mod descriptor;

@@ -2,3 +2,4 @@
 //! must find, and what it must leave alone.
 
 pub mod filesystem;
+pub mod region;
