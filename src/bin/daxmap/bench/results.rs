@@ -183,3 +183,36 @@ fn figures(tally: &Tally, system_calls: Option<f64>, machine: &Machine) -> Figur
         page_faults: tally.faults(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tally::Batch;
+    use super::*;
+
+    fn rows(times_withheld: Option<&'static str>) -> Vec<JobRow> {
+        let mut tracks = Vec::new();
+        for (threads, busy_ns) in [(1, 400), (4, 100)] {
+            let mut tally = Tally::default();
+            tally.add(&Batch { times_ns: vec![100; 4], busy_ns, ..Batch::default() });
+            tracks.push(engine::Track { job: Job::Persist { threads }, tally });
+        }
+        let machine = Machine { times_withheld, ..Machine::here() };
+        job_rows(&tracks, &Calls::new(), Durability::Fsync, &machine)
+    }
+
+    #[test]
+    fn jobs_are_compared_with_their_base() {
+        let rows = rows(None);
+        assert_eq!([rows[0].ratio, rows[1].ratio], [Some(1.0), Some(4.0)]);
+        assert!(rows.iter().all(|row| row.figures.times.is_some()));
+        assert!(rows.iter().all(|row| row.durability == Durability::Fsync));
+    }
+
+    #[test]
+    fn a_ratio_is_withheld_as_times_are() {
+        for row in rows(Some("emulated")) {
+            assert_eq!((row.ratio, row.figures.times), (None, None));
+            assert_eq!(row.figures.updates, 4, "counts hold");
+        }
+    }
+}

@@ -140,12 +140,12 @@ fn engine(results: &Results) -> Option<String> {
     let files =
         times(Job::Publish { bytes: BYTES }).zip(times(Job::PublishByHand { bytes: BYTES }));
     if let Some((publish, by_hand)) = files {
-        line += &format!(
-            "; a whole file of {} takes another's place in {}, by hand in {}",
-            units::bytes(BYTES as f64),
-            units::time(publish.p50_ns),
-            units::time(by_hand.p50_ns)
-        );
+        line += "; a whole file of ";
+        line += &units::bytes(BYTES as f64);
+        line += " takes another's place in ";
+        line += &units::time(publish.p50_ns);
+        line += ", by hand in ";
+        line += &units::time(by_hand.p50_ns);
     }
     Some(line + ".")
 }
