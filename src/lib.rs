@@ -46,6 +46,7 @@ compile_error!("daxmap supports 64-bit Linux only");
 pub mod cpu;
 mod durability;
 mod error;
+mod primitives;
 pub mod probe;
 pub mod publish;
 mod region;

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use super::calls;
 use super::quirks::Quirks;
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::primitives::primitive;
 
 /// What a temporary name begins with; sixteen hexadecimal digits follow.
 pub(crate) const TEMPORARY_PREFIX: &str = ".daxmap-draft-";
@@ -150,7 +151,8 @@ impl Place {
     pub(crate) fn name_as_new(&mut self, fd: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
         let Some(temporary) = &self.temporary else { return self.link(fd, name) };
         let directory = self.directory();
-        match calls::renameat2(directory, temporary, name, RenameFlags::NOREPLACE) {
+        let flags = primitive!("name.no_replace", RenameFlags::NOREPLACE, RenameFlags::empty());
+        match calls::renameat2(directory, temporary, name, flags) {
             // No RENAME_NOREPLACE here (rename(2)): link refuses an existing name too.
             Err(Errno::INVAL | Errno::NOSYS) => {
                 calls::linkat(directory, temporary, name).map_err(failed("linkat"))?;
@@ -164,10 +166,21 @@ impl Place {
 
     /// Gives the file its final name, in place of whatever has it. linkat(2) cannot replace, so
     /// an unnamed file gets a temporary name first, immediately before the rename.
-    pub(crate) fn name_over(&mut self, fd: BorrowedFd<'_>) -> Result<()> {
-        self.name_temporarily(fd)?;
-        let temporary = self.temporary.as_deref().unwrap_or_default();
-        calls::renameat(self.directory(), temporary, &self.name).map_err(failed("renameat"))?;
+    ///
+    /// Where nothing orders a name and the link count of the file that it led to, the old file gets
+    /// the temporary name in exchange, and keeps it until [`sync`](Self::sync): a rename would lower
+    /// its count to none, and if only that were on the medium, the name would lead to a deleted file.
+    pub(crate) fn name_over(&mut self, quirks: Quirks, fd: BorrowedFd<'_>) -> Result<()> {
+        let temporary = self.name_temporarily(fd)?.to_owned();
+        if quirks.names_outlive_counts {
+            let name = &self.name;
+            match calls::renameat2(self.directory(), &temporary, name, RenameFlags::EXCHANGE) {
+                // No RENAME_EXCHANGE here (rename(2)).
+                Err(Errno::INVAL | Errno::NOSYS) => {}
+                result => return result.map_err(failed("renameat2")),
+            }
+        }
+        calls::renameat(self.directory(), &temporary, &self.name).map_err(failed("renameat"))?;
         self.temporary = None;
         Ok(())
     }
@@ -201,16 +214,29 @@ impl Place {
         }
     }
 
-    /// Syncs what the filesystem needs synced after the file got its final name.
-    pub(crate) fn sync(&self, quirks: Quirks, fd: BorrowedFd<'_>) -> Result<()> {
+    /// Syncs what the filesystem needs synced after the file got its final name. Then what had it
+    /// before can go.
+    pub(crate) fn sync(&mut self, quirks: Quirks, fd: BorrowedFd<'_>) -> Result<()> {
+        let replaced = self.temporary.take();
         let failed = |call| move |errno| Error::os(Operation::Sync, call, errno);
         if quirks.sync_file {
-            calls::fsync(fd).map_err(failed("fsync"))?;
+            primitive!("name.fsync", calls::fsync(fd), Ok(())).map_err(failed("fsync"))?;
         }
         if quirks.sync_directory {
-            calls::fsync_directory(self.directory()).map_err(failed("fsync of the directory"))?;
+            primitive!("name.fsync_directory", calls::fsync_directory(self.directory()), Ok(()))
+                .map_err(failed("fsync of the directory"))?;
         }
+        self.temporary = replaced;
+        self.remove_temporary();
         Ok(())
+    }
+
+    /// Before a file loses its last name: makes durable that another name does not lead to it, where
+    /// nothing else orders the two. Best effort, on the way out of an error.
+    pub(crate) fn settle_names(&self, quirks: Quirks) {
+        if quirks.names_outlive_counts {
+            let _ = calls::fsync_directory(self.directory());
+        }
     }
 
     /// Takes a name that this place gave away again.
@@ -234,7 +260,7 @@ impl Place {
 
     /// Removes the temporary name, if there is one.
     pub(crate) fn remove_temporary(&mut self) {
-        if let Some(temporary) = self.temporary.take() {
+        if let Some(temporary) = primitive!("name.no_leftovers", self.temporary.take(), None) {
             let _ = calls::unlinkat(self.directory(), &temporary);
         }
     }

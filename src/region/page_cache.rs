@@ -10,11 +10,11 @@
 //! | method | system calls |
 //! |---|---|
 //! | `read`, `load_u64` | none; `pread` without the fault guard |
-//! | `write`, `write_flush`, `store_u64` of at most 16 KiB | none if it touches the gathered run; else `getpid`, `statx`, `pwrite` of the run |
+//! | `write`, `write_flush`, `store_u64` of at most 16 KiB | none if it touches the gathered run; else `statx`, `pwrite` of the run |
 //! | `write` of more | `statx`, `pwrite`, after the same for a gathered run that it overlaps |
 //! | `flush` | none |
 //! | `write` with a writable mapping | `pwrite` for each page |
-//! | `drain` | `statx`, `getpid` and `pwrite` of a gathered run, `fdatasync`; none if another thread's covered it |
+//! | `drain` | `statx`, `pwrite` of a gathered run, `fdatasync`; none if another thread's covered it |
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -34,12 +34,12 @@ use super::group::Group;
 use super::kernel_copy;
 use super::mapping::{Mapping, page_size};
 use super::options::Plan;
-use super::quirks::overwrites_in_place;
 use super::siblings::{Membership, lock};
 use super::storage;
 use crate::cpu::Fault;
 use crate::durability::{Backend, Durability, Granularity};
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::primitives::primitive;
 use crate::probe::Report;
 
 /// A region that writes with `pwrite`, drains with `fdatasync` and reads through a mapping.
@@ -89,12 +89,7 @@ pub(super) struct Parts {
 pub(super) fn map(plan: &Plan, fd: BorrowedFd<'_>, report: &Report) -> Result<Parts> {
     let failed = |errno| Error::os(Operation::Map, "mmap", errno);
     if plan.writable_mapping {
-        if !overwrites_in_place(report) {
-            let why = "a writable mapping here: a store would take new space, and a full disk would \
-                       be a SIGBUS";
-            return Err(Error::new(Operation::Map, ErrorKind::Unsupported(why)));
-        }
-        storage::make_storable(fd, plan.len)?;
+        primitive!("page_cache.open.storable", storage::make_storable(fd, 0, plan.len), Ok(()))?;
     }
     let mapping = if plan.read_only {
         Mapping::adopt(read_mapping(fd, plan.len).map_err(failed)?, plan.guard)
@@ -103,7 +98,7 @@ pub(super) fn map(plan: &Plan, fd: BorrowedFd<'_>, report: &Report) -> Result<Pa
         let to = (plan.len as usize).next_multiple_of(page_size());
         mapping.map(fd, 0, to, access(plan.writable_mapping), MapFlags::SHARED).map_err(failed)?;
         if plan.writable_mapping {
-            mapping.fault_single_pages(0, to);
+            primitive!("page_cache.open.single_pages", mapping.fault_single_pages(0, to), ());
         }
         mapping
     };
@@ -125,6 +120,9 @@ impl PageCacheRegion {
     pub(super) fn new(path: PathBuf, fd: OwnedFd, parts: Parts, file: Membership) -> Self {
         let fd = Descriptor::new(fd);
         let Parts { mapping, len, read_only, writable_mapping, guarded, durability } = parts;
+        if writable_mapping {
+            file.shared.lends_memory.store(true, Ordering::Relaxed);
+        }
         let (len, group) = (AtomicU64::new(len), Group::default());
         Self {
             path,
@@ -158,7 +156,8 @@ impl PageCacheRegion {
         if self.read_only {
             return Err(Error::new(operation, ErrorKind::ReadOnly).at(&self.path));
         }
-        self.file.latch.check(operation).map_err(|e| e.at(&self.path))
+        primitive!("page_cache.poison_is_sticky", self.file.latch.check(operation), Ok(()))
+            .map_err(|e| e.at(&self.path))
     }
 
     #[inline]
@@ -238,15 +237,15 @@ impl PageCacheRegion {
     /// never drained must not turn up in the file's next life.
     #[cold]
     fn poison(&self, gather: &mut Gather, error: Error) -> Error {
-        let error = self.file.shared.poison(error);
-        self.changing(gather, Gather::clear);
+        let error = primitive!("page_cache.poison", self.file.shared.poison(error), error);
+        primitive!("page_cache.poison.forget_gathered", self.changing(gather, Gather::clear), ());
         error
     }
 
     /// Writes to the file. Page by page where others store through a mapping: a longer write
     /// would bring a large folio into the page cache, and a store would then dirty all of it.
     fn put(&self, at: u64, data: &[u8]) -> std::result::Result<(), Errno> {
-        if !self.writable_mapping {
+        if primitive!("page_cache.write.single_pages", !self.writable_mapping, true) {
             return kernel_copy::write_file(self.fd.as_fd(), at, data);
         }
         let page = page_size();
@@ -264,12 +263,13 @@ impl PageCacheRegion {
         if gather.is_empty() {
             return Ok(());
         }
-        if !self.fd.is_ours() {
+        if primitive!("page_cache.send.fork", !self.fd.is_ours(), false) {
             // The run is the parent's, which sends its own copy.
             let why = "a forked child cannot write what its parent gathered";
             return Err(Error::new(Operation::Write, ErrorKind::Unsupported(why)).at(&self.path));
         }
-        self.check_length().map_err(|error| self.poison(gather, error))?;
+        primitive!("page_cache.send.length", self.check_length(), Ok(()))
+            .map_err(|error| self.poison(gather, error))?;
         let (start, len) = (gather.start(), gather.bytes().len() as u64);
         let sent = self.changing(gather, |gather| {
             let sent = self.put(start, gather.bytes());
@@ -292,7 +292,9 @@ impl PageCacheRegion {
         at: u64,
         data: &[u8],
     ) -> Result<()> {
-        if data.len() <= WRITE_MAX {
+        // Where somebody stores through a pointer, a write that is sent later would undo the store.
+        let gathers = primitive!("page_cache.write.at_once", !self.lends_memory(), true);
+        if data.len() <= WRITE_MAX && gathers {
             if !gather.accepts(at, data.len()) {
                 self.send(gather)?;
             }
@@ -301,7 +303,8 @@ impl PageCacheRegion {
             if gather.overlaps(at, data.len()) {
                 self.send(gather)?;
             }
-            self.check_length().map_err(|error| self.poison(gather, error))?;
+            primitive!("page_cache.write.length", self.check_length(), Ok(()))
+                .map_err(|error| self.poison(gather, error))?;
             self.changing(gather, |_| self.put(at, data)).map_err(|errno| {
                 let error = Error::os(operation, "pwrite", errno);
                 error.at(&self.path).over(at, data.len() as u64)
@@ -321,7 +324,7 @@ impl PageCacheRegion {
     /// A view is of the file, which must have what is gathered of the range.
     fn send_for_view(&self, at: u64, len: usize) -> Result<()> {
         let mut gather = lock(&self.file.shared.gather);
-        if !gather.overlaps(at, len) {
+        if primitive!("page_cache.view.send", !gather.overlaps(at, len), true) {
             return Ok(());
         }
         if self.read_only {
@@ -349,17 +352,33 @@ impl PageCacheRegion {
         Ok(())
     }
 
+    /// Whether this or another region of the file lets callers store through a pointer.
+    fn lends_memory(&self) -> bool {
+        self.file.shared.lends_memory.load(Ordering::Relaxed)
+    }
+
+    /// A forked child has the same open file: it would be told of a write-back error in its
+    /// parent's place, who would take the next sync's success for its own.
+    fn check_ours(&self, operation: Operation) -> Result<()> {
+        if primitive!("page_cache.drain.fork", self.fd.is_ours(), true) {
+            return Ok(());
+        }
+        let why = "in a forked child: the region is its parent's, open it anew";
+        Err(Error::new(operation, ErrorKind::Unsupported(why)).at(&self.path))
+    }
+
     /// Makes the file `to` bytes long, if it is not, and ready to be mapped. Returns how long it
     /// was before it was made longer.
-    fn extend(&self, known: u64, to: u64) -> Result<Option<u64>> {
+    fn extend(&self, from: u64, known: u64, to: u64) -> Result<Option<u64>> {
         let fd = self.fd.as_fd();
         let before = if to > known { Some(storage::extend(fd, known, to)?) } else { None };
         if self.writable_mapping {
-            storage::make_storable(fd, to).inspect_err(|_| {
-                if let Some(before) = before {
-                    storage::shrink_back(fd, before);
-                }
-            })?;
+            primitive!("page_cache.grow.storable", storage::make_storable(fd, from, to), Ok(()))
+                .inspect_err(|_| {
+                    if let Some(before) = before {
+                        storage::shrink_back(fd, before);
+                    }
+                })?;
         }
         Ok(before)
     }
@@ -371,17 +390,24 @@ impl PageCacheRegion {
         let covers = {
             let mut gather = lock(&shared.gather);
             if gather.is_empty() {
-                self.check_length().map_err(|error| self.poison(&mut gather, error))?;
+                primitive!("page_cache.sync.length", self.check_length(), Ok(()))
+                    .map_err(|error| self.poison(&mut gather, error))?;
             }
-            self.send(&mut gather)?;
+            primitive!("page_cache.sync.send", self.send(&mut gather), Ok(()))?;
             shared.written.load(Ordering::Acquire)
         };
         // Not repeated after EINTR: whether an error was reported and cleared is unknown.
-        calls::fdatasync(self.fd.as_fd()).map_err(|errno| {
+        let synced =
+            primitive!("page_cache.sync.fdatasync", calls::fdatasync(self.fd.as_fd()), Ok(()));
+        synced.map_err(|errno| {
             let error = Error::os(Operation::Drain, "fdatasync", errno).at(&self.path);
             self.poison(&mut lock(&shared.gather), error.over(0, self.len()))
         })?;
-        Ok(covers)
+        Ok(primitive!(
+            "page_cache.sync.covers_before",
+            covers,
+            shared.written.load(Ordering::Acquire)
+        ))
     }
 }
 
@@ -455,18 +481,23 @@ impl Region for PageCacheRegion {
         self.range(Operation::Flush, offset, len)?;
         // The page cache and the gathered run know what is dirty; `drain` syncs all of it. Of a
         // store through the mapping nobody has heard until now.
-        if self.writable_mapping && len > 0 {
-            self.file.shared.written.fetch_add(1, Ordering::Release);
+        if self.lends_memory() && len > 0 {
+            let written = &self.file.shared.written;
+            primitive!("page_cache.flush.stores", written.fetch_add(1, Ordering::Release), 0);
         }
         Ok(())
     }
 
     fn drain(&self) -> Result<()> {
-        let check = || self.file.latch.check(Operation::Drain).map_err(|e| e.at(&self.path));
+        let check = || {
+            primitive!("page_cache.drain.latch", self.file.latch.check(Operation::Drain), Ok(()))
+                .map_err(|e| e.at(&self.path))
+        };
         check()?;
         if self.read_only {
             return Ok(());
         }
+        self.check_ours(Operation::Drain)?;
         let shared = &*self.file.shared;
         let mine = shared.written.load(Ordering::Acquire);
         self.group.commit(mine, check, || self.sync())
@@ -540,7 +571,8 @@ impl Region for PageCacheRegion {
 
     fn grow(&self, new_len: u64) -> Result<()> {
         self.check_writable(Operation::Grow)?;
-        let mut longest = lock(&self.file.shared.growth);
+        self.check_ours(Operation::Grow)?;
+        let growth = lock(&self.file.shared.growth);
         let old_len = self.len();
         if new_len <= old_len {
             return Ok(());
@@ -551,14 +583,18 @@ impl Region for PageCacheRegion {
             return Err(explain(Error::new(Operation::Grow, ErrorKind::TooLarge { max })));
         }
         // What another region has grown to is not new.
-        let known = old_len.max(*longest);
+        let known = old_len.max(self.file.shared.longest());
         let mut file_len = None;
         if new_len > known || self.writable_mapping {
             file_len = self.group.alone(|| {
                 self.check_writable(Operation::Grow)?;
                 // So that the sync of the growth takes along what is gathered.
-                self.send(&mut lock(&self.file.shared.gather))?;
-                self.extend(known, new_len)
+                primitive!(
+                    "page_cache.grow.send",
+                    self.send(&mut lock(&self.file.shared.gather)),
+                    Ok(())
+                )?;
+                self.extend(old_len, known, new_len)
                     .map_err(|error| self.file.shared.poison_if_final(explain(error)))
             })?;
         }
@@ -577,10 +613,15 @@ impl Region for PageCacheRegion {
             return Err(explain(Error::os(Operation::Grow, "mmap", errno)));
         }
         if self.writable_mapping {
-            self.mapping.fault_single_pages(from, to);
+            primitive!(
+                "page_cache.grow.single_pages",
+                self.mapping.fault_single_pages(from, to),
+                ()
+            );
         }
-        *longest = longest.max(new_len);
+        self.file.latch.announce(new_len);
         self.len.store(new_len, Ordering::Release);
+        drop(growth);
         Ok(())
     }
 
@@ -588,7 +629,8 @@ impl Region for PageCacheRegion {
         let drained = if self.read_only {
             self.check_readable(Operation::Close)
         } else {
-            self.drain().map_err(|error| error.during(Operation::Close))
+            primitive!("page_cache.close.drain", self.drain(), Ok(()))
+                .map_err(|error| error.during(Operation::Close))
         };
         self.file.latch.close();
         drained
@@ -600,7 +642,7 @@ impl Drop for PageCacheRegion {
         // Best effort; `close` reports. Nothing to do after `close` or an error. What a forked
         // child has is a copy of its parent's run.
         if !self.read_only && self.fd.is_ours() {
-            let _ = self.drain();
+            let _ = primitive!("page_cache.drop.drain", self.drain(), Ok(()));
         }
     }
 }

@@ -24,6 +24,9 @@ use crate::probe::Report;
 pub(crate) struct Quirks {
     /// The file needs a name when it is synced, so it has a temporary one from the beginning.
     pub(crate) named_when_synced: bool,
+    /// A name may be on the medium without the link count that came with it: a file that loses its
+    /// name to another keeps a temporary one until the directory is synced.
+    pub(crate) names_outlive_counts: bool,
     /// fsync of the file once it has its final name.
     pub(crate) sync_file: bool,
     /// fsync of the directory, after that.
@@ -31,14 +34,20 @@ pub(crate) struct Quirks {
 }
 
 impl Quirks {
-    pub(crate) const JOURNAL: Self =
-        Self { named_when_synced: false, sync_file: false, sync_directory: true };
-    pub(crate) const LOG_OF_FILES: Self =
-        Self { named_when_synced: false, sync_file: true, sync_directory: false };
-    const NOTHING_LASTS: Self =
-        Self { named_when_synced: false, sync_file: false, sync_directory: false };
-    pub(crate) const PORTABLE: Self =
-        Self { named_when_synced: true, sync_file: false, sync_directory: true };
+    const NOTHING_LASTS: Self = Self {
+        named_when_synced: false,
+        names_outlive_counts: false,
+        sync_file: false,
+        sync_directory: false,
+    };
+    pub(crate) const JOURNAL: Self = Self { sync_directory: true, ..Self::NOTHING_LASTS };
+    pub(crate) const LOG_OF_FILES: Self = Self { sync_file: true, ..Self::NOTHING_LASTS };
+    pub(crate) const PORTABLE: Self = Self {
+        named_when_synced: true,
+        names_outlive_counts: true,
+        sync_directory: true,
+        ..Self::NOTHING_LASTS
+    };
 
     /// Those of the filesystem that the report is about.
     pub(crate) fn of(report: &Report) -> Self {

@@ -6,7 +6,7 @@ use daxmap::sim::filesystem::{Image, Profile, Tally, Tamper};
 use rustix::io::Errno;
 
 use crate::operations::{ALL, DRAIN, FILE, KEPT, OPEN, Operation, Outcome, is_leftover, sees};
-use crate::{explore, run};
+use crate::{explore_failed, run};
 
 fn names(image: &Image) -> Vec<String> {
     image.names().map(|name| name.to_string_lossy().into_owned()).collect()
@@ -58,7 +58,7 @@ fn fail_each_call(operation: &Operation, profile: Profile, errno: Errno) -> (usi
             }
         }
         failed += usize::from(outcome.result.is_err());
-        tally += explore(operation, &outcome.history)
+        tally += explore_failed(operation, profile, &outcome)
             .unwrap_or_else(|violation| panic!("{of}: {violation}"));
     }
     (failed, tally)

@@ -96,11 +96,25 @@ impl History {
     pub fn explore(
         &self,
         limits: Limits,
+        check: impl FnMut(Crash<'_>) -> Verdict,
+    ) -> Result<Tally, Box<Violation>> {
+        self.explore_from(0, limits, check)
+    }
+
+    /// [`explore`](Self::explore), from a crash point on, counted as in [`Crash::point`].
+    ///
+    /// # Errors
+    ///
+    /// As [`explore`](Self::explore).
+    pub fn explore_from(
+        &self,
+        first: usize,
+        limits: Limits,
         mut check: impl FnMut(Crash<'_>) -> Verdict,
     ) -> Result<Tally, Box<Violation>> {
         let mut tally = Tally::default();
         let mut seen = HashSet::new();
-        for point in 0..=self.calls.len() {
+        for point in first..=self.calls.len() {
             tally.points += 1;
             let mark = self.calls.get(point).map_or(self.mark, |call| call.mark);
             let at = Point::new(self, point);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use super::image::{Effect, File, Image, Inode};
+use super::image::{Effect, Image, Inode, SECTOR};
 use super::profile::{Profile, data_of};
 
 /// A sync, of what.
@@ -125,18 +125,57 @@ impl History {
         self.calls.len() - 1
     }
 
-    /// What the present call changes. A `delayed` size is one that this call's data made.
-    pub(super) fn push(&mut self, effects: Vec<Effect>, delayed: bool) {
-        for effects in self.profile.steps(effects) {
-            let after = self.waits_for(&effects, delayed);
-            let makes = effects.iter().find_map(|effect| match effect {
-                Effect::Links { inode, .. } => Some(*inode).filter(|inode| self.is_new(*inode)),
-                _ => None,
-            });
-            let call = self.calls.len() - 1;
-            let (durable, lost) = (None, None);
-            self.changes.push(Change { effects, after, delayed, makes, call, durable, lost });
+    /// What the present call changes.
+    pub(super) fn push(&mut self, effects: Vec<Effect>) {
+        for step in self.profile.steps(effects) {
+            self.add(step, None);
         }
+    }
+
+    /// The present call has written past the end, after it has pushed the data.
+    pub(super) fn lengthen(&mut self, inode: Inode, from: u64, to: u64) {
+        let mut data: Vec<usize> = Vec::new();
+        let call = self.calls.len() - 1;
+        for (at, change) in self.changes.iter().enumerate() {
+            if change.call == call && change.is_data() {
+                data.push(at);
+            }
+        }
+        let mut reached = from;
+        if let Some(block) = self.profile.journals_lengths_within()
+            && !from.is_multiple_of(block)
+        {
+            // What the block had before must be there, so that it has a place; not what is new.
+            reached = from.next_multiple_of(block).min(to);
+            let sectors = from / block * (block / SECTOR)..from.div_ceil(SECTOR);
+            let within = |effect: &Effect| {
+                matches!(effect, Effect::Sector { inode: of, index, .. }
+                    if *of == inode && sectors.contains(index))
+            };
+            let earlier =
+                self.changes.iter().enumerate().filter(|(_, change)| {
+                    change.call != call && change.effects.iter().any(&within)
+                });
+            let earlier = earlier.map(|(at, _)| at).collect();
+            self.add(vec![Effect::Size { inode, len: reached }], Some(earlier));
+        }
+        if reached < to {
+            let waits = if self.profile.lengths_follow_data() { data } else { Vec::new() };
+            self.add(vec![Effect::Size { inode, len: to }], Some(waits));
+        }
+    }
+
+    /// One step. A length that a write made comes with what it waits for besides.
+    fn add(&mut self, effects: Vec<Effect>, length_after: Option<Vec<usize>>) {
+        let delayed = length_after.is_some();
+        let after = self.waits_for(&effects, length_after);
+        let makes = effects.iter().find_map(|effect| match effect {
+            Effect::Links { inode, .. } => Some(*inode).filter(|inode| self.is_new(*inode)),
+            _ => None,
+        });
+        let call = self.calls.len() - 1;
+        let (durable, lost) = (None, None);
+        self.changes.push(Change { effects, after, delayed, makes, call, durable, lost });
     }
 
     fn is_new(&self, inode: Inode) -> bool {
@@ -144,8 +183,9 @@ impl History {
     }
 
     /// The pending changes that the medium must have if it has these effects.
-    fn waits_for(&self, effects: &[Effect], delayed: bool) -> Vec<usize> {
-        let mut after = BTreeSet::new();
+    fn waits_for(&self, effects: &[Effect], length_after: Option<Vec<usize>>) -> Vec<usize> {
+        let delayed = length_after.is_some();
+        let mut after: BTreeSet<usize> = length_after.into_iter().flatten().collect();
         if self.profile == Profile::Strict {
             after.extend(self.changes.len().checked_sub(1));
             return after.into_iter().collect();
@@ -156,12 +196,7 @@ impl History {
                 Effect::Entry { to, .. } if self.profile.entry_follows_inode() => *to,
                 Effect::Entry { .. } => None,
                 Effect::Mode { inode, .. } => Some(*inode),
-                // A count is lowered when the entry is gone, not before.
                 Effect::Links { inode, .. } => {
-                    let with_entry = effects.iter().any(|e| matches!(e, Effect::Entry { .. }));
-                    if self.lowers_links(effect) && !with_entry {
-                        after.extend(self.last(|other| matches!(other, Effect::Entry { .. })));
-                    }
                     self.barriers
                         .iter()
                         .filter(|(of, _)| of == inode)
@@ -185,15 +220,6 @@ impl History {
                     matches!(other, Effect::Allocate { inode: of, sectors }
                         if of == inode && sectors.contains(index))
                 }));
-            }
-            if let (Effect::Size { inode, .. }, true) = (effect, delayed)
-                && self.profile.size_follows_data()
-            {
-                let call = self.calls.len() - 1;
-                let data = self.changes.iter().enumerate().filter(|(_, change)| {
-                    change.call == call && change.is_data() && change.touches(*inode)
-                });
-                after.extend(data.map(|(at, _)| at));
             }
         }
         if self.profile.has_journal() && is_journalled(effects, delayed) {
@@ -219,16 +245,6 @@ impl History {
     /// The change that made the inode, if the medium did not have it before.
     fn maker(&self, inode: Inode) -> Option<usize> {
         self.changes.iter().position(|change| change.makes(inode))
-    }
-
-    fn lowers_links(&self, effect: &Effect) -> bool {
-        let Effect::Links { inode, count } = effect else { return false };
-        let before =
-            self.changes.iter().rev().flat_map(|change| &change.effects).find_map(|e| match e {
-                Effect::Links { inode: of, count } if of == inode => Some(*count),
-                _ => None,
-            });
-        before.or(self.base.file(*inode).map(File::links)).unwrap_or(0) > *count
     }
 
     /// The present call has synced. `links` is how many names the file has.

@@ -133,6 +133,12 @@ impl File {
             .all(|index| matches!(self.sectors.get(&index), Some(Sector::Written(_))))
     }
 
+    /// Whether any sector has space.
+    #[must_use]
+    pub fn has_space(&self) -> bool {
+        !self.sectors.is_empty()
+    }
+
     pub(super) fn links(&self) -> u32 {
         self.links
     }
@@ -185,6 +191,22 @@ impl Image {
                 _ => Shown::Broken,
             },
         }
+    }
+
+    /// What a check of the filesystem, as by e2fsck(8), makes of it: names that lead to no file are
+    /// removed.
+    #[must_use]
+    pub fn checked(&self) -> Self {
+        let whole = |inode| self.files.get(inode).is_some_and(|file: &File| file.links > 0);
+        let names = self.names.iter().filter(|(_, inode)| whole(*inode));
+        let names = names.map(|(name, inode)| (name.clone(), *inode)).collect();
+        Self { names, files: self.files.clone() }
+    }
+
+    /// Whether there is no name.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
     }
 
     /// The names, sorted.

@@ -24,6 +24,8 @@ fn key(of: BorrowedFd<'_>) -> Result<Key> {
 struct Node {
     memory: OwnedFd,
     links: u32,
+    /// Made without a name, and given none yet.
+    linkable: bool,
     /// Opening it fails: the medium has its name and not the inode, or one without names.
     broken: bool,
     /// Sectors written since the last sync, and those written and synced before.
@@ -106,7 +108,8 @@ impl Live {
         let inode = self.nodes.len();
         self.by_key.insert(key(memory.as_fd())?, inode);
         let (dirty, clean) = (BTreeSet::new(), BTreeSet::new());
-        self.nodes.push(Node { memory, links: 0, broken: false, dirty, clean });
+        let (linkable, broken) = (false, false);
+        self.nodes.push(Node { memory, links: 0, linkable, broken, dirty, clean });
         Ok(inode)
     }
 
@@ -209,13 +212,14 @@ impl Live {
         fs::fchmod(&self.nodes[inode].memory, mode)?;
         let links = u32::from(name.is_some());
         self.nodes[inode].links = links;
+        self.nodes[inode].linkable = name.is_none();
         let bits = mode.as_raw_mode();
         let mut effects = vec![Effect::Links { inode, count: links }, Effect::Mode { inode, bits }];
         if let Some(name) = name {
             self.names.insert(name.to_owned(), inode);
             effects.push(Effect::Entry { name: name.to_owned(), to: Some(inode) });
         }
-        self.history.push(effects, false);
+        self.history.push(effects);
         reopen(&self.nodes[inode].memory, OFlags::RDWR)
     }
 
@@ -228,7 +232,7 @@ impl Live {
             fs::ftruncate(&self.nodes[inode].memory, end)?;
             effects.push(Effect::Size { inode, len: end });
         }
-        self.history.push(effects, false);
+        self.history.push(effects);
         Ok(())
     }
 
@@ -239,7 +243,7 @@ impl Live {
         let sectors = len.div_ceil(SECTOR);
         node.dirty.retain(|index| *index < sectors);
         node.clean.retain(|index| *index < sectors);
-        self.history.push(vec![Effect::Size { inode, len }], false);
+        self.history.push(vec![Effect::Size { inode, len }]);
         Ok(())
     }
 
@@ -257,9 +261,9 @@ impl Live {
             let bytes = read_sector(&node.memory, index)?.into();
             effects.push(Effect::Sector { inode, index, bytes });
         }
-        self.history.push(effects, false);
+        self.history.push(effects);
         if end > before {
-            self.history.push(vec![Effect::Size { inode, len: end }], true);
+            self.history.lengthen(inode, before, end);
         }
         Ok(len)
     }
@@ -268,7 +272,7 @@ impl Live {
         let bits = mode.as_raw_mode();
         self.begin(format!("fchmod of file {inode} to {bits:o}"))?;
         fs::fchmod(&self.nodes[inode].memory, mode)?;
-        self.history.push(vec![Effect::Mode { inode, bits }], false);
+        self.history.push(vec![Effect::Mode { inode, bits }]);
         Ok(())
     }
 
@@ -361,9 +365,14 @@ impl Live {
         if self.names.contains_key(name) {
             return Err(Errno::EXIST);
         }
+        // A file that has lost its last name gets no other (`vfs_link`, fs/namei.c).
+        if self.nodes[inode].links == 0 && !self.nodes[inode].linkable {
+            return Err(Errno::NOENT);
+        }
         self.begin(format!("linkat of file {inode} to {}", name.display()))?;
+        self.nodes[inode].linkable = false;
         let effects = vec![self.enter(name, Some(inode)), self.count(inode, 1)];
-        self.history.push(effects, false);
+        self.history.push(effects);
         self.named();
         Ok(())
     }
@@ -380,7 +389,7 @@ impl Live {
         self.begin(format!("renameat of {} to {}", from.display(), to.display()))?;
         let mut effects = vec![self.enter(from, None), self.enter(to, Some(inode))];
         effects.extend(replaced.map(|replaced| self.count(replaced, -1)));
-        self.history.push(effects, false);
+        self.history.push(effects);
         self.named();
         Ok(())
     }
@@ -389,7 +398,7 @@ impl Live {
         let (first, second) = (self.find(one)?, self.find(other)?);
         self.begin(format!("exchange of {} and {}", one.display(), other.display()))?;
         let effects = vec![self.enter(one, Some(second)), self.enter(other, Some(first))];
-        self.history.push(effects, false);
+        self.history.push(effects);
         self.named();
         Ok(())
     }
@@ -398,7 +407,7 @@ impl Live {
         let inode = *self.names.get(name).ok_or(Errno::NOENT)?;
         self.begin(format!("unlinkat of {}", name.display()))?;
         let effects = vec![self.enter(name, None), self.count(inode, -1)];
-        self.history.push(effects, false);
+        self.history.push(effects);
         self.named();
         Ok(())
     }

@@ -59,3 +59,6 @@ pub enum Feature {
     /// The flags of renameat2(2): `EINVAL`.
     RenameFlags,
 }
+
+#[cfg(test)]
+mod tests;

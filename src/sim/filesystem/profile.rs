@@ -77,9 +77,14 @@ impl Profile {
         matches!(self, Self::Ext4 | Self::Xfs)
     }
 
-    /// Whether a size that a write past the end made waits for the data below it.
-    pub(super) fn size_follows_data(self) -> bool {
+    /// Whether a length that a write past the end made waits for the data that it wrote.
+    pub(super) fn lengths_follow_data(self) -> bool {
         !matches!(self, Self::NothingUntilFsync)
+    }
+
+    /// Blocks of this many bytes, within which a new length does not wait: the block has its place.
+    pub(super) fn journals_lengths_within(self) -> Option<u64> {
+        (self == Self::Ext4).then_some(4096)
     }
 
     /// Whether an entry waits for the inode that it leads to.

@@ -144,6 +144,11 @@ impl Model {
         self.ftruncate(file.as_fd(), len)
     }
 
+    /// Sets the permission bits. fchmod(2).
+    pub fn change_mode(&self, file: &OwnedFd, bits: u32) -> Result<()> {
+        self.fchmod(file.as_fd(), Mode::from_raw_mode(bits))
+    }
+
     /// fsync(2) of a file.
     pub fn sync(&self, file: &OwnedFd) -> Result<()> {
         self.fsync(file.as_fd())
@@ -168,6 +173,11 @@ impl Model {
     /// Renames, over what has the name. renameat(2).
     pub fn rename(&self, from: &str, to: &str) -> Result<()> {
         self.live().rename(OsStr::new(from), OsStr::new(to), true)
+    }
+
+    /// Exchanges what two names lead to. renameat2(2), `RENAME_EXCHANGE`.
+    pub fn exchange(&self, one: &str, other: &str) -> Result<()> {
+        self.live().exchange(OsStr::new(one), OsStr::new(other))
     }
 
     /// Takes a name away. unlinkat(2).
