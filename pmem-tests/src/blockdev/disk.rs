@@ -41,6 +41,19 @@ pub struct FaultyDisk {
     _thread: PhantomData<*const ()>,
 }
 
+/// The length of a device's log, as a time: what happened before a request was served happened
+/// at or before its position. For the threads of a workload, which cannot share the device itself.
+#[derive(Clone, Debug)]
+pub struct LogClock(Shared);
+
+impl LogClock {
+    /// How many entries the log has now.
+    #[must_use]
+    pub fn now(&self) -> usize {
+        lock(&self.0).entries()
+    }
+}
+
 impl std::fmt::Debug for Medium {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Medium").field("size", &self.size()).finish_non_exhaustive()
@@ -170,6 +183,12 @@ impl FaultyDisk {
     #[must_use]
     pub fn log_len(&self) -> usize {
         lock(&self.medium).entries()
+    }
+
+    /// Tells every thread how long the log is.
+    #[must_use]
+    pub fn log_clock(&self) -> LogClock {
+        LogClock(Arc::clone(&self.medium))
     }
 
     /// Every request since the device was made or filled.

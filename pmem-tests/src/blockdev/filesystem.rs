@@ -105,6 +105,32 @@ impl Filesystem {
         Ok(image)
     }
 
+    /// Asks the filesystem's own checker, which changes nothing, whether what is on the device is
+    /// consistent. The inner error is what it found.
+    ///
+    /// # Errors
+    ///
+    /// If the checker cannot be run.
+    pub fn check(self, device: &Path) -> io::Result<Result<(), String>> {
+        let (program, arguments) = match self {
+            Self::Ext4 => ("e2fsck", &["-f", "-n"][..]),
+            Self::Xfs => ("xfs_repair", &["-n"][..]),
+            Self::Btrfs => ("btrfs", &["check", "--readonly"][..]),
+        };
+        let path = std::env::var("PATH").unwrap_or_default();
+        let output = Command::new(program)
+            .args(arguments)
+            .arg(device)
+            .env("PATH", format!("{path}:/usr/sbin:/sbin"))
+            .output()
+            .map_err(|error| io::Error::new(error.kind(), format!("{program}: {error}")))?;
+        if output.status.success() {
+            return Ok(Ok(()));
+        }
+        let said = [output.stdout, output.stderr].concat();
+        Ok(Err(format!("{program}: {}: {}", output.status, String::from_utf8_lossy(&said))))
+    }
+
     fn make(self) -> io::Result<Image> {
         let file = tempfile::NamedTempFile::new()?;
         file.as_file().set_len(self.size())?;

@@ -29,11 +29,13 @@
 //! |---|---|
 //! | `image` | what does a medium hold? |
 //! | `log` | what was it asked, and what can a crash leave of it? |
+//! | `crash` | which crashes are tried? |
 //! | `medium` | what does the device answer? |
 //! | `server`, `loop_device` | how does the kernel come to ask? |
 //! | `disk`, `filesystem` | what do tests use? |
 //! | `reaper` | what if the process is killed? |
 
+mod crash;
 mod disk;
 mod filesystem;
 mod image;
@@ -43,7 +45,8 @@ mod medium;
 mod reaper;
 mod server;
 
-pub use disk::FaultyDisk;
+pub use crash::{Crash, Limits, Stretch};
+pub use disk::{FaultyDisk, LogClock};
 pub use filesystem::{Filesystem, Mounted};
 pub use image::Image;
 pub use log::{Entry, Keep, Log, Outcome, Request, SECTOR};

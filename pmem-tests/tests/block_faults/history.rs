@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use pmem_tests::random::Random;
+
 /// Files that a history works on.
 pub const FILES: usize = 2;
 
@@ -72,27 +74,6 @@ impl Step {
             | Self::Grow { file, .. }
             | Self::Close { file } => file,
         }
-    }
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014).
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        word ^ (word >> 31)
-    }
-
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
     }
 }
 

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use daxmap::{AnyRegion, Error, Options, Region};
 use pmem_tests::blockdev::{Fault, FaultyDisk, Filesystem, Image, Keep, Log, Mounted};
+use pmem_tests::random::Random;
 
-use crate::history::{FILES, History, Random, Step};
+use crate::history::{FILES, History, Step};
 use crate::model::{Existence, FileModel, IDS_MAX, Id, pattern};
 
 /// How a run ends, and with it which medium must hold what was acknowledged.
