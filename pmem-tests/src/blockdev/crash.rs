@@ -14,6 +14,7 @@
 //! shows no difference; where there are more, the log gives the device's promise, not FUA's.
 
 use std::fmt;
+use std::ops::Range;
 
 use super::image::Image;
 use super::log::{Entry, Keep, Log, Outcome, Request, SECTOR};
@@ -27,6 +28,10 @@ pub struct Limits {
     pub singled_out: usize,
     /// Further crashes in which every write is kept, lost or torn by chance.
     pub samples: usize,
+    /// Bytes of the device between which no write is torn, see [`Filesystem::written_whole`].
+    ///
+    /// [`Filesystem::written_whole`]: super::Filesystem::written_whole
+    pub whole: &'static [Range<u64>],
 }
 
 /// A stretch of a log from one flush to the next.
@@ -95,17 +100,19 @@ impl Stretch<'_> {
         self.end >= self.log.entries.len()
     }
 
-    /// Sectors of an open change; 0 for a discard, which is never torn.
-    fn sectors(&self, open: usize) -> usize {
-        match &self.log.entries[self.open[open]].request {
-            Request::Write { data, .. } => data.len().div_ceil(SECTOR),
-            Request::Zero { .. } | Request::Flush => 0,
-        }
-    }
-
-    /// How much is left of a write of so many sectors, at least two, that is torn.
-    fn tear(sectors: usize, random: &mut Random) -> usize {
-        1 + random.below(sectors as u64 - 1) as usize
+    /// An open change, torn somewhere; a discard and a single sector never are.
+    fn tear(&self, open: usize, limits: Limits, random: &mut Random) -> Option<Keep> {
+        let Request::Write { offset, data } = &self.log.entries[self.open[open]].request else {
+            return None;
+        };
+        let places: Vec<usize> = (1..data.len().div_ceil(SECTOR))
+            .filter(|sectors| {
+                let at = offset + (sectors * SECTOR) as u64;
+                !limits.whole.iter().any(|whole| whole.start < at && at < whole.end)
+            })
+            .collect();
+        (!places.is_empty())
+            .then(|| Keep::Sectors(places[random.below(places.len() as u64) as usize]))
     }
 
     /// The medium that a crash leaves.
@@ -134,10 +141,7 @@ impl Stretch<'_> {
         let count = self.open.len();
         crashes.add("none", vec![Keep::Nothing; count]);
         for one in singled_out(count, limits.singled_out, &mut random) {
-            let torn = match self.sectors(one) {
-                0 | 1 => None,
-                sectors => Some(Keep::Sectors(Self::tear(sectors, &mut random))),
-            };
+            let torn = self.tear(one, limits, &mut random);
             let with = |others: Keep, own: Keep| {
                 let mut keep = vec![others; count];
                 keep[one] = own;
@@ -158,10 +162,10 @@ impl Stretch<'_> {
         }
         crashes.add("all", vec![Keep::Whole; count]);
         for _ in 0..if count > 1 { limits.samples } else { 0 } {
-            let sample = (0..count).map(|one| match (random.below(4), self.sectors(one)) {
-                (0 | 1, _) | (2, 0 | 1) => Keep::Whole,
-                (2, sectors) => Keep::Sectors(Self::tear(sectors, &mut random)),
-                _ => Keep::Nothing,
+            let sample = (0..count).map(|one| match random.below(4) {
+                0 => Keep::Nothing,
+                1 => self.tear(one, limits, &mut random).unwrap_or(Keep::Whole),
+                _ => Keep::Whole,
             });
             crashes.add("sample", sample.collect());
         }
@@ -210,7 +214,7 @@ fn singled_out(count: usize, wanted: usize, random: &mut Random) -> Vec<usize> {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { singled_out: 8, samples: 4 };
+    const LIMITS: Limits = Limits { singled_out: 8, samples: 4, whole: &[512..1536] };
 
     fn write(offset: u64, byte: u8, sectors: usize) -> Entry {
         let data = vec![byte; sectors * SECTOR].into();
@@ -272,6 +276,10 @@ mod tests {
             assert!(has(keep), "{keep:?}");
         }
         assert!(has([Keep::Sectors(1), none, none]));
+        let torn_inside = |crash: &&Crash| crash.keep[0] == Keep::Sectors(2);
+        let log = self::log(vec![write(0, 1, 4)]);
+        let crashes = log.stretches(0).next().unwrap().crashes(LIMITS, 1);
+        assert_eq!(crashes.iter().filter(torn_inside).count(), 0, "512..1536 is whole");
         for (at, crash) in crashes.iter().enumerate() {
             assert!(crashes[..at].iter().all(|other| other.keep != crash.keep), "{crash:?}");
         }

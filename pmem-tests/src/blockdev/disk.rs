@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use fuser::{Config, Session, SessionACL};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
+use super::filesystem::Disk;
 use super::image::Image;
 use super::log::Log;
 use super::loop_device::LoopDevice;
@@ -67,15 +68,7 @@ impl FaultyDisk {
     ///
     /// Without root, or where the kernel has no FUSE or no loop devices.
     pub fn new(size: u64) -> io::Result<Self> {
-        if !rustix::process::geteuid().is_root() {
-            let what = "a block device over FUSE and loop needs root: run the tests as root";
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
-        }
-        if size == 0 || !size.is_multiple_of(4096) {
-            let what = "the size of a device is a multiple of 4096 bytes";
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
-        }
-        let folder = folder()?;
+        let folder = folder_for(size)?;
         let medium = Arc::new(Mutex::new(Medium::new(Image::new(size), LOGGED_BYTES_MAX)));
         let mut disk = Self { device: None, medium, folder, server: None, _thread: PhantomData };
         disk.serve().map_err(|error| explain("mounting FUSE", &error))?;
@@ -83,8 +76,7 @@ impl FaultyDisk {
         let file = open.map_err(|error| explain("opening the medium", &error))?;
         let device = LoopDevice::attach(file.as_fd())
             .map_err(|error| explain("attaching a loop device", &error))?;
-        // For the reaper.
-        std::os::unix::fs::symlink(device.path(), disk.folder.join("device"))?;
+        name_device(&disk.folder, &device)?;
         disk.device = Some(device);
         // Without what attaching it asked.
         disk.fill(Image::new(size));
@@ -93,11 +85,6 @@ impl FaultyDisk {
 
     fn fuse(&self) -> PathBuf {
         self.folder.join("fuse")
-    }
-
-    /// The folder that filesystems of this device are mounted on.
-    pub(super) fn mount_point(&self) -> PathBuf {
-        self.folder.join("mnt")
     }
 
     /// Mounts the server's file, and answers for it from another thread.
@@ -209,6 +196,16 @@ impl FaultyDisk {
     }
 }
 
+impl Disk for FaultyDisk {
+    fn device(&self) -> &Path {
+        self.device()
+    }
+
+    fn mount_point(&self) -> PathBuf {
+        self.folder.join("mnt")
+    }
+}
+
 impl Drop for FaultyDisk {
     fn drop(&mut self) {
         self.device = None;
@@ -217,19 +214,38 @@ impl Drop for FaultyDisk {
         if let Some(server) = self.server.take() {
             let _ = server.join();
         }
-        let _ = fs::remove_file(self.folder.join("device"));
-        let _ = fs::remove_dir(self.fuse());
-        let _ = fs::remove_dir(self.mount_point());
-        let _ = fs::remove_dir(&self.folder);
+        remove_folder(&self.folder);
     }
+}
+
+/// Removes what [`folder_for`] made, once nothing is mounted there.
+pub(super) fn remove_folder(folder: &Path) {
+    let _ = fs::remove_file(folder.join("device"));
+    for mount_point in ["fuse", "mnt"] {
+        let _ = fs::remove_dir(folder.join(mount_point));
+    }
+    let _ = fs::remove_dir(folder);
 }
 
 fn explain(what: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
-/// A folder for one device, in this thread's folder, with its two mount points.
-fn folder() -> io::Result<PathBuf> {
+/// Tells the reaper which device is whose.
+pub(super) fn name_device(folder: &Path, device: &LoopDevice) -> io::Result<()> {
+    std::os::unix::fs::symlink(device.path(), folder.join("device"))
+}
+
+/// A folder for one device of that size, in this thread's folder, with its two mount points.
+pub(super) fn folder_for(size: u64) -> io::Result<PathBuf> {
+    if !rustix::process::geteuid().is_root() {
+        let what = "a block device over a loop device needs root: run the tests as root";
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
+    }
+    if size == 0 || !size.is_multiple_of(4096) {
+        let what = "the size of a device is a multiple of 4096 bytes";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let folder = reaper::thread_folder()?.join(number.to_string());

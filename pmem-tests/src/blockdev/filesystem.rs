@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,7 +15,6 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-use super::disk::FaultyDisk;
 use super::image::Image;
 
 /// The filesystems that the fault tests run on.
@@ -56,6 +56,20 @@ impl Filesystem {
             // mkfs.xfs wants 300 MB, mkfs.btrfs 109 MB.
             Self::Xfs => 320 << 20,
             Self::Btrfs => 128 << 20,
+        }
+    }
+
+    /// Bytes of the device that the filesystem needs to be written whole: its superblock. Torn
+    /// between two sectors, its checksum is wrong, and it is read before any journal is: ext4
+    /// then refuses to mount with EBADMSG (`ext4_load_super`, fs/ext4/super.c), btrfs with EINVAL
+    /// (`open_ctree`, fs/btrfs/disk-io.c). That is between them and the device, and nothing
+    /// that syncs can change. XFS has a superblock of one sector.
+    #[must_use]
+    pub const fn written_whole(self) -> &'static [Range<u64>] {
+        match self {
+            Self::Ext4 => &[1024..2048],
+            Self::Xfs => &[],
+            Self::Btrfs => &[0x1_0000..0x1_1000, 0x400_0000..0x400_1000],
         }
     }
 
@@ -171,12 +185,21 @@ fn read_image(file: &File, size: u64) -> io::Result<Image> {
     Ok(image)
 }
 
-/// A filesystem of a [`FaultyDisk`], mounted.
+/// What a filesystem can be mounted from.
+pub trait Disk: fmt::Debug {
+    /// `/dev/loopN`.
+    fn device(&self) -> &Path;
+
+    /// The folder that filesystems of this device are mounted on.
+    fn mount_point(&self) -> PathBuf;
+}
+
+/// A filesystem of a [`Disk`], mounted.
 #[derive(Debug)]
 pub struct Mounted<'disk> {
     path: PathBuf,
     attached: bool,
-    disk: &'disk FaultyDisk,
+    disk: &'disk dyn Disk,
 }
 
 /// How long an unmount is tried again when something still holds the filesystem, in ms.
@@ -188,7 +211,7 @@ impl<'disk> Mounted<'disk> {
     /// # Errors
     ///
     /// What mount(2) says.
-    pub fn new(disk: &'disk FaultyDisk, filesystem: Filesystem) -> io::Result<Self> {
+    pub fn new(disk: &'disk dyn Disk, filesystem: Filesystem) -> io::Result<Self> {
         Self::with_options(disk, filesystem, "")
     }
 
@@ -198,7 +221,7 @@ impl<'disk> Mounted<'disk> {
     ///
     /// What mount(2) says.
     pub fn with_options(
-        disk: &'disk FaultyDisk,
+        disk: &'disk dyn Disk,
         filesystem: Filesystem,
         options: &str,
     ) -> io::Result<Self> {

@@ -17,6 +17,7 @@
 //!   sample.
 //! - `DAXMAP_REPLAY_SEED`: the first one.
 //! - `DAXMAP_REPLAY_WORKERS`: devices that work at the same time.
+//! - `DAXMAP_REPLAY_ON`: only filesystems whose name contains this.
 
 mod background;
 mod facts;
@@ -27,7 +28,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use pmem_tests::blockdev::{Crash, FaultyDisk, Filesystem, Image, Limits, Log, Mounted, Stretch};
+use pmem_tests::blockdev::{
+    Crash, Disk, FaultyDisk, Filesystem, Image, Limits, Log, MemoryDisk, Mounted, Stretch,
+};
 
 use facts::Facts;
 use workload::Lie;
@@ -38,8 +41,9 @@ const LOGS: u64 = 1;
 const WORKERS: u64 = 4;
 /// One medium of so many is given to fsck.
 const FSCK_EVERY: u64 = 16;
-/// What is tried of a stretch.
-const LIMITS: Limits = Limits { singled_out: 8, samples: 4 };
+/// What is tried of a stretch: so many writes by themselves, and so many samples.
+const SINGLED_OUT: usize = 8;
+const SAMPLES: usize = 4;
 /// Workloads of which at least one must show that a sync is missing.
 const CONTROL_LOGS: u64 = 3;
 
@@ -57,6 +61,12 @@ const FLAVOURS: [Flavour; 4] = [
     Flavour { name: "xfs", filesystem: Filesystem::Xfs, options: "" },
     Flavour { name: "btrfs", filesystem: Filesystem::Btrfs, options: "" },
 ];
+
+/// The filesystems that the environment asks for.
+fn flavours() -> impl Iterator<Item = Flavour> {
+    let only = std::env::var("DAXMAP_REPLAY_ON").unwrap_or_default();
+    FLAVOURS.into_iter().filter(move |flavour| flavour.name.contains(&only))
+}
 
 /// A number from the environment.
 fn setting(name: &str, default: u64) -> u64 {
@@ -111,7 +121,10 @@ impl Tally {
 
 struct Bench {
     flavour: Flavour,
-    disk: FaultyDisk,
+    /// Where workloads run.
+    logging: FaultyDisk,
+    /// Where their crashes are looked at.
+    looked_at: MemoryDisk,
     template: Image,
     tally: Tally,
 }
@@ -119,34 +132,38 @@ struct Bench {
 impl Bench {
     /// Benches that are at work at the same time have different numbers.
     fn new(flavour: Flavour, number: u32) -> Self {
-        let disk = FaultyDisk::new(flavour.filesystem.size()).unwrap();
-        let template = flavour.filesystem.template(number).unwrap();
-        Self { flavour, disk, template, tally: Tally::default() }
+        let filesystem = flavour.filesystem;
+        let logging = FaultyDisk::new(filesystem.size()).unwrap();
+        let looked_at = MemoryDisk::new(filesystem.size()).unwrap();
+        let template = filesystem.template(number).unwrap();
+        Self { flavour, logging, looked_at, template, tally: Tally::default() }
     }
 
-    fn mount(&self) -> std::io::Result<Mounted<'_>> {
-        Mounted::with_options(&self.disk, self.flavour.filesystem, self.flavour.options)
+    fn mount<'disk>(&self, disk: &'disk dyn Disk) -> std::io::Result<Mounted<'disk>> {
+        Mounted::with_options(disk, self.flavour.filesystem, self.flavour.options)
     }
 
     /// Runs a workload. Returns the log, the position at which the workload began, and what was
     /// promised.
     fn record(&self, seed: u64, lie: Option<Lie>) -> (Log, usize, Facts) {
-        self.disk.fill(self.template.clone());
-        let mounted = self.mount().unwrap();
+        self.logging.fill(self.template.clone());
+        let mounted = self.mount(&self.logging).unwrap();
         workload::settle(mounted.path());
-        let began = self.disk.log_len();
-        let facts = workload::run(mounted.path(), self.disk.log_clock(), seed, lie);
+        let began = self.logging.log_len();
+        let facts = workload::run(mounted.path(), self.logging.log_clock(), seed, lie);
         mounted.unmount().unwrap();
-        (self.disk.log(), began, facts)
+        (self.logging.log(), began, facts)
     }
 
     /// Every crash of a workload; of a control until one shows what is missing.
     fn replay(&mut self, seed: u64, lie: Option<Lie>) {
         let (log, began, facts) = self.record(seed, lie);
         self.tally.logs += 1;
+        let whole = self.flavour.filesystem.written_whole();
+        let limits = Limits { singled_out: SINGLED_OUT, samples: SAMPLES, whole };
         for stretch in log.stretches(began) {
             self.tally.flushes += u64::from(!stretch.is_last());
-            for crash in stretch.crashes(LIMITS, seed) {
+            for crash in stretch.crashes(limits, seed) {
                 if let Err(why) = self.crash(&stretch, &crash, &facts) {
                     let (name, how) = (self.flavour.name, stretch.describe(&crash));
                     let failure = format!("{name}, seed {seed}, without {lie:?}: {why}\n  {how}");
@@ -160,15 +177,16 @@ impl Bench {
     }
 
     fn crash(&mut self, stretch: &Stretch<'_>, crash: &Crash, facts: &Facts) -> Result<(), String> {
-        self.disk.fill(stretch.image(crash));
+        self.looked_at.fill(&stretch.image(crash)).expect("memory for an image");
         self.tally.images += 1;
-        let mounted = self.mount().map_err(|error| format!("not mounted again: {error}"))?;
+        let mounted =
+            self.mount(&self.looked_at).map_err(|error| format!("not mounted again: {error}"))?;
         let checked = facts.check(mounted.path(), stretch.end);
         mounted.unmount().map_err(|error| format!("unmount after recovery: {error}"))?;
         self.tally.leftovers += checked? as u64;
         if self.tally.images.is_multiple_of(FSCK_EVERY) {
             self.tally.fscks += 1;
-            self.flavour.filesystem.check(self.disk.device()).expect("fsck can be run")?;
+            self.flavour.filesystem.check(self.looked_at.device()).expect("fsck can be run")?;
         }
         Ok(())
     }
@@ -205,7 +223,7 @@ fn what_was_acknowledged_is_there_after_every_crash() {
     let _turn = turn();
     let logs = setting("DAXMAP_REPLAY_LOGS", LOGS);
     let (mut total, began) = (Tally::default(), Instant::now());
-    for flavour in FLAVOURS {
+    for flavour in flavours() {
         let began = Instant::now();
         let tally = with_benches(flavour, logs, |bench, seed| bench.replay(seed, None));
         say(&tally.describe(flavour.name, began.elapsed().as_secs_f64()));
@@ -222,7 +240,7 @@ fn what_was_acknowledged_is_there_after_every_crash() {
 #[test]
 fn a_sync_that_is_missing_is_noticed() {
     let _turn = turn();
-    for flavour in FLAVOURS {
+    for flavour in flavours() {
         for lie in Lie::ALL {
             let mut bench = Bench::new(flavour, 0);
             for seed in 1..=CONTROL_LOGS {
