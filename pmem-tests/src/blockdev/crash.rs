@@ -14,7 +14,6 @@
 //! shows no difference; where there are more, the log gives the device's promise, not FUA's.
 
 use std::fmt;
-use std::ops::Range;
 
 use super::image::Image;
 use super::log::{Entry, Keep, Log, Outcome, Request, SECTOR};
@@ -28,10 +27,10 @@ pub struct Limits {
     pub singled_out: usize,
     /// Further crashes in which every write is kept, lost or torn by chance.
     pub samples: usize,
-    /// Bytes of the device between which no write is torn, see [`Filesystem::written_whole`].
+    /// First bytes and ends of parts of the device inside which no write is torn, see [`Filesystem::written_whole`].
     ///
     /// [`Filesystem::written_whole`]: super::Filesystem::written_whole
-    pub whole: &'static [Range<u64>],
+    pub whole: &'static [(u64, u64)],
 }
 
 /// A stretch of a log from one flush to the next.
@@ -108,7 +107,7 @@ impl Stretch<'_> {
         let places: Vec<usize> = (1..data.len().div_ceil(SECTOR))
             .filter(|sectors| {
                 let at = offset + (sectors * SECTOR) as u64;
-                !limits.whole.iter().any(|whole| whole.start < at && at < whole.end)
+                !limits.whole.iter().any(|&(from, to)| from < at && at < to)
             })
             .collect();
         (!places.is_empty())
@@ -195,9 +194,10 @@ impl Crashes {
         // Without any change, nothing kept and everything kept is the same.
         let everything = !keep.is_empty() && keep.iter().all(|&keep| keep == Keep::Whole);
         let known = self.all.iter().any(|crash| crash.keep == keep);
-        if !known && !(everything && self.leave_out) {
-            self.all.push(Crash { family, keep });
+        if known || everything && self.leave_out {
+            return;
         }
+        self.all.push(Crash { family, keep });
     }
 }
 
@@ -214,7 +214,7 @@ fn singled_out(count: usize, wanted: usize, random: &mut Random) -> Vec<usize> {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { singled_out: 8, samples: 4, whole: &[512..1536] };
+    const LIMITS: Limits = Limits { singled_out: 8, samples: 4, whole: &[(512, 1536)] };
 
     fn write(offset: u64, byte: u8, sectors: usize) -> Entry {
         let data = vec![byte; sectors * SECTOR].into();
@@ -279,7 +279,11 @@ mod tests {
         let torn_inside = |crash: &&Crash| crash.keep[0] == Keep::Sectors(2);
         let log = self::log(vec![write(0, 1, 4)]);
         let crashes = log.stretches(0).next().unwrap().crashes(LIMITS, 1);
-        assert_eq!(crashes.iter().filter(torn_inside).count(), 0, "512..1536 is whole");
+        assert_eq!(
+            crashes.iter().filter(torn_inside).count(),
+            0,
+            "no write is torn inside 512..1536"
+        );
         for (at, crash) in crashes.iter().enumerate() {
             assert!(crashes[..at].iter().all(|other| other.keep != crash.keep), "{crash:?}");
         }

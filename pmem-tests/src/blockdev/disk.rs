@@ -238,6 +238,7 @@ pub(super) fn name_device(folder: &Path, device: &LoopDevice) -> io::Result<()> 
 
 /// A folder for one device of that size, in this thread's folder, with its two mount points.
 pub(super) fn folder_for(size: u64) -> io::Result<PathBuf> {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
     if !rustix::process::geteuid().is_root() {
         let what = "a block device over a loop device needs root: run the tests as root";
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
@@ -246,7 +247,6 @@ pub(super) fn folder_for(size: u64) -> io::Result<PathBuf> {
         let what = "the size of a device is a multiple of 4096 bytes";
         return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
     }
-    static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let folder = reaper::thread_folder()?.join(number.to_string());
     for mount_point in ["fuse", "mnt"] {

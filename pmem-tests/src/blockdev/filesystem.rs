@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -59,17 +58,18 @@ impl Filesystem {
         }
     }
 
-    /// Bytes of the device that the filesystem needs to be written whole: its superblock. Torn
+    /// Parts of the device, first byte and end, that the filesystem needs to be written whole: its
+    /// superblocks. Torn
     /// between two sectors, its checksum is wrong, and it is read before any journal is: ext4
     /// then refuses to mount with EBADMSG (`ext4_load_super`, fs/ext4/super.c), btrfs with EINVAL
     /// (`open_ctree`, fs/btrfs/disk-io.c). That is between them and the device, and nothing
     /// that syncs can change. XFS has a superblock of one sector.
     #[must_use]
-    pub const fn written_whole(self) -> &'static [Range<u64>] {
+    pub const fn written_whole(self) -> &'static [(u64, u64)] {
         match self {
-            Self::Ext4 => &[1024..2048],
+            Self::Ext4 => &[(1024, 2048)],
             Self::Xfs => &[],
-            Self::Btrfs => &[0x1_0000..0x1_1000, 0x400_0000..0x400_1000],
+            Self::Btrfs => &[(0x1_0000, 0x1_1000), (0x400_0000, 0x400_1000)],
         }
     }
 

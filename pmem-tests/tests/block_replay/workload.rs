@@ -66,13 +66,16 @@ enum Step {
     PublishLive,
     /// A commit whose last sync fails, and a commit of the filesystem's own after it.
     PublishInterrupted,
+    /// A commit that ends between its temporary name and its final one, as when the process is
+    /// killed, and a commit of the filesystem's own after it.
+    PublishAbandoned,
     /// A file that somebody made and did not sync.
     Foreign,
     /// The filesystem commits by itself.
     Background,
 }
 
-const STEPS: [Step; 20] = [
+const STEPS: [Step; 21] = [
     Step::Persist,
     Step::Persist,
     Step::Batch,
@@ -90,6 +93,7 @@ const STEPS: [Step; 20] = [
     Step::PublishTwo,
     Step::PublishLive,
     Step::PublishInterrupted,
+    Step::PublishAbandoned,
     Step::Foreign,
     Step::Background,
     Step::Background,
@@ -173,6 +177,7 @@ impl Workload<'_> {
             Step::PublishTwo => self.publish_two(),
             Step::PublishLive => self.publish_live(),
             Step::PublishInterrupted => self.publish_interrupted(),
+            Step::PublishAbandoned => self.publish_abandoned(),
             Step::Foreign => self.foreign(),
             Step::Background => background::commit(&self.path(TICK)),
         }
@@ -389,6 +394,17 @@ impl Workload<'_> {
         let error = refused.map(drop).expect_err("the last sync failed");
         assert!(matches!(error.kind(), ErrorKind::PublishedNotDurable(_)), "{error}");
         self.facts.once.push(Once { name, version, span });
+        background::commit(&self.path(TICK));
+    }
+
+    fn publish_abandoned(&mut self) {
+        // In place of a file that stays.
+        let (draft, _) = self.draft(self.facts.files[0].name);
+        let refused = with_failing(libc::SYS_unlinkat, libc::EIO, || {
+            with_failing(libc::SYS_renameat, libc::EIO, || draft.commit(Commit::Replace))
+        });
+        let error = refused.map(drop).expect_err("the rename failed");
+        assert_eq!(error.errno(), Some(rustix::io::Errno::IO), "{error}");
         background::commit(&self.path(TICK));
     }
 
