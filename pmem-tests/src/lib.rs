@@ -6,6 +6,7 @@ pub mod conformance;
 pub mod cut;
 pub mod failing;
 pub mod guest;
+pub mod passthrough;
 pub mod random;
 pub mod scratch;
 pub mod snapshot;

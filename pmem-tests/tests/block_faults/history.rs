@@ -186,7 +186,7 @@ fn step(random: &mut Random, file: usize, sketch: &mut Sketch) -> Step {
     }
     let offset = random.below(sketch.len);
     let len = 1 + random.below((sketch.len - offset).min(6000));
-    match random.below(18) {
+    match random.below(17) {
         0..=1 => Step::Write { file, offset, len },
         2..=4 => Step::WriteFlush { file, offset, len },
         5..=8 => Step::WritePersist { file, offset, len },
@@ -201,7 +201,6 @@ fn step(random: &mut Random, file: usize, sketch: &mut Sketch) -> Step {
             sketch.twice = true;
             Step::OpenTwice { file }
         }
-        15..=16 => Step::WritePersist { file, offset, len },
         _ => {
             (sketch.open, sketch.twice) = (false, false);
             Step::Close { file }
