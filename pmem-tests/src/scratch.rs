@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 
 use crate::passthrough;
+use crate::unprivileged::need_root;
 
 /// A directory of its own, removed with everything in it on drop.
 #[derive(Debug)]
@@ -83,6 +84,7 @@ impl Filesystem {
     /// As there, and if the filesystem does not take the options.
     #[must_use]
     pub fn looped_with(parent: impl AsRef<Path>, kind: &str, bytes: u64, options: &str) -> Self {
+        need_root();
         let directory = Directory::new(parent);
         let image = directory.path().join("image");
         File::create(&image)
@@ -102,6 +104,7 @@ impl Filesystem {
     /// If it cannot be mounted: not root, or no `/dev/fuse`.
     #[must_use]
     pub fn fuse(parent: impl AsRef<Path>) -> Self {
+        need_root();
         let directory = Directory::new(parent);
         own_namespace();
         let behind = directory.path().join("behind");
@@ -121,6 +124,7 @@ impl Filesystem {
     /// If it cannot be mounted: not root.
     #[must_use]
     pub fn tmpfs(parent: impl AsRef<Path>, bytes: u64) -> Self {
+        need_root();
         let directory = Directory::new(parent);
         Self::mount(directory, "tmpfs", OsStr::new("none"), &format!("size={bytes}"))
     }
@@ -132,6 +136,7 @@ impl Filesystem {
     /// If it cannot be mounted: not root.
     #[must_use]
     pub fn overlay(parent: impl AsRef<Path>) -> Self {
+        need_root();
         let directory = Directory::new(parent);
         let layer = |name: &str| {
             let path = directory.path().join(name);

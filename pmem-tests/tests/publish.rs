@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use daxmap::publish::{Commit, clean_leftovers};
 use daxmap::{ErrorKind, Options, Region};
 use pmem_tests::scratch::{self, Directory, Filesystem};
+use pmem_tests::unprivileged::as_nobody;
 use pmem_tests::versions;
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
@@ -400,28 +401,6 @@ fn without_the_right_to_the_directory_nothing_changes() {
     assert_eq!(error.errno(), Some(Errno::PERM), "{error}");
     assert_eq!(version(&path), Some(1));
     assert_eq!(names(directory.path()), ["file"]);
-}
-
-/// Runs `work` in a thread without root's rights.
-fn as_nobody<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    std::thread::scope(|scope| {
-        scope
-            .spawn(|| {
-                let nobody = rustix::process::Gid::from_raw(65534);
-                // Of this thread only: libc's functions would change the whole process.
-                #[allow(unsafe_code)]
-                // SAFETY: plain numbers; no memory is passed.
-                unsafe {
-                    let id = nobody.as_raw();
-                    assert_eq!(libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<u32>()), 0);
-                    assert_eq!(libc::syscall(libc::SYS_setresgid, id, id, id), 0);
-                    assert_eq!(libc::syscall(libc::SYS_setresuid, id, id, id), 0);
-                }
-                work()
-            })
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
 }
 
 #[test]

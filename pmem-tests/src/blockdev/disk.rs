@@ -19,6 +19,7 @@ use super::loop_device::LoopDevice;
 use super::medium::{Counts, Fault, Medium};
 use super::reaper;
 use super::server::{FILE, Server, Shared, lock};
+use crate::unprivileged::NEEDS_ROOT;
 
 /// Bytes of data that a log holds; a write beyond is refused with ENOSPC, and the log is lost.
 const LOGGED_BYTES_MAX: usize = 256 << 20;
@@ -240,8 +241,7 @@ pub(super) fn name_device(folder: &Path, device: &LoopDevice) -> io::Result<()> 
 pub(super) fn folder_for(size: u64) -> io::Result<PathBuf> {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     if !rustix::process::geteuid().is_root() {
-        let what = "a block device over a loop device needs root: run the tests as root";
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, NEEDS_ROOT));
     }
     if size == 0 || !size.is_multiple_of(4096) {
         let what = "the size of a device is a multiple of 4096 bytes";

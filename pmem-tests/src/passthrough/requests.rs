@@ -80,10 +80,10 @@ impl Filesystem for Server {
         reply: ReplyEntry,
     ) {
         let (kind, mode) = (FileType::from_raw_mode(mode), Mode::from_raw_mode(mode & 0o7777));
-        let made = self
+        let result = self
             .inode(parent)
             .and_then(|parent| fs::mknodat(&parent, name, kind, mode, rdev.into()));
-        answer_entry(reply, made.and_then(|()| self.find(parent, name)));
+        answer_entry(reply, result.and_then(|()| self.find(parent, name)));
     }
 
     fn mkdir(
@@ -96,8 +96,8 @@ impl Filesystem for Server {
         reply: ReplyEntry,
     ) {
         let mode = Mode::from_raw_mode(mode & 0o7777);
-        let made = self.inode(parent).and_then(|parent| fs::mkdirat(&parent, name, mode));
-        answer_entry(reply, made.and_then(|()| self.find(parent, name)));
+        let result = self.inode(parent).and_then(|parent| fs::mkdirat(&parent, name, mode));
+        answer_entry(reply, result.and_then(|()| self.find(parent, name)));
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -118,8 +118,9 @@ impl Filesystem for Server {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        let made = self.inode(parent).and_then(|parent| fs::symlinkat(target, &parent, link_name));
-        answer_entry(reply, made.and_then(|()| self.find(parent, link_name)));
+        let result =
+            self.inode(parent).and_then(|parent| fs::symlinkat(target, &parent, link_name));
+        answer_entry(reply, result.and_then(|()| self.find(parent, link_name)));
     }
 
     fn rename(
@@ -321,9 +322,9 @@ impl Filesystem for Server {
                 found.f_bavail,
                 found.f_files,
                 found.f_ffree,
-                found.f_bsize as u32,
-                found.f_namelen as u32,
-                found.f_frsize as u32,
+                found.f_bsize.cast_unsigned() as u32,
+                found.f_namelen.cast_unsigned() as u32,
+                found.f_frsize.cast_unsigned() as u32,
             ),
             Err(errno) => reply.error(errno_of(errno)),
         }
