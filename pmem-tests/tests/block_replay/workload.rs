@@ -66,6 +66,9 @@ enum Step {
     PublishLive,
     /// A commit whose last sync fails, and a commit of the filesystem's own after it.
     PublishInterrupted,
+    /// A commit whose first sync fails, and a commit of the filesystem's own after it: the name
+    /// must not be there yet.
+    PublishRefused,
     /// A commit that ends between its temporary name and its final one, as when the process is
     /// killed, and a commit of the filesystem's own after it.
     PublishAbandoned,
@@ -75,7 +78,7 @@ enum Step {
     Background,
 }
 
-const STEPS: [Step; 21] = [
+const STEPS: [Step; 22] = [
     Step::Persist,
     Step::Persist,
     Step::Batch,
@@ -93,6 +96,7 @@ const STEPS: [Step; 21] = [
     Step::PublishTwo,
     Step::PublishLive,
     Step::PublishInterrupted,
+    Step::PublishRefused,
     Step::PublishAbandoned,
     Step::Foreign,
     Step::Background,
@@ -177,6 +181,7 @@ impl Workload<'_> {
             Step::PublishTwo => self.publish_two(),
             Step::PublishLive => self.publish_live(),
             Step::PublishInterrupted => self.publish_interrupted(),
+            Step::PublishRefused => self.publish_refused(),
             Step::PublishAbandoned => self.publish_abandoned(),
             Step::Foreign => self.foreign(),
             Step::Background => background::commit(&self.path(TICK)),
@@ -394,6 +399,16 @@ impl Workload<'_> {
         let error = refused.map(drop).expect_err("the last sync failed");
         assert!(matches!(error.kind(), ErrorKind::PublishedNotDurable(_)), "{error}");
         self.facts.once.push(Once { name, version, span });
+        background::commit(&self.path(TICK));
+    }
+
+    fn publish_refused(&mut self) {
+        // No fact knows the name: finding it is an error.
+        let (draft, _) = self.draft("refused");
+        let refused =
+            with_failing(libc::SYS_fdatasync, libc::EIO, || draft.commit(Commit::Replace));
+        let error = refused.map(drop).expect_err("the first sync failed");
+        assert_eq!(error.errno(), Some(rustix::io::Errno::IO), "{error}");
         background::commit(&self.path(TICK));
     }
 
