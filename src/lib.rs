@@ -46,9 +46,12 @@ compile_error!("daxmap supports 64-bit Linux only");
 pub mod cpu;
 mod durability;
 mod error;
+mod primitives;
 pub mod probe;
 pub mod publish;
 mod region;
+#[cfg(feature = "sim")]
+pub mod sim;
 
 pub use durability::{Backend, Durability, Granularity, PersistenceDomain};
 pub use error::{Error, ErrorKind, Operation, Result};

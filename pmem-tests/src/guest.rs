@@ -294,12 +294,19 @@ fn build() -> Result<PathBuf, String> {
     const TARGET: &str = "x86_64-unknown-linux-gnu";
     let directory = workspace().join("target/guest");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    // A primitive that is left out here is left out there: see `src/primitives.rs`.
+    let removes = std::env::var_os("DAXMAP_REMOVED").is_some();
+    let flags = if removes {
+        "-C target-feature=+crt-static --cfg mutants"
+    } else {
+        "-C target-feature=+crt-static"
+    };
     let output = Command::new(cargo)
         .current_dir(workspace())
         .args(["build", "--quiet", "--release", "-p", "pmem-tests", "--bin", "guest"])
         .args(["--target", TARGET, "--target-dir"])
         .arg(&directory)
-        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .env("RUSTFLAGS", flags)
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .output()
         .map_err(|error| format!("cargo: {error}"))?;

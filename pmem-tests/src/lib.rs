@@ -3,6 +3,8 @@
 
 pub mod blockdev;
 pub mod conformance;
+#[cfg(feature = "sim")]
+pub mod corpus;
 pub mod cut;
 pub mod failing;
 pub mod guest;

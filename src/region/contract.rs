@@ -182,7 +182,8 @@ pub trait Region: Send + Sync {
     /// # Errors
     ///
     /// `ReadOnly`; `Unsupported` on the page-cache backend, where a store through a mapping
-    /// would dirty a whole large folio.
+    /// would dirty a whole large folio, but with
+    /// [`Options::writable_mapping`](crate::Options::writable_mapping).
     #[allow(unsafe_code, clippy::mut_from_ref)]
     unsafe fn slice_mut(&self, offset: u64, len: u64) -> Result<&mut [u8]>;
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use crossbeam::utils::CachePadded;
 
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::primitives::primitive;
 
 const OPEN: u8 = 0;
 const POISONED: u8 = 1;
@@ -52,7 +53,8 @@ impl Latch {
     pub(super) fn poison(&self, error: &Error) {
         // The cause first: whoever sees the state must find it.
         let _ = self.cause.set(Arc::new(error.clone()));
-        let _ = self.state.compare_exchange(OPEN, POISONED, Ordering::AcqRel, Ordering::Acquire);
+        let to = primitive!("latch.poison", POISONED, OPEN);
+        let _ = self.state.compare_exchange(OPEN, to, Ordering::AcqRel, Ordering::Acquire);
     }
 
     /// Closes. A cause set before stays what later operations report.

@@ -1,4 +1,6 @@
-//! What filesystems do differently when a file gets its name: all of it, in one table.
+//! What filesystems do differently, all in one file.
+//!
+//! When a file gets its name:
 //!
 //! | filesystem | name when synced | after the final name | why |
 //! |---|---|---|---|
@@ -10,6 +12,8 @@
 //!
 //! `pmem-tests/tests/publish_cut.rs` cuts the power of each after every system call, and takes
 //! each sync away in turn.
+//!
+//! When a page is overwritten: see [`overwrites_in_place`].
 
 use std::path::Path;
 
@@ -20,6 +24,9 @@ use crate::probe::Report;
 pub(crate) struct Quirks {
     /// The file needs a name when it is synced, so it has a temporary one from the beginning.
     pub(crate) named_when_synced: bool,
+    /// A name may be on the medium without the link count that came with it: a file that loses its
+    /// name to another keeps a temporary one until the directory is synced.
+    pub(crate) names_outlive_counts: bool,
     /// fsync of the file once it has its final name.
     pub(crate) sync_file: bool,
     /// fsync of the directory, after that.
@@ -27,12 +34,20 @@ pub(crate) struct Quirks {
 }
 
 impl Quirks {
-    const JOURNAL: Self = Self { named_when_synced: false, sync_file: false, sync_directory: true };
-    const LOG_OF_FILES: Self =
-        Self { named_when_synced: false, sync_file: true, sync_directory: false };
-    const NOTHING_LASTS: Self =
-        Self { named_when_synced: false, sync_file: false, sync_directory: false };
-    const PORTABLE: Self = Self { named_when_synced: true, sync_file: false, sync_directory: true };
+    const NOTHING_LASTS: Self = Self {
+        named_when_synced: false,
+        names_outlive_counts: false,
+        sync_file: false,
+        sync_directory: false,
+    };
+    pub(crate) const JOURNAL: Self = Self { sync_directory: true, ..Self::NOTHING_LASTS };
+    pub(crate) const LOG_OF_FILES: Self = Self { sync_file: true, ..Self::NOTHING_LASTS };
+    pub(crate) const PORTABLE: Self = Self {
+        named_when_synced: true,
+        names_outlive_counts: true,
+        sync_directory: true,
+        ..Self::NOTHING_LASTS
+    };
 
     /// Those of the filesystem that the report is about.
     pub(crate) fn of(report: &Report) -> Self {
@@ -44,6 +59,13 @@ impl Quirks {
             _ => Self::PORTABLE,
         }
     }
+}
+
+/// Whether an allocated page that no other file shares is overwritten where it is, so that a store
+/// into it through a mapping cannot find the disk full: ext2 to ext4 and xfs. btrfs and f2fs take
+/// new space for every overwrite; of the others it is not known.
+pub(crate) fn overwrites_in_place(report: &Report) -> bool {
+    matches!(report.filesystem.as_deref(), Some("ext4" | "ext3" | "ext2" | "xfs"))
 }
 
 /// Whether the ext4 driver runs this filesystem with a journal: `journal_task` is the number of

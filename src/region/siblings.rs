@@ -17,6 +17,7 @@ use rustix::fs;
 use super::gather::Gather;
 use super::latch::Latch;
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::primitives::primitive;
 
 /// A file that this process has open as regions.
 #[derive(Default)]
@@ -90,7 +91,7 @@ impl Shared {
     /// [`poison`](Self::poison), so that no region misses it.
     fn admit(&self, latch: &Arc<Latch>) -> bool {
         let mut members = lock(&self.members);
-        if members.poisoned {
+        if primitive!("siblings.new_life", members.poisoned, false) {
             return false;
         }
         members.latches.retain(|latch| latch.strong_count() > 0);
@@ -104,7 +105,8 @@ impl Shared {
         let error = error.unknown();
         let mut members = lock(&self.members);
         members.poisoned = true;
-        for latch in members.latches.iter().filter_map(Weak::upgrade) {
+        let all = primitive!("siblings.poison_all", usize::MAX, 1);
+        for latch in members.latches.iter().filter_map(Weak::upgrade).take(all) {
             latch.poison(&error);
         }
         error
@@ -115,6 +117,11 @@ impl Shared {
     #[cold]
     pub(super) fn poison_if_final(&self, error: Error) -> Error {
         let gone = matches!(error.kind(), ErrorKind::Gone);
-        if gone || error.operation() == Operation::Sync { self.poison(error) } else { error }
+        let last = gone || error.operation() == Operation::Sync;
+        if primitive!("siblings.failed_growth_is_final", last, false) {
+            self.poison(error)
+        } else {
+            error
+        }
     }
 }

@@ -16,6 +16,7 @@ pub const PAGE_CACHE: Facts = Facts {
     emulated: false,
     len_unit: 1,
     guarded: true,
+    writable_views: false,
 };
 
 pub const OVERLAY: Facts = Facts { durability: Durability::Unverified, ..PAGE_CACHE };
@@ -27,6 +28,7 @@ pub const VOLATILE: Facts = Facts {
     emulated: false,
     len_unit: 1,
     guarded: true,
+    writable_views: true,
 };
 
 pub const ADR: Facts = Facts { granularity: Granularity::CacheLine, emulated: true, ..VOLATILE };
@@ -122,6 +124,25 @@ fn looped_with(name: &str, kind: &str, mount_options: &str, guard: bool) {
     passes(&subject, NOT_ON_PAGE_CACHE);
 }
 
+fn looped_writable(kind: &str, guard: bool) {
+    let filesystem = Filesystem::looped(HERE, kind, 400 << 20);
+    let subject = FileSubject::new(
+        &format!("{kind}, writable mapping"),
+        filesystem.path(),
+        options(guard).writable_mapping(true),
+        Facts { guarded: guard, writable_views: true, ..PAGE_CACHE },
+    );
+    passes(&subject, NOT_ON_PAGE_CACHE);
+}
+
+pub fn ext4_writable_mapping(guard: bool) {
+    looped_writable("ext4", guard);
+}
+
+pub fn xfs_writable_mapping(guard: bool) {
+    looped_writable("xfs", guard);
+}
+
 pub fn ext4(guard: bool) {
     looped("ext4", guard);
 }
@@ -215,7 +236,9 @@ pub fn in_memory_emulated_adr(guard: bool) {
 macro_rules! on_every_backend {
     (guard: $guard:literal) => {
         common::on_every_backend! { $guard;
-            build_directory, ext4, ext4_data_journal, ext4_nodelalloc, xfs, btrfs, f2fs, fuse, overlay, tmpfs, emulated_adr, emulated_eadr,
+            build_directory, ext4, ext4_data_journal, ext4_nodelalloc, ext4_writable_mapping,
+            xfs, xfs_writable_mapping, btrfs, f2fs, fuse, overlay, tmpfs, emulated_adr,
+            emulated_eadr,
             in_memory, in_memory_emulated_adr,
         }
     };
