@@ -120,9 +120,15 @@ calls! {
         fs::fallocate(file, FallocateFlags::empty(), offset, len)
     }
 
+    /// fallocate(2), `FALLOC_FL_KEEP_SIZE`: the file stays as long as it is.
+    fn fallocate_within(file: BorrowedFd<'_>, offset: u64, len: u64) -> Result<()> {
+        fs::fallocate(file, FallocateFlags::KEEP_SIZE, offset, len)
+    }
+
     /// fallocate(2), `FALLOC_FL_UNSHARE_RANGE`: extents that other files share become the file's own.
     fn unshare(file: BorrowedFd<'_>, offset: u64, len: u64) -> Result<()> {
-        fs::fallocate(file, FallocateFlags::UNSHARE_RANGE, offset, len)
+        let flags = FallocateFlags::UNSHARE_RANGE | FallocateFlags::KEEP_SIZE;
+        fs::fallocate(file, flags, offset, len)
     }
 
     /// ftruncate(2).
@@ -168,6 +174,11 @@ calls! {
     /// posix_fadvise(2), `POSIX_FADV_DONTNEED`, of the whole file: clean pages leave the cache.
     fn forget_cached(file: BorrowedFd<'_>) -> Result<()> {
         fs::fadvise(file, 0, None, fs::Advice::DontNeed)
+    }
+
+    /// posix_fadvise(2), `POSIX_FADV_RANDOM`: no read-ahead.
+    fn read_at_random(file: BorrowedFd<'_>) -> Result<()> {
+        fs::fadvise(file, 0, None, fs::Advice::Random)
     }
 
     /// linkat(2) of an open file that may have no name.

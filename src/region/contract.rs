@@ -40,6 +40,10 @@ use crate::error::Result;
 /// that its own core issued (SDM vol. 2, SFENCE; Arm ARM, DSB). A thread that wants another's
 /// data durable lets that thread drain.
 ///
+/// After fork(2), a region is its parent's. On the page cache the child's `drain`, `grow` and
+/// `close` are refused: it has the same open file, and would be told of an error in its parent's
+/// place. It opens the file anew.
+///
 /// Every method but `read`, `load_u64`, `slice` and the accessors returns `ErrorKind::Poisoned`
 /// after the first durability error, `ErrorKind::Closed` after `close`; every method with a range returns
 /// `ErrorKind::OutOfBounds`, and changes nothing, if the range does not lie in `0..len()`. A

@@ -64,7 +64,7 @@ impl Group {
         check: impl Fn() -> Result<(), E>,
         sync: impl FnOnce() -> Result<u64, E>,
     ) -> Result<(), E> {
-        self.company.arrive();
+        let mut arrived = false;
         loop {
             // Read before all that could be a reason to wait.
             let count = self.ended.count();
@@ -80,19 +80,23 @@ impl Group {
             ) {
                 return Ok(());
             }
+            if !arrived {
+                // Not whoever has nothing to sync: nobody is to wait for them.
+                self.company.arrive();
+                arrived = true;
+            }
             if self.running.load(Ordering::Acquire) {
                 self.ended.wait(count, None);
             } else if let Some(left) = self.company.incomplete() {
                 // Whoever completes it leads. One thread watches the clock for all.
                 let watches = self.company.watch(count);
-                self.ended.wait(count, watches.then_some(left));
+                self.ended.wait(count, patience(watches, left));
                 if watches && self.ended.count() == count {
                     self.company.time_is_up();
                 }
             } else if self.begin() {
-                let led = self.lead(mine, check, sync);
-                self.end();
-                return led;
+                let _ending = Ending(self);
+                return self.lead(mine, check, sync);
             }
         }
     }
@@ -109,9 +113,8 @@ impl Group {
             }
             self.ended.wait(count, None);
         }
-        let result = work();
-        self.end();
-        result
+        let _ending = Ending(self);
+        work()
     }
 
     /// Makes the caller the leader, if there is none.
@@ -121,11 +124,6 @@ impl Group {
             self.running.compare_exchange(false, true, Ordering::AcqRel, Ordering::Relaxed).is_ok(),
             true
         )
-    }
-
-    fn end(&self) {
-        self.running.store(false, Ordering::Release);
-        self.ended.signal();
     }
 
     /// One sync for everybody who waits.
@@ -146,6 +144,31 @@ impl Group {
         self.company.returns(&served);
         Ok(())
     }
+}
+
+/// A leader at work. Its end is known when this is dropped, be it by a panic.
+struct Ending<'a>(&'a Group);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.running.store(false, Ordering::Release);
+        self.0.ended.signal();
+    }
+}
+
+/// How long a thread sleeps that waits for others: the one that watches the clock, until time is
+/// up; the rest only a little longer, in case that one is kept from running.
+#[cfg(not(loom))]
+#[allow(clippy::unnecessary_wraps)] // not for the model checker
+fn patience(watches: bool, left: Duration) -> Option<Duration> {
+    Some(if watches { left } else { left + LINGER_MAX })
+}
+
+/// To the model checker, which ends every wait that has a timeout at once, the rest rely on the
+/// one that watches.
+#[cfg(loom)]
+fn patience(watches: bool, left: Duration) -> Option<Duration> {
+    watches.then_some(left)
 }
 
 /// Who waits for the next sync, and who is expected. A matter of speed alone.

@@ -287,7 +287,7 @@ impl Region for MappedRegion {
 
     fn grow(&self, new_len: u64) -> Result<()> {
         self.check_writable(Operation::Grow)?;
-        let mut longest = lock(&self.file.shared.growth);
+        let growth = lock(&self.file.shared.growth);
         let old_len = self.len();
         if new_len <= old_len {
             return Ok(());
@@ -302,7 +302,7 @@ impl Region for MappedRegion {
         }
         let explain = |error: Error| error.at(&self.path).over(old_len, new_len - old_len);
         // What another region has grown to is not new.
-        let known = old_len.max(*longest);
+        let known = old_len.max(self.file.shared.longest());
         let mut file_len = None;
         if new_len > known {
             let extended = storage::extend(self.fd.as_fd(), known, new_len);
@@ -328,8 +328,9 @@ impl Region for MappedRegion {
             }
             return Err(explain(error));
         }
-        *longest = longest.max(new_len);
+        self.file.latch.announce(new_len);
         self.len.store(new_len, Ordering::Release);
+        drop(growth);
         Ok(())
     }
 

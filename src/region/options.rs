@@ -10,7 +10,7 @@ use super::any::AnyRegion;
 use super::calls;
 use super::draft::{self, Place};
 use super::mapping::Reserve;
-use super::quirks::Quirks;
+use super::quirks::{Quirks, overwrites_in_place};
 use super::siblings::Membership;
 use super::{devdax, fsdax, page_cache, storage, volatile};
 use crate::durability::{Backend, Durability};
@@ -166,11 +166,18 @@ impl Options {
     /// all the same.
     ///
     /// The space for every page is allocated at open, and shared extents are made the file's own,
-    /// so that a full disk is an error of open and never a SIGBUS at a store. Where a filesystem
-    /// takes new space at every overwrite, as btrfs does, opening is refused with
-    /// [`ErrorKind::Unsupported`].
+    /// so that a full disk is an error of open and not a SIGBUS at a store. (Holes become allocated
+    /// blocks; no byte and no length changes.) Where that cannot be had, opening is refused with
+    /// [`ErrorKind::Unsupported`]: on btrfs, which takes new space at every overwrite, and where
+    /// fallocate(2) does not allocate, as on ext2 and ext3.
     ///
-    /// A store counts as written with the [`flush`](crate::Region::flush) of its range. A power
+    /// What no library can keep away from a pointer: a store is a SIGBUS if the page cannot be read
+    /// from the device, if the filesystem has shut down, or if somebody cuts the file, punches a
+    /// hole into it, or clones it (a reflink, a snapshot) and then fills the disk.
+    ///
+    /// Small writes to such a file are not gathered but sent at once, so that none comes after a
+    /// store that was made after it. A store counts as written with the
+    /// [`flush`](crate::Region::flush) of its range. A power
     /// cut may leave any 512-byte sector of a page stored into as it was at any time since the
     /// drain before, flushed or not: the kernel writes pages back when it likes.
     #[must_use]
@@ -277,7 +284,7 @@ impl Options {
         place.check_free()?;
         let fd = place.create(self.file_mode(), self.lock)?;
         let (_, quirks) = self.judge(fd.as_fd(), path)?;
-        if primitive!("create.named_when_synced", quirks.named_when_synced, false) {
+        if primitive!("create.named_when_synced", quirks.no_journal, false) {
             place.name_temporarily(fd.as_fd())?;
         }
         primitive!("create.extend", storage::extend(fd.as_fd(), 0, len), Ok(0))?;
@@ -307,7 +314,8 @@ impl Options {
         let len = self.creation_len()?;
         let (mut report, quirks) = calls::glance(fd.as_fd(), path)?;
         self.check_level(&report)?;
-        if primitive!("publish.named_when_synced", quirks.named_when_synced, false) {
+        self.check_storable(&report)?;
+        if primitive!("publish.named_when_synced", quirks.no_journal, false) {
             place.name_temporarily(fd.as_fd())?;
         }
         if report.backend == Backend::PageCache && !self.writable_mapping {
@@ -404,7 +412,22 @@ impl Options {
             return Err(Error::new(Operation::Open, ErrorKind::WrongFileType(what)));
         }
         self.check_level(&report)?;
+        self.check_storable(&report)?;
         Ok((report, quirks))
+    }
+
+    /// Before anything is written: a writable mapping is not for every filesystem.
+    fn check_storable(&self, report: &Report) -> Result<()> {
+        let asked = self.writable_mapping && !self.read_only;
+        if asked
+            && report.backend == Backend::PageCache
+            && primitive!("open.in_place", !overwrites_in_place(report), false)
+        {
+            let why = "a writable mapping here: a store would take new space, and a full disk would \
+                       be a SIGBUS";
+            return Err(Error::new(Operation::Map, ErrorKind::Unsupported(why)));
+        }
+        Ok(())
     }
 
     fn check_level(&self, report: &Report) -> Result<()> {
@@ -449,13 +472,17 @@ impl Options {
             return Err(Error::new(Operation::Open, ErrorKind::Unsupported(why)));
         }
         let map = || {
-            let file = Membership::join(fd, len)?;
-            Ok(match report.backend {
+            let file = Membership::join(fd)?;
+            let ready = match report.backend {
                 Backend::FsDax => Ready::Mapped(fsdax::map(&plan, fd, report)?, file),
                 Backend::DevDax => Ready::Mapped(devdax::map(&plan, fd, report)?, file),
                 Backend::Volatile => Ready::Mapped(volatile::map(&plan, fd)?, file),
                 Backend::PageCache => Ready::PageCache(page_cache::map(&plan, fd, report)?, file),
-            })
+            };
+            if !self.read_only {
+                ready.membership().announce(len);
+            }
+            Ok(ready)
         };
         map().map_err(|error: Error| error.at(path))
     }
@@ -504,6 +531,12 @@ enum Ready {
 }
 
 impl Ready {
+    fn membership(&self) -> &Membership {
+        match self {
+            Self::Mapped(_, file) | Self::PageCache(_, file) => file,
+        }
+    }
+
     fn finish(self, path: &Path, fd: OwnedFd, report: Report) -> AnyRegion {
         match self {
             Self::Mapped(parts, file) => AnyRegion::mapped(path, fd, parts, file, report),

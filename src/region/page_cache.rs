@@ -10,11 +10,11 @@
 //! | method | system calls |
 //! |---|---|
 //! | `read`, `load_u64` | none; `pread` without the fault guard |
-//! | `write`, `write_flush`, `store_u64` of at most 16 KiB | none if it touches the gathered run; else `getpid`, `statx`, `pwrite` of the run |
+//! | `write`, `write_flush`, `store_u64` of at most 16 KiB | none if it touches the gathered run; else `statx`, `pwrite` of the run |
 //! | `write` of more | `statx`, `pwrite`, after the same for a gathered run that it overlaps |
 //! | `flush` | none |
 //! | `write` with a writable mapping | `pwrite` for each page |
-//! | `drain` | `statx`, `getpid` and `pwrite` of a gathered run, `fdatasync`; none if another thread's covered it |
+//! | `drain` | `statx`, `pwrite` of a gathered run, `fdatasync`; none if another thread's covered it |
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -34,7 +34,6 @@ use super::group::Group;
 use super::kernel_copy;
 use super::mapping::{Mapping, page_size};
 use super::options::Plan;
-use super::quirks::overwrites_in_place;
 use super::siblings::{Membership, lock};
 use super::storage;
 use crate::cpu::Fault;
@@ -90,12 +89,7 @@ pub(super) struct Parts {
 pub(super) fn map(plan: &Plan, fd: BorrowedFd<'_>, report: &Report) -> Result<Parts> {
     let failed = |errno| Error::os(Operation::Map, "mmap", errno);
     if plan.writable_mapping {
-        if primitive!("page_cache.open.in_place", !overwrites_in_place(report), false) {
-            let why = "a writable mapping here: a store would take new space, and a full disk would \
-                       be a SIGBUS";
-            return Err(Error::new(Operation::Map, ErrorKind::Unsupported(why)));
-        }
-        primitive!("page_cache.open.storable", storage::make_storable(fd, plan.len), Ok(()))?;
+        primitive!("page_cache.open.storable", storage::make_storable(fd, 0, plan.len), Ok(()))?;
     }
     let mapping = if plan.read_only {
         Mapping::adopt(read_mapping(fd, plan.len).map_err(failed)?, plan.guard)
@@ -126,6 +120,9 @@ impl PageCacheRegion {
     pub(super) fn new(path: PathBuf, fd: OwnedFd, parts: Parts, file: Membership) -> Self {
         let fd = Descriptor::new(fd);
         let Parts { mapping, len, read_only, writable_mapping, guarded, durability } = parts;
+        if writable_mapping {
+            file.shared.lends_memory.store(true, Ordering::Relaxed);
+        }
         let (len, group) = (AtomicU64::new(len), Group::default());
         Self {
             path,
@@ -295,7 +292,9 @@ impl PageCacheRegion {
         at: u64,
         data: &[u8],
     ) -> Result<()> {
-        if data.len() <= WRITE_MAX {
+        // Where somebody stores through a pointer, a write that is sent later would undo the store.
+        let gathers = primitive!("page_cache.write.at_once", !self.lends_memory(), true);
+        if data.len() <= WRITE_MAX && gathers {
             if !gather.accepts(at, data.len()) {
                 self.send(gather)?;
             }
@@ -353,13 +352,28 @@ impl PageCacheRegion {
         Ok(())
     }
 
+    /// Whether this or another region of the file lets callers store through a pointer.
+    fn lends_memory(&self) -> bool {
+        self.file.shared.lends_memory.load(Ordering::Relaxed)
+    }
+
+    /// A forked child has the same open file: it would be told of a write-back error in its
+    /// parent's place, who would take the next sync's success for its own.
+    fn check_ours(&self, operation: Operation) -> Result<()> {
+        if primitive!("page_cache.drain.fork", self.fd.is_ours(), true) {
+            return Ok(());
+        }
+        let why = "in a forked child: the region is its parent's, open it anew";
+        Err(Error::new(operation, ErrorKind::Unsupported(why)).at(&self.path))
+    }
+
     /// Makes the file `to` bytes long, if it is not, and ready to be mapped. Returns how long it
     /// was before it was made longer.
-    fn extend(&self, known: u64, to: u64) -> Result<Option<u64>> {
+    fn extend(&self, from: u64, known: u64, to: u64) -> Result<Option<u64>> {
         let fd = self.fd.as_fd();
         let before = if to > known { Some(storage::extend(fd, known, to)?) } else { None };
         if self.writable_mapping {
-            primitive!("page_cache.grow.storable", storage::make_storable(fd, to), Ok(()))
+            primitive!("page_cache.grow.storable", storage::make_storable(fd, from, to), Ok(()))
                 .inspect_err(|_| {
                     if let Some(before) = before {
                         storage::shrink_back(fd, before);
@@ -467,7 +481,7 @@ impl Region for PageCacheRegion {
         self.range(Operation::Flush, offset, len)?;
         // The page cache and the gathered run know what is dirty; `drain` syncs all of it. Of a
         // store through the mapping nobody has heard until now.
-        if self.writable_mapping && len > 0 {
+        if self.lends_memory() && len > 0 {
             let written = &self.file.shared.written;
             primitive!("page_cache.flush.stores", written.fetch_add(1, Ordering::Release), 0);
         }
@@ -483,6 +497,7 @@ impl Region for PageCacheRegion {
         if self.read_only {
             return Ok(());
         }
+        self.check_ours(Operation::Drain)?;
         let shared = &*self.file.shared;
         let mine = shared.written.load(Ordering::Acquire);
         self.group.commit(mine, check, || self.sync())
@@ -556,7 +571,8 @@ impl Region for PageCacheRegion {
 
     fn grow(&self, new_len: u64) -> Result<()> {
         self.check_writable(Operation::Grow)?;
-        let mut longest = lock(&self.file.shared.growth);
+        self.check_ours(Operation::Grow)?;
+        let growth = lock(&self.file.shared.growth);
         let old_len = self.len();
         if new_len <= old_len {
             return Ok(());
@@ -567,7 +583,7 @@ impl Region for PageCacheRegion {
             return Err(explain(Error::new(Operation::Grow, ErrorKind::TooLarge { max })));
         }
         // What another region has grown to is not new.
-        let known = old_len.max(*longest);
+        let known = old_len.max(self.file.shared.longest());
         let mut file_len = None;
         if new_len > known || self.writable_mapping {
             file_len = self.group.alone(|| {
@@ -578,7 +594,7 @@ impl Region for PageCacheRegion {
                     self.send(&mut lock(&self.file.shared.gather)),
                     Ok(())
                 )?;
-                self.extend(known, new_len)
+                self.extend(old_len, known, new_len)
                     .map_err(|error| self.file.shared.poison_if_final(explain(error)))
             })?;
         }
@@ -603,8 +619,9 @@ impl Region for PageCacheRegion {
                 ()
             );
         }
-        *longest = longest.max(new_len);
+        self.file.latch.announce(new_len);
         self.len.store(new_len, Ordering::Release);
+        drop(growth);
         Ok(())
     }
 

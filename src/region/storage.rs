@@ -2,9 +2,11 @@
 
 use std::os::fd::BorrowedFd;
 
+use rustix::fs;
 use rustix::io::Errno;
 
 use super::calls;
+use super::mapping::page_size;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::primitives::primitive;
 
@@ -70,24 +72,64 @@ pub(super) fn reserve(fd: BorrowedFd<'_>, len: u64) -> Result<()> {
     }
 }
 
-/// Makes `0..len` of a file, which is at least as long, ready for stores through a mapping: space
-/// of its own for every page, so that no store finds the disk full, and none of it cached, so that
-/// it will be cached page by page. Changes no byte.
-pub(super) fn make_storable(fd: BorrowedFd<'_>, len: u64) -> Result<()> {
-    primitive!("storage.storable.allocate", allocate(fd, 0, len), Ok(()))?;
-    loop {
-        match primitive!("storage.storable.unshare", calls::unshare(fd, 0, len), Ok(())) {
-            Err(Errno::INTR) => {}
-            // No filesystem without shared extents knows the flag.
-            Ok(()) | Err(Errno::OPNOTSUPP) => break,
-            Err(errno) => return Err(Error::os(Operation::Allocate, "fallocate", errno)),
+/// Makes `from..to` of a file, which is at least that long, ready for stores through a mapping:
+/// space of its own for every page, so that no store finds the disk full, and nothing of the file
+/// cached that is clean, so that it will be cached page by page. Changes no byte and no length.
+pub(super) fn make_storable(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {
+    let failed = |call| move |errno| Error::os(Operation::Allocate, call, errno);
+    let found = calls::fstat(fd).map_err(failed("fstat"))?;
+    let file_len = found.st_size.cast_unsigned();
+    if primitive!("storage.storable.cut", file_len < to, false) {
+        return Err(Error::new(Operation::Allocate, ErrorKind::Gone).over(file_len, to - file_len));
+    }
+    // A store allocates the whole page that it hits, in the file.
+    let to = to.next_multiple_of(page_size() as u64).min(file_len);
+    let missing = to.saturating_sub(found.st_blocks.cast_unsigned() * 512);
+    // Before anything is taken: an allocation that fails half-way leaves the disk full.
+    let space = fs::fstatvfs(fd).map_err(failed("fstatvfs"))?;
+    if primitive!("storage.storable.space", missing > space.f_bfree * space.f_frsize, false) {
+        return Err(failed("fallocate")(Errno::NOSPC));
+    }
+    let allocated = primitive!("storage.storable.allocate", allocate_within(fd, from, to), Ok(()));
+    match allocated {
+        // Without it nobody can say that a store will find space.
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+            let why =
+                "a writable mapping here: the filesystem cannot allocate space ahead of a store";
+            return Err(Error::new(Operation::Allocate, ErrorKind::Unsupported(why)));
         }
+        result => result.map_err(failed("fallocate"))?,
+    }
+    match primitive!("storage.storable.unshare", unshare(fd, from, to), Ok(())) {
+        // No filesystem without shared extents knows the flag.
+        Ok(()) | Err(Errno::OPNOTSUPP) => {}
+        Err(errno) => return Err(failed("fallocate")(errno)),
     }
     // What is dirty stays.
     primitive!("storage.storable.fsync", calls::fsync(fd), Ok(()))
         .map_err(|errno| Error::os(Operation::Sync, "fsync", errno))?;
     let _ = primitive!("storage.storable.forget_cached", calls::forget_cached(fd), Ok(()));
+    // Reads that the kernel makes for us are to bring single pages too.
+    let _ = calls::read_at_random(fd);
     Ok(())
+}
+
+fn allocate_within(fd: BorrowedFd<'_>, from: u64, to: u64) -> std::result::Result<(), Errno> {
+    loop {
+        match calls::fallocate_within(fd, from, to - from) {
+            Err(Errno::INTR) => {}
+            result => return result,
+        }
+    }
+}
+
+fn unshare(fd: BorrowedFd<'_>, from: u64, to: u64) -> std::result::Result<(), Errno> {
+    loop {
+        match calls::unshare(fd, from, to - from) {
+            Err(Errno::INTR) => {}
+            result => return result,
+        }
+    }
 }
 
 fn allocate(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {

@@ -1,5 +1,6 @@
 //! The library's durability primitives: what each protects, and which tests should notice.
 
+#[allow(clippy::enum_glob_use)] // a table of them follows
 use super::suite::Suite::{self, *};
 
 /// A primitive that can be left out.
@@ -119,6 +120,16 @@ pub const PRIMITIVES: &[Primitive] = &[
         &[BadEnvironment, Conformance],
     ),
     primitive(
+        "page_cache.drain.fork",
+        "a forked child takes no error in its parent's place",
+        &[BadEnvironment],
+    ),
+    primitive(
+        "page_cache.write.at_once",
+        "no write is sent after a later store through a pointer",
+        &[WritableMapping],
+    ),
+    primitive(
         "page_cache.drain.latch",
         "drain of a poisoned or closed region fails",
         &[Conformance],
@@ -161,7 +172,7 @@ pub const PRIMITIVES: &[Primitive] = &[
         &[WritableMapping],
     ),
     primitive(
-        "page_cache.open.in_place",
+        "open.in_place",
         "no writable mapping where a store takes new space",
         &[WritableMapping],
     ),
@@ -215,6 +226,12 @@ pub const PRIMITIVES: &[Primitive] = &[
         &[Conformance, BadEnvironment, ModelledFilesystem],
     ),
     primitive("storage.extend.cut", "a growth does not fill the hole of a cut", &[Conformance]),
+    primitive(
+        "storage.storable.cut",
+        "a cut file is noticed, not made longer again",
+        &[WritableMapping],
+    ),
+    primitive("storage.storable.space", "a failed open does not fill the disk", &[WritableMapping]),
     primitive(
         "storage.storable.allocate",
         "no store through a mapping finds the disk full",
@@ -271,6 +288,22 @@ pub const PRIMITIVES: &[Primitive] = &[
     primitive("name.fsync_directory", "a name is durable", &[ModelledFilesystem, PublishCut]),
     primitive("name.no_replace", "create-only replaces nothing", &[Publish, ModelledFilesystem]),
     primitive("name.no_leftovers", "no temporary name stays", &[Publish, ModelledFilesystem]),
+    primitive(
+        "name.replaced_keeps_a_name",
+        "without a journal, no name leads to a deleted file",
+        &[ModelledFilesystem, PublishCut],
+    ),
+    primitive(
+        "name.replaced_until_synced",
+        "nor while the directory is not synced",
+        &[ModelledFilesystem],
+    ),
+    primitive("name.settle", "nor after a failed exchange", &[ModelledFilesystem]),
+    primitive(
+        "publish.older_until_synced",
+        "nor the name that the version in place is kept under",
+        &[ModelledFilesystem],
+    ),
     primitive(
         "publish.complete_before_name",
         "a name never shows half a file",
