@@ -8,6 +8,8 @@ pub mod corpus;
 pub mod cut;
 pub mod failing;
 pub mod guest;
+pub mod passthrough;
+pub mod random;
 #[cfg(feature = "sim")]
 pub mod record_log;
 pub mod scratch;
