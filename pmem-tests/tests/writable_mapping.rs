@@ -50,7 +50,7 @@ fn build(path: &Path) -> File {
     let file = File::options().read(true).write(true).create(true).truncate(true).open(path);
     let file = file.expect("the file can be made");
     for at in (0..BYTES).step_by(1 << 20) {
-        file.write_all_at(&[0; 1 << 20], at).expect("the file can be written");
+        file.write_all_at(&vec![0; 1 << 20], at).expect("the file can be written");
     }
     file.sync_all().expect("the file can be synced");
     file
@@ -63,10 +63,11 @@ fn store(region: &AnyRegion, at: u64) {
     region.persist(at, 64).expect("the store can be persisted");
 }
 
-fn one_page_writes_one_page(kind: &str) {
+fn one_page_writes_one_page(kind: &str, guard: bool) {
     let filesystem = Filesystem::looped(HERE, kind, 400 << 20);
     let directory = filesystem.path();
-    let options = Options::new().len(BYTES).max_len(2 * BYTES).writable_mapping(true);
+    let options =
+        Options::new().len(BYTES).max_len(2 * BYTES).writable_mapping(true).fault_guard(guard);
 
     // What it costs without care; if it costs nothing more, this test shows nothing.
     let file = build(&directory.join("control"));
@@ -113,31 +114,114 @@ fn one_page_writes_one_page(kind: &str) {
 
 #[test]
 fn one_page_writes_one_page_on_ext4() {
-    one_page_writes_one_page("ext4");
+    one_page_writes_one_page("ext4", true);
 }
 
 #[test]
 fn one_page_writes_one_page_on_xfs() {
-    one_page_writes_one_page("xfs");
+    one_page_writes_one_page("xfs", true);
 }
 
-/// A sparse file longer than the disk has room for: an error of open, not a SIGBUS later.
+/// Without the guard, reads are the kernel's, which would read ahead.
+#[test]
+fn one_page_writes_one_page_without_the_guard() {
+    one_page_writes_one_page("ext4", false);
+}
+
+/// A sparse file longer than the disk has room for: an error of open, not a SIGBUS later, and the
+/// room is still there.
 #[test]
 fn a_full_disk_is_an_error_of_open() {
     let filesystem = Filesystem::looped(HERE, "ext4", 32 << 20);
     let options = Options::new().writable_mapping(true);
     let path = filesystem.path().join("sparse");
     File::create(&path).and_then(|file| file.set_len(64 << 20)).expect("a sparse file");
+    let free = || rustix::fs::statvfs(filesystem.path()).expect("statvfs").f_bfree;
+    let before = free();
     let error = options.open(&path).expect_err("there is no room for 64 MiB");
     assert_eq!(error.operation(), Operation::Allocate, "{error}");
     assert_eq!(error.errno(), Some(rustix::io::Errno::NOSPC), "{error}");
     assert_eq!(fs::metadata(&path).expect("it is there").len(), 64 << 20);
+    assert_eq!(free(), before, "a failed open takes no space");
 
     File::create(&path).and_then(|file| file.set_len(4 << 20)).expect("a sparse file");
-    let region = options.open(&path).expect("there is room for 4 MiB");
+    // A length within a page: a store allocates all of the page.
+    let region = options.len((4 << 20) - 5000).open(&path).expect("there is room for 4 MiB");
     let allocated = fs::metadata(&path).expect("it is there").blocks() * 512;
-    assert!(allocated >= 4 << 20, "{allocated} bytes are allocated");
+    assert!(allocated >= (4 << 20) - 4096, "{allocated} bytes are allocated");
     store(&region, 1 << 20);
+}
+
+/// Where fallocate does not allocate, nobody can promise space to a store.
+#[test]
+fn refused_where_space_cannot_be_allocated() {
+    let filesystem = Filesystem::looped(HERE, "ext3", 32 << 20);
+    let path = filesystem.path().join("sparse");
+    File::create(&path).and_then(|file| file.set_len(64 << 10)).expect("a sparse file");
+    let error = Options::new().writable_mapping(true).open(&path).expect_err("ext3");
+    assert!(matches!(error.kind(), ErrorKind::Unsupported(_)), "{error}");
+}
+
+/// Another process cuts the file below a region: a growth must notice, not make it longer again
+/// with zeros where data was.
+#[test]
+fn a_cut_file_is_not_made_longer_again() {
+    let filesystem = Filesystem::looped(HERE, "ext4", 64 << 20);
+    let path = filesystem.path().join("cut");
+    let file = build(&path);
+    let options = Options::new().writable_mapping(true);
+    let region = options.clone().len(4 << 20).open(&path).expect("open");
+    let _whole = options.lock(false).open(&path).expect("another writer of the whole file");
+    file.set_len(2 << 20).expect("the file can be cut");
+    let error = region.grow(8 << 20).expect_err("the region's bytes are gone");
+    assert!(matches!(error.kind(), ErrorKind::Gone), "{error}");
+    assert_eq!(file.metadata().expect("fstat").len(), 2 << 20);
+    assert!(region.write_persist(0, b"x").expect_err("it is final").is_poisoned());
+}
+
+/// A write that was made before a store through a pointer must not come after it.
+#[test]
+fn a_store_after_a_write_stays() {
+    let filesystem = Filesystem::looped(HERE, "ext4", 32 << 20);
+    let path = filesystem.path().join("file");
+    let options = Options::new().len(1 << 20).lock(false);
+    let region = options.clone().writable_mapping(true).create(&path).expect("create");
+    let sibling = options.open(&path).expect("open");
+    for writer in [&region, &sibling] {
+        // SAFETY: nobody else accesses the region while a store is made.
+        let pointer =
+            unsafe { region.slice_mut(0, 4096) }.expect("a view for storing").as_mut_ptr();
+        writer.write(0, b"A").expect("write");
+        // SAFETY: as above; the region is mapped for as long as it lives.
+        unsafe { pointer.write_volatile(b'B') };
+        writer.persist(0, 1).expect("persist");
+        let mut found = [0];
+        File::open(&path).expect("open").read_exact_at(&mut found, 0).expect("read");
+        assert_eq!(&found, b"B");
+    }
+}
+
+/// What a region that is gone, or only reads, had of the file is new to one that grows over it.
+#[test]
+fn new_bytes_are_zero_whoever_had_the_file_open() {
+    let filesystem = Filesystem::looped(HERE, "ext4", 64 << 20);
+    let path = filesystem.path().join("fives");
+    build(&path).write_all_at(&vec![5; 8 << 20], 0).expect("write");
+    for writable_mapping in [false, true] {
+        let options = Options::new().writable_mapping(writable_mapping);
+        let region = options.clone().len(PART).open(&path).expect("open");
+        let _reader = options.clone().read_only(true).open(&path).expect("a reader");
+        drop(options.lock(false).open(&path).expect("another writer"));
+        region.grow(PART + 4096).expect("grow");
+        let mut found = [9; 4096];
+        region.read(PART, &mut found).expect("read");
+        assert!(found.iter().all(|&byte| byte == 0), "old bytes are taken for new ones");
+        File::options()
+            .write(true)
+            .open(&path)
+            .and_then(|file| file.write_all_at(&[5; 4096], PART))
+            .expect("write");
+    }
 }
 
 /// Two files share their extents: a store through the mapping must not need new space.

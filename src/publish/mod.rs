@@ -53,8 +53,9 @@
 //! is an fsync of a range). No second `fsync` of the file: size and extents are part of what
 //! fdatasync(2) keeps, and link count, owner and mode are in the journal before the rename that
 //! step 8 commits. Where that is not so, `src/region/quirks.rs` has the table of what is done
-//! instead: without a journal, the file has a temporary name from the beginning, which a crash
-//! leaves behind. Elsewhere it has one for the moment between 6 and 7.
+//! instead: without a journal, the file has a temporary name from the beginning, and step 7 gives
+//! that name to the file in place, by an exchange, until step 8 is done; a crash leaves it behind.
+//! Elsewhere there is one for the moment between 6 and 7.
 //!
 //! On a DAX filesystem with `MAP_SYNC`, step 1 writes zeros and syncs the file once, so that size
 //! and extents are durable; step 3 is a write-back of the draft's cache lines and a fence, without
@@ -283,7 +284,7 @@ fn name(place: &mut Place, region: &AnyRegion, quirks: Quirks, how: Commit<'_>) 
 /// The attributes of the file in place. Where no later sync covers the inode, this one does.
 fn inherit(old: &Old, region: &AnyRegion, quirks: Quirks) -> Result<()> {
     let changed = primitive!("publish.attributes", old.hand_on(region.as_fd()), Ok(false))?;
-    if changed && quirks.named_when_synced {
+    if changed && quirks.no_journal {
         primitive!("publish.attributes.fsync", calls::fsync(region.as_fd()), Ok(()))
             .map_err(|errno| Error::os(Operation::Publish, "fsync", errno))?;
     }
@@ -319,7 +320,7 @@ fn exchange(place: &mut Place, region: &AnyRegion, quirks: Quirks, keep: &OsStr)
                 let _ = place.exchange(&temporary, keep);
                 place.settle_names(quirks);
             })?;
-            if !quirks.names_outlive_counts {
+            if primitive!("publish.older_until_synced", !quirks.no_journal, true) {
                 place.remove_temporary();
             }
             Ok(())

@@ -172,7 +172,7 @@ impl Place {
     /// its count to none, and if only that were on the medium, the name would lead to a deleted file.
     pub(crate) fn name_over(&mut self, quirks: Quirks, fd: BorrowedFd<'_>) -> Result<()> {
         let temporary = self.name_temporarily(fd)?.to_owned();
-        if quirks.names_outlive_counts {
+        if primitive!("name.replaced_keeps_a_name", quirks.no_journal, false) {
             let name = &self.name;
             match calls::renameat2(self.directory(), &temporary, name, RenameFlags::EXCHANGE) {
                 // No RENAME_EXCHANGE here (rename(2)).
@@ -217,7 +217,11 @@ impl Place {
     /// Syncs what the filesystem needs synced after the file got its final name. Then what had it
     /// before can go.
     pub(crate) fn sync(&mut self, quirks: Quirks, fd: BorrowedFd<'_>) -> Result<()> {
-        let replaced = self.temporary.take();
+        // Stays where it is if the sync fails.
+        let replaced = primitive!("name.replaced_until_synced", self.temporary.take(), {
+            self.remove_temporary();
+            None
+        });
         let failed = |call| move |errno| Error::os(Operation::Sync, call, errno);
         if quirks.sync_file {
             primitive!("name.fsync", calls::fsync(fd), Ok(())).map_err(failed("fsync"))?;
@@ -234,7 +238,7 @@ impl Place {
     /// Before a file loses its last name: makes durable that another name does not lead to it, where
     /// nothing else orders the two. Best effort, on the way out of an error.
     pub(crate) fn settle_names(&self, quirks: Quirks) {
-        if quirks.names_outlive_counts {
+        if primitive!("name.settle", quirks.no_journal, false) {
             let _ = calls::fsync_directory(self.directory());
         }
     }

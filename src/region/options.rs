@@ -284,7 +284,7 @@ impl Options {
         place.check_free()?;
         let fd = place.create(self.file_mode(), self.lock)?;
         let (_, quirks) = self.judge(fd.as_fd(), path)?;
-        if primitive!("create.named_when_synced", quirks.named_when_synced, false) {
+        if primitive!("create.named_when_synced", quirks.no_journal, false) {
             place.name_temporarily(fd.as_fd())?;
         }
         primitive!("create.extend", storage::extend(fd.as_fd(), 0, len), Ok(0))?;
@@ -315,7 +315,7 @@ impl Options {
         let (mut report, quirks) = calls::glance(fd.as_fd(), path)?;
         self.check_level(&report)?;
         self.check_storable(&report)?;
-        if primitive!("publish.named_when_synced", quirks.named_when_synced, false) {
+        if primitive!("publish.named_when_synced", quirks.no_journal, false) {
             place.name_temporarily(fd.as_fd())?;
         }
         if report.backend == Backend::PageCache && !self.writable_mapping {

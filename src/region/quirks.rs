@@ -10,6 +10,13 @@
 //! | tmpfs, ramfs | not needed | nothing | nothing outlives the kernel |
 //! | ext4 without a journal, ext2, every other | needed | directory | without a journal, the inode on the medium goes on saying that it has no links, and its name leads to what looks like a deleted file: EUCLEAN (`__ext4_iget`, fs/ext4/inode.c). Of others it is not known, and this is the order that POSIX programs rely on |
 //!
+//! Without a journal, nothing orders a name and the link count of the file that it leads to either:
+//! each is written when its block is, and fsync of any file writes all inodes of its block. A rename
+//! over a file lowers that file's count to none; met alone on the medium, it leaves the name on a
+//! deleted file. So there the file that is replaced gets the temporary name in exchange, and loses it
+//! when the directory is synced. Where there is no RENAME_EXCHANGE either, it is a rename.
+//!
+//! `pmem-tests/tests/sim_filesystem/` shows every crash state of a model of each;
 //! `pmem-tests/tests/publish_cut.rs` cuts the power of each after every system call, and takes
 //! each sync away in turn.
 //!
@@ -22,11 +29,10 @@ use crate::probe::Report;
 /// What the way from data to a durable name takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Quirks {
-    /// The file needs a name when it is synced, so it has a temporary one from the beginning.
-    pub(crate) named_when_synced: bool,
-    /// A name may be on the medium without the link count that came with it: a file that loses its
-    /// name to another keeps a temporary one until the directory is synced.
-    pub(crate) names_outlive_counts: bool,
+    /// Nothing orders an inode and the names that lead to it, or it is not known: the file has a
+    /// temporary name from the beginning, so that it has one when it is synced; and a file that it
+    /// replaces has one until the directory is synced.
+    pub(crate) no_journal: bool,
     /// fsync of the file once it has its final name.
     pub(crate) sync_file: bool,
     /// fsync of the directory, after that.
@@ -34,20 +40,13 @@ pub(crate) struct Quirks {
 }
 
 impl Quirks {
-    const NOTHING_LASTS: Self = Self {
-        named_when_synced: false,
-        names_outlive_counts: false,
-        sync_file: false,
-        sync_directory: false,
-    };
-    pub(crate) const JOURNAL: Self = Self { sync_directory: true, ..Self::NOTHING_LASTS };
-    pub(crate) const LOG_OF_FILES: Self = Self { sync_file: true, ..Self::NOTHING_LASTS };
-    pub(crate) const PORTABLE: Self = Self {
-        named_when_synced: true,
-        names_outlive_counts: true,
-        sync_directory: true,
-        ..Self::NOTHING_LASTS
-    };
+    const NOTHING_LASTS: Self = Self { no_journal: false, sync_file: false, sync_directory: false };
+    pub(crate) const JOURNAL: Self =
+        Self { no_journal: false, sync_file: false, sync_directory: true };
+    pub(crate) const LOG_OF_FILES: Self =
+        Self { no_journal: false, sync_file: true, sync_directory: false };
+    pub(crate) const PORTABLE: Self =
+        Self { no_journal: true, sync_file: false, sync_directory: true };
 
     /// Those of the filesystem that the report is about.
     pub(crate) fn of(report: &Report) -> Self {

@@ -22,7 +22,7 @@ struct Made {
     /// The file had its final name.
     named: bool,
     /// How many calls follow that give it one.
-    names: usize,
+    names_to_come: usize,
 }
 
 fn syncs(history: &History) -> Vec<Made> {
@@ -40,9 +40,9 @@ fn syncs(history: &History) -> Vec<Made> {
         };
         let number = numbers[call as usize];
         numbers[call as usize] += 1;
-        let names = calls[at..].iter().filter(gives_name).count();
-        let named = names == 0 && calls.iter().any(|call| gives_name(&call));
-        found.push(Made { call, number, named, names });
+        let names_to_come = calls[at..].iter().filter(gives_name).count();
+        let named = names_to_come == 0 && calls.iter().any(|call| gives_name(&call));
+        found.push(Made { call, number, named, names_to_come });
     }
     found
 }
@@ -125,7 +125,7 @@ fn findings(row: &Row) -> String {
         };
         let missed = breaks(row, profile, Tamper::LeaveOut(made.call, which));
         if missed { &mut without } else { &mut spared }.push(profile);
-        if breaks(row, profile, Tamper::Late(made.call, which, made.names)) {
+        if breaks(row, profile, Tamper::Late(made.call, which, made.names_to_come)) {
             late.push(profile);
         }
     }

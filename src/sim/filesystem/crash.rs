@@ -1,7 +1,7 @@
 //! What a crash can leave: every set of pending changes that the profile's order allows.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fmt;
+use std::fmt::{self, Write};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::history::History;
@@ -145,7 +145,7 @@ impl History {
 /// The changes at one crash point.
 struct Point<'a> {
     history: &'a History,
-    point: usize,
+    before_call: usize,
     /// Changes that the medium may have or not, in order.
     optional: Vec<usize>,
     /// For each, the ones before it, as places in `optional`, that it waits for.
@@ -170,14 +170,14 @@ impl<'a> Point<'a> {
                 waited.filter_map(|other| places.get(other).copied()).collect()
             })
             .collect();
-        Self { history, point, optional, waits_for }
+        Self { history, before_call: point, optional, waits_for }
     }
 
     fn image(&self, kept: &[bool]) -> Image {
         let mut image = self.history.base.clone();
         let mut optional = self.optional.iter().zip(kept).peekable();
         for (at, change) in self.history.changes.iter().enumerate() {
-            if !change.is_made_before(self.point) {
+            if !change.is_made_before(self.before_call) {
                 break;
             }
             let keeps = match optional.next_if(|(optional, _)| **optional == at) {
@@ -256,7 +256,7 @@ impl<'a> Point<'a> {
             self.close(&mut without);
             visit(&without)?;
         }
-        let mut random = Random(limits.seed ^ (self.point as u64) << 32);
+        let mut random = Random(limits.seed ^ (self.before_call as u64) << 32);
         for _ in 2 + 2 * len..limits.states_per_point {
             // From few to nearly all, so that long chains are met as well.
             let of_eight = random.next() % 8;
@@ -270,13 +270,14 @@ impl<'a> Point<'a> {
     fn explain(&self, kept: &[bool], said: &str) -> String {
         let History { profile, calls, changes, .. } = self.history;
         let mut text = format!("{said}\n  on {}, crashed ", profile.as_str());
-        match calls.get(self.point) {
-            Some(call) => text += &format!("before call {}, {}", self.point, call.text),
-            None => text += "after the last call",
-        }
+        // A string takes what is written to it.
+        let _ = match calls.get(self.before_call) {
+            Some(call) => write!(text, "before call {}, {}", self.before_call, call.text),
+            None => write!(text, "after the last call"),
+        };
         for (at, kept) in self.optional.iter().zip(kept) {
             let fate = if *kept { "reached the medium" } else { "did not" };
-            text += &format!("\n    {fate}: {}", changes[*at]);
+            let _ = write!(text, "\n    {fate}: {}", changes[*at]);
         }
         text
     }

@@ -98,20 +98,11 @@ pub struct History {
     pub(super) calls: Vec<Call>,
     /// Set by the program under test.
     pub(super) mark: u32,
-    /// What later names of a file wait for.
-    barriers: Vec<(Inode, Vec<usize>)>,
 }
 
 impl History {
     pub(super) fn new(profile: Profile, base: Image) -> Self {
-        Self {
-            profile,
-            base,
-            changes: Vec::new(),
-            calls: Vec::new(),
-            mark: 0,
-            barriers: Vec::new(),
-        }
+        Self { profile, base, changes: Vec::new(), calls: Vec::new(), mark: 0 }
     }
 
     /// The calls that changed or synced something, in order, in words.
@@ -194,15 +185,8 @@ impl History {
             after.extend(self.superseded(effect, delayed));
             let waits_for_inode = match effect {
                 Effect::Entry { to, .. } if self.profile.entry_follows_inode() => *to,
-                Effect::Entry { .. } => None,
                 Effect::Mode { inode, .. } => Some(*inode),
-                Effect::Links { inode, .. } => {
-                    self.barriers
-                        .iter()
-                        .filter(|(of, _)| of == inode)
-                        .for_each(|(_, changes)| after.extend(changes));
-                    None
-                }
+                Effect::Entry { .. } | Effect::Links { .. } => None,
                 other => data_of(other),
             };
             if let Some(inode) = waits_for_inode {
@@ -247,8 +231,8 @@ impl History {
         self.changes.iter().position(|change| change.makes(inode))
     }
 
-    /// The present call has synced. `links` is how many names the file has.
-    pub(super) fn sync(&mut self, sync: Sync, links: u32) {
+    /// The present call has synced.
+    pub(super) fn sync(&mut self, sync: Sync) {
         let pending: Vec<(usize, &Change)> = self
             .changes
             .iter()
@@ -256,12 +240,6 @@ impl History {
             .filter(|(_, change)| change.durable.is_none() && change.lost.is_none())
             .collect();
         let mut covered = self.profile.covers(sync, &pending);
-        if let (Sync::File(inode) | Sync::Data(inode), true, 0) =
-            (sync, self.profile.only_orders_unnamed(), links)
-        {
-            self.barriers.push((inode, covered));
-            return;
-        }
         let call = self.calls.len() - 1;
         while let Some(at) = covered.pop() {
             let change = &mut self.changes[at];
@@ -276,16 +254,8 @@ impl History {
     pub(super) fn lose(&mut self, sync: Sync) {
         let (Sync::File(inode) | Sync::Data(inode)) = sync else { return };
         let call = self.calls.len() - 1;
-        // What an earlier sync wrote is not dirty any more, even where it is not yet durable.
-        let written: BTreeSet<usize> = self
-            .barriers
-            .iter()
-            .filter(|(of, _)| *of == inode)
-            .flat_map(|(_, at)| at)
-            .copied()
-            .collect();
-        for (at, change) in self.changes.iter_mut().enumerate() {
-            let dirty = change.is_data() && change.durable.is_none() && !written.contains(&at);
+        for change in &mut self.changes {
+            let dirty = change.is_data() && change.durable.is_none();
             if dirty && change.touches(inode) {
                 change.lost.get_or_insert(call);
             }

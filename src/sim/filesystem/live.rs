@@ -342,15 +342,11 @@ impl Live {
     }
 
     fn synced(&mut self, sync: Sync) {
-        let links = match sync {
-            Sync::File(inode) | Sync::Data(inode) => {
-                let node = &mut self.nodes[inode];
-                node.clean.append(&mut node.dirty);
-                node.links
-            }
-            Sync::Directory => 0,
-        };
-        self.history.sync(sync, links);
+        if let Sync::File(inode) | Sync::Data(inode) = sync {
+            let node = &mut self.nodes[inode];
+            node.clean.append(&mut node.dirty);
+        }
+        self.history.sync(sync);
     }
 
     /// A failed sync: pages are marked clean, and their content stays.

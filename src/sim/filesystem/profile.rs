@@ -92,12 +92,6 @@ impl Profile {
         !matches!(self, Self::NothingUntilFsync)
     }
 
-    /// Whether a sync of a file without names makes nothing durable, and only orders what comes
-    /// later after it.
-    pub(super) fn only_orders_unnamed(self) -> bool {
-        self == Self::Btrfs
-    }
-
     /// What a sync makes durable by itself, of the pending changes, which come in order: for each,
     /// whether it does. What those wait for becomes durable with them.
     pub(super) fn covers(self, sync: Sync, pending: &[(usize, &Change)]) -> Vec<usize> {

@@ -101,7 +101,7 @@ fn the_length_that_a_write_made() {
 fn the_length_that_a_write_made_within_a_block() {
     let program = |model: &Model| {
         old_file(model, "a")?;
-        model.write(&model.open("a")?, &[2; 8192], LEN as u64)
+        model.write(&model.open("a")?, &[2; 3584], LEN as u64)
     };
     // Up to the end of the block that had its place before.
     let within = |image: &Image| match image.shows("a") {
@@ -110,7 +110,7 @@ fn the_length_that_a_write_made_within_a_block() {
     };
     assert_eq!(allowed(program, within), [EXT4]);
     let beyond = |image: &Image| match image.shows("a") {
-        Shown::File(file) => file.len() == 9216 && file.bytes()[4096..].iter().all(|b| *b == 0),
+        Shown::File(file) => file.len() == 4608 && file.bytes()[4096..].iter().all(|b| *b == 0),
         _ => false,
     };
     assert_eq!(allowed(program, beyond), [NOTHING]);
@@ -280,7 +280,7 @@ fn too_many_states_are_sampled_and_the_seed_decides() {
     let model = Model::new(EXT4).unwrap();
     old_file(&model, "a").unwrap();
     let file = model.open("a").unwrap();
-    model.write(&file, &[2; 512 * 40], 0).unwrap();
+    model.write(&file, &vec![2; 512 * 40], 0).unwrap();
     let history = model.history();
     let explore = |seed| {
         let mut order = Vec::new();

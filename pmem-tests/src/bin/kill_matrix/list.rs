@@ -1,5 +1,6 @@
 //! The library's durability primitives: what each protects, and which tests should notice.
 
+#[allow(clippy::enum_glob_use)] // a table of them follows
 use super::suite::Suite::{self, *};
 
 /// A primitive that can be left out.
@@ -121,7 +122,7 @@ pub const PRIMITIVES: &[Primitive] = &[
     primitive(
         "page_cache.drain.fork",
         "a forked child takes no error in its parent's place",
-        &[SyncErrors],
+        &[BadEnvironment],
     ),
     primitive(
         "page_cache.write.at_once",
@@ -287,6 +288,22 @@ pub const PRIMITIVES: &[Primitive] = &[
     primitive("name.fsync_directory", "a name is durable", &[ModelledFilesystem, PublishCut]),
     primitive("name.no_replace", "create-only replaces nothing", &[Publish, ModelledFilesystem]),
     primitive("name.no_leftovers", "no temporary name stays", &[Publish, ModelledFilesystem]),
+    primitive(
+        "name.replaced_keeps_a_name",
+        "without a journal, no name leads to a deleted file",
+        &[ModelledFilesystem, PublishCut],
+    ),
+    primitive(
+        "name.replaced_until_synced",
+        "nor while the directory is not synced",
+        &[ModelledFilesystem],
+    ),
+    primitive("name.settle", "nor after a failed exchange", &[ModelledFilesystem]),
+    primitive(
+        "publish.older_until_synced",
+        "nor the name that the version in place is kept under",
+        &[ModelledFilesystem],
+    ),
     primitive(
         "publish.complete_before_name",
         "a name never shows half a file",

@@ -89,6 +89,8 @@ impl Suite {
         match self {
             // The models of the group commit; nothing else is built for loom.
             Self::Loom => &["region::group"],
+            // The model itself, beside real filesystems.
+            Self::ModelledFilesystem => &["--skip", "real::"],
             _ => &[],
         }
     }
