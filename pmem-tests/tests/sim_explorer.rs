@@ -110,8 +110,23 @@ fn a_store_that_changes_nothing_is_no_choice() {
 #[test]
 fn too_many_images_are_covered_by_chosen_and_sampled_ones() {
     const LINES: u64 = 40;
-    let explorer = Explorer::new(Mode::Adr, 4096).images(100).samples(64);
-    let (report, seen) = images(&explorer, LINES, LINES);
+    let seen = Arc::new(Mutex::new(BTreeSet::new()));
+    let into = Arc::clone(&seen);
+    let report = Explorer::new(Mode::Adr, 4096).images(100).samples(64).run(
+        |region, notes| {
+            store_lines(region, LINES)?;
+            notes.ack(1);
+            Ok(())
+        },
+        move |region, history| {
+            // Of the last crash only: those before it leave prefixes anyway.
+            if !history.acked().is_empty() {
+                into.lock().unwrap().insert(kept(region, LINES));
+            }
+            Ok(())
+        },
+    );
+    let seen = seen.lock().unwrap().clone();
     assert!(!report.is_exhaustive() && report.failure.is_none());
     let all = (1 << LINES) - 1;
     let mut expected = vec![0, all];
@@ -122,7 +137,7 @@ fn too_many_images_are_covered_by_chosen_and_sampled_ones() {
     }
     // And others: half of the lines, about, and not the same ones.
     let sampled = seen.iter().filter(|image| (10..30).contains(&image.count_ones())).count();
-    assert!(sampled > 60, "{sampled}");
+    assert!(sampled >= 60, "{sampled}");
 }
 
 #[test]
