@@ -6,6 +6,8 @@ pub mod conformance;
 pub mod cut;
 pub mod failing;
 pub mod guest;
+pub mod load;
+pub mod recorded;
 pub mod scratch;
 pub mod snapshot;
 pub mod traced;
