@@ -1,9 +1,10 @@
 //! A load whose every step leaves something to check after a crash: records in a ring, a commit
 //! word, growth, files published and files created.
 //!
-//! Step `n` writes record `n` durably, then the number `n` into the commit word; some steps also
-//! grow the region, replace a file, or create one. Then it is acknowledged. After a crash, with
-//! steps up to `n` acknowledged, [`check`] finds all of them, and no half of anything.
+//! Some steps begin by growing the region, replacing a file, or creating one. Step `n` then writes
+//! record `n` durably, then the number `n` into the commit word, and is acknowledged. After a
+//! crash, with steps up to `n` acknowledged, [`check`] finds all of them, and no half of anything;
+//! whoever goes on there need not repeat a step whose number is in the commit word.
 
 use std::fs;
 use std::io;
@@ -15,7 +16,7 @@ use daxmap::{AnyRegion, Options, Region, Result};
 use crate::versions;
 
 /// Records kept: step `n` overwrites record `n - SLOTS`.
-const SLOTS: u64 = 32;
+const SLOTS: u64 = 16;
 const SLOT_BYTES: u64 = 8192;
 /// The commit word is in a page of its own.
 const HEADER_BYTES: u64 = 4096;
@@ -24,7 +25,7 @@ const LEN: u64 = HEADER_BYTES + SLOTS * SLOT_BYTES;
 /// Every so many steps the region grows by so much, up to a limit.
 const GROW_EVERY: u64 = 16;
 const GROW_BYTES: u64 = 20_000;
-const GROWTHS_MAX: u64 = 200;
+const GROWTHS_MAX: u64 = 40;
 /// A number at the end of what was grown.
 const MARK_BYTES: u64 = 16;
 
@@ -74,6 +75,7 @@ impl Care {
 #[derive(Debug)]
 pub struct Load {
     directory: PathBuf,
+    options: Options,
     region: AnyRegion,
     care: Care,
     steps: u64,
@@ -82,11 +84,22 @@ pub struct Load {
 impl Load {
     /// Begins, in a directory that is made if need be, or goes on where its commit word says.
     pub fn open(directory: &Path, care: Care) -> Result<Self> {
+        Self::open_with(Options::new(), directory, care)
+    }
+
+    /// As [`open`](Self::open), with options for the region. All of its files are opened with them.
+    pub fn open_with(options: Options, directory: &Path, care: Care) -> Result<Self> {
         make_directory(directory).expect("a directory can be made");
-        let region = Options::new().len(LEN).open_or_create(directory.join("region"))?;
+        let path = directory.join("region");
+        // Opened without a length: all of it, grown or not.
+        let region = if path.exists() {
+            options.clone().open(path)?
+        } else {
+            options.clone().len(LEN).create(path)?
+        };
         clean_leftovers(directory)?;
         let steps = region.load_u64(0)?;
-        Ok(Self { directory: directory.to_owned(), region, care, steps })
+        Ok(Self { directory: directory.to_owned(), options, region, care, steps })
     }
 
     /// The region it writes to.
@@ -95,18 +108,16 @@ impl Load {
         &self.region
     }
 
+    /// The last step that is done.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
     /// Does the next step and returns its number.
     pub fn step(&mut self) -> Result<u64> {
         let step = self.steps + 1;
-        let (offset, record) = record(step);
-        self.put(step, offset, &record)?;
-        self.drain()?;
-        self.region.store_u64(0, step)?;
-        if self.care.flushes() {
-            self.region.flush(0, 8)?;
-        }
-        self.drain()?;
-        if step.is_multiple_of(GROW_EVERY) {
+        if len_after(step) > len_after(step - 1) {
             self.grow(step)?;
         }
         if step.is_multiple_of(PUBLISH_EVERY) {
@@ -115,6 +126,14 @@ impl Load {
         if step.is_multiple_of(CREATE_EVERY) {
             self.create(step)?;
         }
+        let (offset, record) = record(step);
+        self.put(step, offset, &record)?;
+        self.drain()?;
+        self.region.store_u64(0, step)?;
+        if self.care.flushes() {
+            self.region.flush(0, 8)?;
+        }
+        self.drain()?;
         self.steps = step;
         Ok(step)
     }
@@ -154,7 +173,7 @@ impl Load {
     fn publish(&self, step: u64) -> Result<()> {
         let content = versions::content(step, published_len(step));
         let path = self.directory.join("published");
-        let draft = Options::new().len(content.len() as u64).draft(&path)?;
+        let draft = self.options.clone().len(content.len() as u64).draft(&path)?;
         draft.write(0, &content)?;
         draft.commit(Commit::Replace)?.close()
     }
@@ -168,7 +187,7 @@ impl Load {
             _ => {}
         }
         let content = versions::content(step, 3000);
-        let region = Options::new().len(content.len() as u64).create(&path)?;
+        let region = self.options.clone().len(content.len() as u64).create(&path)?;
         region.write_persist(0, &content)?;
         region.close()
     }
@@ -252,9 +271,9 @@ fn check_all(
         return Err(format!("{acknowledged} acknowledged, the commit word says {steps}"));
     }
     check_records(region, steps)?;
-    check_growth(region, acknowledged)?;
-    check_published(directory, acknowledged)?;
-    check_created(directory, acknowledged)?;
+    check_growth(region, steps)?;
+    check_published(directory, steps)?;
+    check_created(directory, steps)?;
     Ok(Found { steps })
 }
 
@@ -271,11 +290,11 @@ fn check_records(region: &[u8], steps: u64) -> std::result::Result<(), String> {
 }
 
 /// The length, the marks at the end of each growth, and zeros between them.
-fn check_growth(region: &[u8], acknowledged: u64) -> std::result::Result<(), String> {
-    let (least, most) = (len_after(acknowledged), len_after(acknowledged + 1));
+fn check_growth(region: &[u8], steps: u64) -> std::result::Result<(), String> {
+    let (least, most) = (len_after(steps), len_after(steps + 1));
     let len = region.len() as u64;
     if len != least && len != most {
-        return Err(format!("{acknowledged} acknowledged, the region has {len} bytes"));
+        return Err(format!("after {steps} steps the region has {len} bytes"));
     }
     for growth in 1..=(len - LEN) / GROW_BYTES {
         let step = growth * GROW_EVERY;
@@ -285,7 +304,7 @@ fn check_growth(region: &[u8], acknowledged: u64) -> std::result::Result<(), Str
         if zeros.iter().any(|byte| *byte != 0) {
             return Err(format!("what step {step} grew is not zero"));
         }
-        if step <= acknowledged && mark != versions::content(step, MARK_BYTES as usize) {
+        if step <= steps && mark != versions::content(step, MARK_BYTES as usize) {
             return Err(format!("the mark of step {step} is not what was written"));
         }
     }
@@ -293,9 +312,9 @@ fn check_growth(region: &[u8], acknowledged: u64) -> std::result::Result<(), Str
 }
 
 /// The newest version, or the one after.
-fn check_published(directory: &Path, acknowledged: u64) -> std::result::Result<(), String> {
-    let least = acknowledged / PUBLISH_EVERY * PUBLISH_EVERY;
-    let most = (acknowledged + 1) / PUBLISH_EVERY * PUBLISH_EVERY;
+fn check_published(directory: &Path, steps: u64) -> std::result::Result<(), String> {
+    let least = steps / PUBLISH_EVERY * PUBLISH_EVERY;
+    let most = (steps + 1) / PUBLISH_EVERY * PUBLISH_EVERY;
     let content = match fs::read(directory.join("published")) {
         Err(error) if error.kind() == io::ErrorKind::NotFound && least == 0 => return Ok(()),
         content => content.map_err(|error| format!("published: {error}"))?,
@@ -304,14 +323,14 @@ fn check_published(directory: &Path, acknowledged: u64) -> std::result::Result<(
         return Err(format!("the published file of {} bytes is no version", content.len()));
     };
     if version != least && version != most {
-        return Err(format!("version {version} is published, {least} was acknowledged"));
+        return Err(format!("version {version} is published, {least} was published by step {steps}"));
     }
     Ok(())
 }
 
 /// The files of the last creations whose name has not come up again.
-fn check_created(directory: &Path, acknowledged: u64) -> std::result::Result<(), String> {
-    let newest = acknowledged / CREATE_EVERY;
+fn check_created(directory: &Path, steps: u64) -> std::result::Result<(), String> {
+    let newest = steps / CREATE_EVERY;
     for creation in (newest + 2).saturating_sub(CREATE_NAMES).max(1)..=newest {
         let step = creation * CREATE_EVERY;
         let name = created_name(step);
@@ -342,26 +361,30 @@ mod tests {
         drop(load);
         let mut load = Load::open(directory.path(), Care::Full).unwrap();
         assert_eq!(load.step().unwrap(), 251);
+        for step in 252..=290 {
+            load.step().unwrap();
+            assert!(check(directory.path(), step).is_ok());
+        }
         drop(load);
-        assert!(check_opened(directory.path(), 251).is_ok());
+        assert!(check_opened(directory.path(), 290).is_ok());
 
         let region = directory.path().join("region");
         let whole = fs::read(&region).unwrap();
-        let (offset, _) = record(251);
+        let (offset, _) = record(290);
         for at in [0, offset as usize, LEN as usize + 1, whole.len() - 1] {
             let mut damaged = whole.clone();
             damaged[at] ^= 1;
             fs::write(&region, &damaged).unwrap();
-            assert!(check(directory.path(), 251).is_err(), "byte {at}");
+            assert!(check(directory.path(), 290).is_err(), "byte {at}");
         }
         fs::write(&region, &whole).unwrap();
-        for name in ["published", "created-4"] {
+        for name in ["published", "created-6"] {
             let path = directory.path().join(name);
             let content = fs::read(&path).unwrap();
             fs::write(&path, &content[1..]).unwrap();
-            assert!(check(directory.path(), 251).is_err(), "{name}");
+            assert!(check(directory.path(), 290).is_err(), "{name}");
             fs::write(&path, content).unwrap();
         }
-        assert!(check(directory.path(), 251).is_ok());
+        assert!(check(directory.path(), 290).is_ok());
     }
 }
