@@ -8,6 +8,7 @@
 
 use std::fs;
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use daxmap::publish::{Commit, clean_leftovers};
@@ -235,16 +236,26 @@ pub struct Found {
     pub steps: u64,
 }
 
-/// Looks at the load's directory after a crash, through `read(2)`, with steps up to
-/// `acknowledged` acknowledged.
+/// Steps that may be done when `acknowledged` were acknowledged just before the crash: those, and
+/// the next, whose acknowledgement the crash forestalled.
+#[must_use]
+pub fn possible(acknowledged: u64) -> RangeInclusive<u64> {
+    acknowledged..=acknowledged + 1
+}
+
+/// Looks at the load's directory after a crash, through `read(2)`: the last step done must be among
+/// those `possible`.
 ///
 /// # Errors
 ///
 /// What is missing, torn, or there without having been written.
-pub fn check(directory: &Path, acknowledged: u64) -> std::result::Result<Found, String> {
+pub fn check(
+    directory: &Path,
+    possible: RangeInclusive<u64>,
+) -> std::result::Result<Found, String> {
     let path = directory.join("region");
     let region = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-    check_all(directory, &region, acknowledged)
+    check_all(directory, &region, &possible)
 }
 
 /// As [`check`], through a region that is opened as a user of the library does.
@@ -252,23 +263,26 @@ pub fn check(directory: &Path, acknowledged: u64) -> std::result::Result<Found, 
 /// # Errors
 ///
 /// As [`check`], and those of the library.
-pub fn check_opened(directory: &Path, acknowledged: u64) -> std::result::Result<Found, String> {
+pub fn check_opened(
+    directory: &Path,
+    possible: RangeInclusive<u64>,
+) -> std::result::Result<Found, String> {
     let said = |error: daxmap::Error| error.to_string();
     let region = Options::new().open(directory.join("region")).map_err(said)?;
     let mut bytes = vec![0; region.len() as usize];
     region.read(0, &mut bytes).map_err(said)?;
-    check_all(directory, &bytes, acknowledged)
+    check_all(directory, &bytes, &possible)
 }
 
 fn check_all(
     directory: &Path,
     region: &[u8],
-    acknowledged: u64,
+    possible: &RangeInclusive<u64>,
 ) -> std::result::Result<Found, String> {
     let word = region.first_chunk::<8>().ok_or("the region has no commit word")?;
     let steps = u64::from_le_bytes(*word);
-    if steps < acknowledged || steps > acknowledged + 1 {
-        return Err(format!("{acknowledged} acknowledged, the commit word says {steps}"));
+    if !possible.contains(&steps) {
+        return Err(format!("{} acknowledged, the commit word says {steps}", possible.start()));
     }
     check_records(region, steps)?;
     check_growth(region, steps)?;
@@ -299,8 +313,8 @@ fn check_growth(region: &[u8], steps: u64) -> std::result::Result<(), String> {
     for growth in 1..=(len - LEN) / GROW_BYTES {
         let step = growth * GROW_EVERY;
         let end = (LEN + growth * GROW_BYTES) as usize;
-        let (zeros, mark) = region[end - GROW_BYTES as usize..end]
-            .split_at((GROW_BYTES - MARK_BYTES) as usize);
+        let (zeros, mark) =
+            region[end - GROW_BYTES as usize..end].split_at((GROW_BYTES - MARK_BYTES) as usize);
         if zeros.iter().any(|byte| *byte != 0) {
             return Err(format!("what step {step} grew is not zero"));
         }
@@ -323,7 +337,9 @@ fn check_published(directory: &Path, steps: u64) -> std::result::Result<(), Stri
         return Err(format!("the published file of {} bytes is no version", content.len()));
     };
     if version != least && version != most {
-        return Err(format!("version {version} is published, {least} was published by step {steps}"));
+        return Err(format!(
+            "version {version} is published, {least} was published by step {steps}"
+        ));
     }
     Ok(())
 }
@@ -352,21 +368,21 @@ mod tests {
         let mut load = Load::open(directory.path(), Care::Full).unwrap();
         for step in 1..=250 {
             assert_eq!(load.step().unwrap(), step);
-            assert_eq!(check(directory.path(), step), Ok(Found { steps: step }));
+            assert_eq!(check(directory.path(), possible(step)), Ok(Found { steps: step }));
         }
         // The step after the acknowledged one may be there, but no more, and nothing less.
-        assert!(check(directory.path(), 249).is_ok());
-        assert!(check(directory.path(), 248).is_err());
-        assert!(check(directory.path(), 251).is_err());
+        assert!(check(directory.path(), possible(249)).is_ok());
+        assert!(check(directory.path(), possible(248)).is_err());
+        assert!(check(directory.path(), possible(251)).is_err());
         drop(load);
         let mut load = Load::open(directory.path(), Care::Full).unwrap();
         assert_eq!(load.step().unwrap(), 251);
         for step in 252..=290 {
             load.step().unwrap();
-            assert!(check(directory.path(), step).is_ok());
+            assert!(check(directory.path(), possible(step)).is_ok());
         }
         drop(load);
-        assert!(check_opened(directory.path(), 290).is_ok());
+        assert!(check_opened(directory.path(), possible(290)).is_ok());
 
         let region = directory.path().join("region");
         let whole = fs::read(&region).unwrap();
@@ -375,16 +391,16 @@ mod tests {
             let mut damaged = whole.clone();
             damaged[at] ^= 1;
             fs::write(&region, &damaged).unwrap();
-            assert!(check(directory.path(), 290).is_err(), "byte {at}");
+            assert!(check(directory.path(), possible(290)).is_err(), "byte {at}");
         }
         fs::write(&region, &whole).unwrap();
         for name in ["published", "created-6"] {
             let path = directory.path().join(name);
             let content = fs::read(&path).unwrap();
             fs::write(&path, &content[1..]).unwrap();
-            assert!(check(directory.path(), 290).is_err(), "{name}");
+            assert!(check(directory.path(), possible(290)).is_err(), "{name}");
             fs::write(&path, content).unwrap();
         }
-        assert!(check(directory.path(), 290).is_ok());
+        assert!(check(directory.path(), possible(290)).is_ok());
     }
 }

@@ -95,9 +95,10 @@ impl Prepared {
             .spawn(&["sh", "-ec", &script])?;
         let said = running.line()?;
         if said.is_none() {
-            return Err(running.wait().err().unwrap_or_else(|| {
-                io::Error::other("the program ended without a word").into()
-            }));
+            return Err(running
+                .wait()
+                .err()
+                .unwrap_or_else(|| io::Error::other("the program ended without a word").into()));
         }
         let mut recording = Recording {
             kind: self.kind,

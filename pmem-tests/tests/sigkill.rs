@@ -49,7 +49,12 @@ fn volatile_on_tmpfs() {
 #[test]
 fn emulated_cache_lines_on_tmpfs() {
     let room = Filesystem::tmpfs(HERE, ROOM);
-    nothing_is_lost("emulated cache lines, tmpfs", room.path(), "emulated", kills() - kills() / 4 * 3);
+    nothing_is_lost(
+        "emulated cache lines, tmpfs",
+        room.path(),
+        "emulated",
+        kills() - kills() / 4 * 3,
+    );
 }
 
 #[test]

@@ -51,7 +51,8 @@ impl Control {
     ///
     /// Of open, ftruncate and mmap.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+        let file =
+            File::options().read(true).write(true).create(true).truncate(false).open(path)?;
         if file.metadata()?.len() != PAGE_BYTES {
             file.set_len(PAGE_BYTES)?;
         }

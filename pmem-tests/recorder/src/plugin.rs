@@ -134,11 +134,22 @@ extern "C" fn on_block(_: u64, block: *mut Block) {
             match kind {
                 Kind::WriteBack => {
                     let data = Box::into_raw(Box::new(decoded)).cast();
-                    qemu::qemu_plugin_register_vcpu_insn_exec_cb(insn, on_write_back, registers, data);
+                    qemu::qemu_plugin_register_vcpu_insn_exec_cb(
+                        insn,
+                        on_write_back,
+                        registers,
+                        data,
+                    );
                 }
                 Kind::NonTemporal => {
                     let stores = qemu::STORES;
-                    qemu::qemu_plugin_register_vcpu_mem_cb(insn, on_non_temporal, none, stores, nothing);
+                    qemu::qemu_plugin_register_vcpu_mem_cb(
+                        insn,
+                        on_non_temporal,
+                        none,
+                        stores,
+                        nothing,
+                    );
                 }
                 Kind::Fence => {
                     qemu::qemu_plugin_register_vcpu_insn_exec_cb(insn, on_fence, none, nothing);

@@ -60,7 +60,10 @@ pub(crate) type StoreCallback =
 
 unsafe extern "C" {
     pub(crate) fn qemu_plugin_register_vcpu_init_cb(id: u64, cb: extern "C" fn(u64, c_uint));
-    pub(crate) fn qemu_plugin_register_vcpu_tb_trans_cb(id: u64, cb: extern "C" fn(u64, *mut Block));
+    pub(crate) fn qemu_plugin_register_vcpu_tb_trans_cb(
+        id: u64,
+        cb: extern "C" fn(u64, *mut Block),
+    );
     pub(crate) fn qemu_plugin_tb_n_insns(block: *const Block) -> usize;
     pub(crate) fn qemu_plugin_tb_get_insn(block: *const Block, index: usize) -> *mut Insn;
     fn qemu_plugin_insn_data(insn: *const Insn, to: *mut c_void, len: usize) -> usize;

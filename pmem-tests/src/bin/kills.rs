@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use daxmap::{Emulation, Options};
 use memmap2::MmapRaw;
-use pmem_tests::load::{Care, Load, check};
+use pmem_tests::load::{Care, Load, check, possible};
 
 /// A kill falls at most this long after the process has opened its files and begun to work.
 const DELAY_NS_MAX: u64 = 1_000_000;
@@ -140,7 +140,7 @@ impl Killer {
                 unborn += 1;
                 continue;
             }
-            let found = check(&self.directory, after)
+            let found = check(&self.directory, possible(after))
                 .map_err(|what| format!("after {kill} kills, {after} steps: {what}"))?;
             steps += found.steps - before;
             in_step += found.steps - after;
@@ -154,8 +154,10 @@ impl Killer {
 
     /// Lets a process work for a random time, and kills it.
     fn kill_one(&mut self) -> Result<(), String> {
-        self.random =
-            self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.random = self
+            .random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         self.at_work().store(0, Ordering::SeqCst);
         // SAFETY: this process has one thread, so the child may do what it likes.
         let child = unsafe { libc::fork() };

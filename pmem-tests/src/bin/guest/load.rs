@@ -64,10 +64,11 @@ pub(crate) fn run(directory: &Path, care: &str, how: &str) -> Result<(), String>
 }
 
 /// Checks what a load left, through the library and through read(2).
-pub(crate) fn check_both(directory: &Path, acknowledged: &str) -> Result<(), String> {
-    let acknowledged = acknowledged.parse().map_err(|_| "not a number of steps".to_owned())?;
-    let found = check_opened(directory, acknowledged)?;
-    check(directory, acknowledged)?;
+pub(crate) fn check_both(directory: &Path, least: &str, most: &str) -> Result<(), String> {
+    let steps = |word: &str| word.parse().map_err(|_| format!("not a number of steps: {word}"));
+    let possible = steps(least)?..=steps(most)?;
+    let found = check_opened(directory, possible.clone())?;
+    check(directory, possible)?;
     println!("found {}", found.steps);
     Ok(())
 }
@@ -82,8 +83,7 @@ pub(crate) fn sparse(path: &Path, sync: bool) -> io::Result<()> {
     file.set_len(TRIAL_LEN as u64)?;
     file.sync_all()?;
     File::open(path.parent().expect("a file in a directory"))?.sync_all()?;
-    let flags =
-        if sync { libc::MAP_SHARED_VALIDATE | libc::MAP_SYNC } else { libc::MAP_SHARED };
+    let flags = if sync { libc::MAP_SHARED_VALIDATE | libc::MAP_SYNC } else { libc::MAP_SHARED };
     let mapping = Trial::map(&file, libc::PROT_READ | libc::PROT_WRITE, flags)?;
     println!("mapped");
     for page in 1..TRIAL_LEN / PAGE {

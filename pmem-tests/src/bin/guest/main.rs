@@ -28,8 +28,8 @@ guest conformance PLACE BACKEND DURABILITY GRANULARITY
                        every check of the trait in a directory or on a device
 guest run-load DIRECTORY CARE recorder|console
                        writes and acknowledges until somebody ends it
-guest check-load DIRECTORY ACKNOWLEDGED
-                       whether everything acknowledged is there, and no half of anything
+guest check-load DIRECTORY LEAST MOST
+                       whether so many steps are there, and no half of anything
 guest sparse PATH sync|plain
                        stores to holes through a mapping with or without MAP_SYNC
 guest replace PATH FLAG
@@ -57,8 +57,9 @@ fn main() -> ExitCode {
         "run-load" if paths.len() == 3 => {
             load::run(Path::new(&paths[0]), &paths[1], &paths[2]).map_err(std::io::Error::other)
         }
-        "check-load" if paths.len() == 2 => {
-            load::check_both(Path::new(&paths[0]), &paths[1]).map_err(std::io::Error::other)
+        "check-load" if paths.len() == 3 => {
+            load::check_both(Path::new(&paths[0]), &paths[1], &paths[2])
+                .map_err(std::io::Error::other)
         }
         "sparse" if paths.len() == 2 => load::sparse(Path::new(&paths[0]), paths[1] == "sync"),
         "bad" if paths.len() == 2 => {
