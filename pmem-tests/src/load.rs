@@ -84,11 +84,19 @@ pub struct Load {
 
 impl Load {
     /// Begins, in a directory that is made if need be, or goes on where its commit word says.
+    ///
+    /// # Panics
+    ///
+    /// If the directory cannot be made.
     pub fn open(directory: &Path, care: Care) -> Result<Self> {
         Self::open_with(Options::new(), directory, care)
     }
 
     /// As [`open`](Self::open), with options for the region. All of its files are opened with them.
+    ///
+    /// # Panics
+    ///
+    /// If the directory cannot be made.
     pub fn open_with(options: Options, directory: &Path, care: Care) -> Result<Self> {
         make_directory(directory).expect("a directory can be made");
         let path = directory.join("region");

@@ -92,16 +92,19 @@ impl Machine<'_> {
     }
 }
 
-/// The next line that begins with `start`; what came instead, if the guest ended.
-fn line_with(guest: &mut Running, start: &str) -> Result<String, String> {
+/// The next line that begins with `start`, and the guest; if it ended, what came instead.
+fn line_with(mut guest: Running, start: &str) -> Result<(String, Running), String> {
     let mut before = Vec::new();
     while let Some(line) = guest.line().unwrap() {
         if line.starts_with(start) {
-            return Ok(line);
+            return Ok((line, guest));
         }
         before.push(line);
     }
-    Err(before.join("\n"))
+    match guest.wait() {
+        Ok(_) => Err(before.join("\n")),
+        Err(error) => panic!("{error}"),
+    }
 }
 
 fn everything_acknowledged_is_there(kind: &'static str) {
@@ -112,12 +115,12 @@ fn everything_acknowledged_is_there(kind: &'static str) {
     let mut ahead = 0;
     let mut acknowledged = 0;
     for kill in 0..kills() {
-        let backend = line_with(&mut guest, "backend=").unwrap();
+        let (backend, working) = line_with(guest, "backend=").unwrap();
         assert_eq!(backend, "backend=fsdax durability=PowerFail");
-        acknowledged = Machine::kill(guest, random(&mut seed) % STEPS_MAX);
-        guest = machine.go_on(acknowledged);
-        let found = line_with(&mut guest, "found ")
+        acknowledged = Machine::kill(working, random(&mut seed) % STEPS_MAX);
+        let (found, checked) = line_with(machine.go_on(acknowledged), "found ")
             .unwrap_or_else(|said| panic!("{kind}, kill {kill}, {acknowledged} steps: {said}"));
+        guest = checked;
         let found: u64 = found["found ".len()..].parse().unwrap();
         ahead += found - acknowledged;
     }
@@ -134,14 +137,16 @@ fn something_is_lost(kind: &'static str) {
     let machine = Machine { files: room.path(), kind, dax: "never", care: "none" };
     let mut guest = machine.begin();
     for kill in 1..=CONTROL_KILLS {
-        let backend = line_with(&mut guest, "backend=").unwrap();
+        let (backend, working) = line_with(guest, "backend=").unwrap();
         assert_eq!(backend, "backend=page_cache durability=Fsync");
-        let acknowledged = Machine::kill(guest, 30 + kill);
-        guest = machine.go_on(acknowledged);
-        if let Err(lost) = line_with(&mut guest, "found ") {
-            assert!(lost.contains("acknowledged, the commit word says"), "{lost}");
-            println!("{kind} without sync: lost at kill {kill}: {lost}");
-            return;
+        let acknowledged = Machine::kill(working, 30 + kill);
+        match line_with(machine.go_on(acknowledged), "found ") {
+            Ok((_, checked)) => guest = checked,
+            Err(lost) => {
+                assert!(lost.contains("acknowledged, the commit word says"), "{lost}");
+                println!("{kind} without sync: lost at kill {kill}: {lost}");
+                return;
+            }
         }
     }
     panic!("{kind} without sync: nothing was lost, so the test is void");

@@ -59,6 +59,7 @@ impl Control {
         Ok(Self(MmapRaw::map_raw(&file)?))
     }
 
+    #[allow(clippy::cast_ptr_alignment)] // mappings begin at a page
     fn word(&self, word: Word) -> &AtomicU64 {
         // SAFETY: inside the mapping, which is a page and lives as long as `self`, because there
         // are fewer words than fit a page; aligned because mappings are; accessed as an atomic by
@@ -77,8 +78,8 @@ impl Control {
         self.word(word).store(value, Ordering::SeqCst);
     }
 
-    /// Adds one to a word and returns the sum.
-    pub fn count(&self, word: Word) -> u64 {
-        self.word(word).fetch_add(1, Ordering::SeqCst) + 1
+    /// Adds one to a word.
+    pub fn count(&self, word: Word) {
+        self.word(word).fetch_add(1, Ordering::SeqCst);
     }
 }

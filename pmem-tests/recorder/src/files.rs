@@ -30,6 +30,7 @@ impl Words {
     }
 
     /// The word at a byte offset, a multiple of 8; `None` past the end.
+    #[allow(clippy::cast_ptr_alignment)] // mappings begin at a page, and the offset is checked
     pub(crate) fn word(&self, offset: u64) -> Option<&AtomicU64> {
         if !offset.is_multiple_of(8) || offset.checked_add(8)? > self.len() {
             return None;
@@ -81,7 +82,10 @@ impl Memory {
             streaming: None,
         };
         let len = memory.live.len();
-        if memory.arrived.len() != len || memory.durable.len() != len || len % LINE_BYTES != 0 {
+        if memory.arrived.len() != len
+            || memory.durable.len() != len
+            || !len.is_multiple_of(LINE_BYTES)
+        {
             return Err(io::Error::other("live, arrived and durable differ in size"));
         }
         Ok(memory)

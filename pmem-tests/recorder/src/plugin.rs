@@ -51,8 +51,8 @@ fn with_recorder(act: impl FnOnce(&mut Recorder)) {
 }
 
 impl Recorder {
-    fn open(words: &HashMap<String, String>) -> Result<Self, String> {
-        let word = |name: &str| words.get(name).ok_or_else(|| format!("needs {name}="));
+    fn open(options: &HashMap<String, String>) -> Result<Self, String> {
+        let word = |name: &str| options.get(name).ok_or_else(|| format!("needs {name}="));
         let base = word("base")?.trim_start_matches("0x");
         let base = u64::from_str_radix(base, 16).map_err(|error| format!("base: {error}"))?;
         let (directory, live) = (Path::new(word("directory")?), Path::new(word("live")?));
@@ -169,23 +169,23 @@ extern "C" fn on_block(_: u64, block: *mut Block) {
 ///
 /// # Safety
 ///
-/// `argv` has `argc` strings, as QEMU passes them.
+/// `words` has `count` strings, as QEMU passes them.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn qemu_plugin_install(
     id: u64,
     _info: *const c_void,
-    argc: c_int,
-    argv: *const *const c_char,
+    count: c_int,
+    words: *const *const c_char,
 ) -> c_int {
-    let count = usize::try_from(argc).unwrap_or(0);
+    let count = usize::try_from(count).unwrap_or(0);
     // SAFETY: by the function's contract.
-    let words: HashMap<String, String> = (0..count)
-        .map(|i| unsafe { CStr::from_ptr(*argv.add(i)) }.to_string_lossy().into_owned())
+    let options: HashMap<String, String> = (0..count)
+        .map(|i| unsafe { CStr::from_ptr(*words.add(i)) }.to_string_lossy().into_owned())
         .filter_map(|word| {
             word.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()))
         })
         .collect();
-    match Recorder::open(&words) {
+    match Recorder::open(&options) {
         Ok(recorder) => {
             *RECORDER.lock().unwrap_or_else(PoisonError::into_inner) = Some(recorder);
         }

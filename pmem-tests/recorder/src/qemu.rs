@@ -30,7 +30,7 @@ pub(crate) struct HwAddr([u8; 0]);
 /// GLib's GArray.
 #[repr(C)]
 struct Array {
-    data: *mut c_char,
+    data: *mut c_void,
     len: c_uint,
 }
 
@@ -87,7 +87,7 @@ unsafe extern "C" {
     pub(crate) fn qemu_plugin_hwaddr_phys_addr(address: *const HwAddr) -> u64;
     fn qemu_plugin_get_registers() -> *mut Array;
     fn qemu_plugin_read_register(handle: *mut RegisterHandle, to: *mut ByteArray) -> c_int;
-    fn g_array_free(array: *mut Array, free_data: c_int) -> *mut c_char;
+    fn g_array_free(array: *mut Array, free_data: c_int) -> *mut c_void;
     fn g_byte_array_new() -> *mut ByteArray;
     fn g_byte_array_free(array: *mut ByteArray, free_data: c_int) -> *mut u8;
 }

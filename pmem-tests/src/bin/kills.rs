@@ -108,6 +108,7 @@ impl Killer {
         self.word(1)
     }
 
+    #[allow(clippy::cast_ptr_alignment)] // mappings begin at a page
     fn word(&self, index: usize) -> &AtomicU64 {
         assert!(index < 2);
         // SAFETY: the mapping is a page, aligned, and lives as long as `self`; all of its users
