@@ -169,6 +169,13 @@ impl Guest {
         self.option("--keep-files", directory)
     }
 
+    /// Records what of the first NVDIMM a power cut would leave, in files beside the one that
+    /// [`keep_files`](Self::keep_files) keeps: `pmem_tests::recorded` reads them.
+    #[must_use]
+    pub fn record(self, plugin: &Path) -> Self {
+        self.option("--record", plugin)
+    }
+
     /// Time after which the guest is killed; 300 s unless set. Whole seconds.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
@@ -234,6 +241,11 @@ impl Running {
         Ok(Some(self.seen[start..].trim_end_matches('\n').to_owned()))
     }
 
+    /// True until the guest, or `ci/vm`, has ended.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Waits for the end of the command.
     pub fn wait(mut self) -> Result<Output, GuestError> {
         let mut rest = Vec::new();
@@ -283,15 +295,29 @@ impl Drop for Running {
 }
 
 /// The guest program of this package, built statically, once in a process.
-///
-/// A directory of its own keeps it from waiting for the build that runs the tests.
 pub fn program() -> Result<&'static Path, GuestError> {
+    const TARGET: &str = "x86_64-unknown-linux-gnu";
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let build = || {
+        let words = ["-p", "pmem-tests", "--bin", "guest", "--target", TARGET];
+        build(&words, "-C target-feature=+crt-static", &format!("{TARGET}/release/guest"))
+    };
     BUILT.get_or_init(build).as_deref().map_err(|reason| GuestError::Build(reason.clone()))
 }
 
-fn build() -> Result<PathBuf, String> {
-    const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// The emulator's plugin that records stores, built once in a process.
+pub fn recorder() -> Result<&'static Path, GuestError> {
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let build = || {
+        let words = ["-p", "store-recorder", "--features", "plugin"];
+        build(&words, "", "release/libstore_recorder.so")
+    };
+    BUILT.get_or_init(build).as_deref().map_err(|reason| GuestError::Build(reason.clone()))
+}
+
+/// Builds something in a directory of its own, which keeps it from waiting for the build that
+/// runs the tests, and returns where it is.
+fn build(words: &[&str], flags: &str, made: &str) -> Result<PathBuf, String> {
     let directory = workspace().join("target/guest");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     // A primitive that is left out here is left out there: see `src/primitives.rs`.
@@ -303,8 +329,9 @@ fn build() -> Result<PathBuf, String> {
     };
     let output = Command::new(cargo)
         .current_dir(workspace())
-        .args(["build", "--quiet", "--release", "-p", "pmem-tests", "--bin", "guest"])
-        .args(["--target", TARGET, "--target-dir"])
+        .args(["build", "--quiet", "--release"])
+        .args(words)
+        .arg("--target-dir")
         .arg(&directory)
         .env("RUSTFLAGS", flags)
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
@@ -313,7 +340,7 @@ fn build() -> Result<PathBuf, String> {
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).into_owned());
     }
-    Ok(directory.join(TARGET).join("release/guest"))
+    Ok(directory.join(made))
 }
 
 fn workspace() -> &'static Path {

@@ -117,6 +117,40 @@ impl Filesystem {
         Self { mounted, server: Some(server), _directory: directory }
     }
 
+    /// The filesystem of this type that lies in `image` from the byte `offset` on, through a loop
+    /// device, mounted under `parent`. The image stays when it is unmounted. An error says what
+    /// mount did: the image may be what a crash left.
+    ///
+    /// # Errors
+    ///
+    /// What mount said.
+    ///
+    /// # Panics
+    ///
+    /// If there is no mount namespace to be had: not root.
+    pub fn image(
+        parent: impl AsRef<Path>,
+        kind: &str,
+        image: &Path,
+        offset: u64,
+    ) -> Result<Self, String> {
+        own_namespace();
+        let directory = Directory::new(parent);
+        let mounted = directory.path().join("mounted");
+        fs::create_dir(&mounted).expect("a directory can be made in a new directory");
+        // Copies of one filesystem have one UUID.
+        let copies = if kind == "xfs" { ",nouuid" } else { "" };
+        let output = Command::new("mount")
+            .args(["-t", kind, "-o", &format!("loop,offset={offset}{copies}")])
+            .args([image, &mounted])
+            .output()
+            .map_err(|error| format!("mount: {error}"))?;
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+        }
+        Ok(Self { mounted, _directory: directory })
+    }
+
     /// A tmpfs of `bytes`.
     ///
     /// # Panics

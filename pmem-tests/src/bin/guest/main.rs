@@ -5,6 +5,7 @@
 mod bad;
 mod capture;
 mod flag;
+mod load;
 mod mapping;
 mod poison;
 mod report;
@@ -25,6 +26,12 @@ guest faults PATH      page faults at the first store to every page of a new reg
 guest bad PATH OFFSET  reads around a page that a memory error took away
 guest conformance PLACE BACKEND DURABILITY GRANULARITY
                        every check of the trait in a directory or on a device
+guest run-load DIRECTORY CARE recorder|console
+                       writes and acknowledges until somebody ends it
+guest check-load DIRECTORY LEAST MOST
+                       whether so many steps are there, and no half of anything
+guest sparse PATH sync|plain
+                       stores to holes through a mapping with or without MAP_SYNC
 guest replace PATH FLAG
                        replaces a file that has the DAX flag (1) or not (0), and looks again
 guest poison PATH      takes the first page away, as a memory error would, then loads it";
@@ -47,6 +54,14 @@ fn main() -> ExitCode {
             len.and_then(|len| said(report::create(Path::new(&paths[0]), len)))
         }
         "replace" if paths.len() == 2 => flag::replace(Path::new(&paths[0]), paths[1] == "1"),
+        "run-load" if paths.len() == 3 => {
+            load::run(Path::new(&paths[0]), &paths[1], &paths[2]).map_err(std::io::Error::other)
+        }
+        "check-load" if paths.len() == 3 => {
+            load::check_both(Path::new(&paths[0]), &paths[1], &paths[2])
+                .map_err(std::io::Error::other)
+        }
+        "sparse" if paths.len() == 2 => load::sparse(Path::new(&paths[0]), paths[1] == "sync"),
         "bad" if paths.len() == 2 => {
             let offset = paths[1].parse().map_err(std::io::Error::other);
             offset.and_then(|offset| said(bad::run(Path::new(&paths[0]), offset)))

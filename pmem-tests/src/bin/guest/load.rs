@@ -1,0 +1,104 @@
+//! Loads that somebody will cut the power of.
+//!
+//! # Safety
+//!
+//! An instruction without effect that a recording emulator sees, and stores through a mapping.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+
+use daxmap::Region;
+use pmem_tests::load::{Care, Load, check, check_opened};
+use store_recorder::ACKNOWLEDGE;
+
+use crate::mapping::{TRIAL_LEN, Trial};
+
+/// How a step is acknowledged.
+#[derive(Clone, Copy)]
+enum Acknowledge {
+    /// By an instruction that the recorder sees at once: no system call, whose locks and fences
+    /// could make durable what the load forgot.
+    ToRecorder,
+    /// By a line of output.
+    ToConsole,
+}
+
+impl Acknowledge {
+    fn named(name: &str) -> Option<Self> {
+        match name {
+            "recorder" => Some(Self::ToRecorder),
+            "console" => Some(Self::ToConsole),
+            _ => None,
+        }
+    }
+
+    fn step(self, step: u64) {
+        match self {
+            Self::ToRecorder => {
+                // SAFETY: a nop; its operand names an address and does not access it.
+                unsafe {
+                    std::arch::asm!("nop dword ptr [rax + {magic}]", magic = const ACKNOWLEDGE,
+                        in("rax") step, options(nostack, preserves_flags));
+                }
+            }
+            Self::ToConsole => {
+                println!("acknowledged {step}");
+                io::stdout().flush().expect("the host reads what the load says");
+            }
+        }
+    }
+}
+
+/// Runs the load in `directory` until somebody ends it.
+pub(crate) fn run(directory: &Path, care: &str, how: &str) -> Result<(), String> {
+    let care = Care::named(care).ok_or_else(|| format!("no care {care}"))?;
+    let how = Acknowledge::named(how).ok_or_else(|| format!("no such way: {how}"))?;
+    let said = |error: daxmap::Error| error.to_string();
+    let mut load = Load::open(directory, care).map_err(said)?;
+    println!("backend={} durability={}", load.region().backend(), load.region().durability());
+    loop {
+        how.step(load.step().map_err(said)?);
+    }
+}
+
+/// Checks what a load left, through the library and through read(2).
+pub(crate) fn check_both(directory: &Path, least: &str, most: &str) -> Result<(), String> {
+    let steps = |word: &str| word.parse().map_err(|_| format!("not a number of steps: {word}"));
+    let possible = steps(least)?..=steps(most)?;
+    let found = check_opened(directory, possible.clone())?;
+    check(directory, possible)?;
+    println!("found {}", found.steps);
+    Ok(())
+}
+
+const PAGE: usize = 4096;
+
+/// Stores to one page of a hole after the other, each written back and fenced, and acknowledged:
+/// durable if the mapping is `MAP_SYNC`, because the fault at the store made the block's place in
+/// the file durable first; without it that is still in memory.
+pub(crate) fn sparse(path: &Path, sync: bool) -> io::Result<()> {
+    let file = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
+    file.set_len(TRIAL_LEN as u64)?;
+    file.sync_all()?;
+    File::open(path.parent().expect("a file in a directory"))?.sync_all()?;
+    let flags = if sync { libc::MAP_SHARED_VALIDATE | libc::MAP_SYNC } else { libc::MAP_SHARED };
+    let mapping = Trial::map(&file, libc::PROT_READ | libc::PROT_WRITE, flags)?;
+    println!("mapped");
+    for page in 1..TRIAL_LEN / PAGE {
+        let word = mapping.address.wrapping_byte_add(page * PAGE).cast::<u64>();
+        // SAFETY: inside the mapping, aligned, and nobody else has the file. The write-back and
+        // the fence change nothing that the program sees.
+        unsafe {
+            word.write_volatile(page as u64);
+            std::arch::x86_64::_mm_clflush(word.cast());
+            std::arch::x86_64::_mm_sfence();
+        }
+        Acknowledge::ToRecorder.step(page as u64);
+    }
+    // Nothing more to do: whoever records this ends it.
+    loop {
+        std::thread::park();
+    }
+}
