@@ -148,7 +148,7 @@ impl Filesystem {
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).into_owned());
         }
-        Ok(Self { mounted, _directory: directory })
+        Ok(Self { mounted, server: None, _directory: directory })
     }
 
     /// A tmpfs of `bytes`.
