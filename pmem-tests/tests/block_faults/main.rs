@@ -199,6 +199,11 @@ fn with_benches(filesystem: Filesystem, what: &str, histories: u64, work: fn(&mu
         failures.len()
     ));
     assert!(failures.is_empty(), "{} failures, the first:\n{}", failures.len(), failures[0]);
+    say(&format!(
+        "\nevidence: {filesystem}: {what}, in histories of writes, growth and publishing | \
+         {histories} histories, {runs} runs, {fired} faults met, 0 failures | what a drive does that \
+         lies"
+    ));
 }
 
 fn every_fault(filesystem: Filesystem) {

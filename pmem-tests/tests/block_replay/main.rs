@@ -254,6 +254,13 @@ fn what_was_acknowledged_is_there_after_every_crash() {
     assert!(total.images > 100 * logs, "only {} images", total.images);
     assert!(total.leftovers > 0, "no crash left a draft behind: nothing was cleaned away");
     assert!(total.failures.is_empty(), "{} failures, see above", total.failures.len());
+    say(&format!(
+        "\nevidence: block replay: ext4 (ordered and data=journal), xfs and btrfs cut at every flush, \
+         with choices of the writes after it, torn between sectors | {} images mounted, recovered \
+         and checked, from {} flushes of {} workloads, {} of them by fsck, 0 failures | DAX; a \
+         superblock that the device tears",
+        total.images, total.flushes, total.logs, total.fscks
+    ));
 }
 
 /// Where a sync may be missing: with data=journal, what is written is a record of the same journal

@@ -8,6 +8,7 @@ use crate::{explore, explore_failed, run};
 
 #[test]
 fn every_operation_keeps_its_promise_on_every_profile() {
+    let mut all = Tally::default();
     for profile in Profile::ALL {
         let mut sum = Tally::default();
         for operation in &ALL {
@@ -23,7 +24,14 @@ fn every_operation_keeps_its_promise_on_every_profile() {
             sum += tally;
         }
         println!("filesystem model, {}: {sum}", profile.as_str());
+        all += sum;
     }
+    println!(
+        "\nevidence: create, open, grow, drain and publish on five modelled filesystems, every state \
+         a crash can leave | {} states at {} crash points, {} of them distinct, 0 failures | that the \
+         real filesystems keep to their models (random programs compare them)",
+        all.states, all.points, all.distinct
+    );
 }
 
 /// Without `O_TMPFILE` a file has a temporary name from the beginning; without the flags of
