@@ -27,6 +27,7 @@
 //! - [`Region`] is the contract; [`Options`] opens and creates regions.
 //! - [`publish`] creates or replaces a whole file atomically and keeps it mapped.
 //! - [`probe`] says what lies under a path, why it is or is not DAX, and what to change.
+//! - `sim`, behind the feature `sim`, crashes what is built on a region, in tests.
 //! - [`cpu`] has the cache-line primitives, for those who bring their own mapping.
 //!
 //! # Which crash leaves what
@@ -46,9 +47,12 @@ compile_error!("daxmap supports 64-bit Linux only");
 pub mod cpu;
 mod durability;
 mod error;
+mod primitives;
 pub mod probe;
 pub mod publish;
 mod region;
+#[cfg(feature = "sim")]
+pub mod sim;
 
 pub use durability::{Backend, Durability, Granularity, PersistenceDomain};
 pub use error::{Error, ErrorKind, Operation, Result};

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::scratch::Directory;
+use crate::unprivileged::need_root;
 
 /// Copies tried, if the filesystem writes meanwhile.
 const COPIES_MAX: u32 = 10;
@@ -84,6 +85,7 @@ impl Disk {
     /// If it cannot be: not root, or no mkfs program.
     #[must_use]
     pub fn new(kind: Kind) -> Self {
+        need_root();
         let directory = Directory::new("/dev/shm");
         let image = directory.path().join("image");
         File::create(&image)

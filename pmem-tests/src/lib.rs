@@ -3,10 +3,16 @@
 
 pub mod blockdev;
 pub mod conformance;
+#[cfg(feature = "sim")]
+pub mod corpus;
 pub mod cut;
 pub mod failing;
 pub mod guest;
 pub mod load;
+pub mod passthrough;
+pub mod random;
+#[cfg(feature = "sim")]
+pub mod record_log;
 pub mod recorded;
 pub mod scratch;
 pub mod snapshot;

@@ -12,9 +12,14 @@
 use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::JoinHandle;
+
+use crate::passthrough;
+use crate::unprivileged::need_root;
 
 /// A directory of its own, removed with everything in it on drop.
 #[derive(Debug)]
@@ -54,6 +59,8 @@ impl Drop for Directory {
 #[derive(Debug)]
 pub struct Filesystem {
     mounted: PathBuf,
+    /// Of a FUSE filesystem.
+    server: Option<JoinHandle<io::Result<()>>>,
     /// Removed after the unmount: fields drop after `drop`, in order.
     _directory: Directory,
 }
@@ -67,6 +74,17 @@ impl Filesystem {
     /// If it cannot be made or mounted: not root, or no mkfs program for it.
     #[must_use]
     pub fn looped(parent: impl AsRef<Path>, kind: &str, bytes: u64) -> Self {
+        Self::looped_with(parent, kind, bytes, "")
+    }
+
+    /// As [`looped`](Self::looped), with mount options.
+    ///
+    /// # Panics
+    ///
+    /// As there, and if the filesystem does not take the options.
+    #[must_use]
+    pub fn looped_with(parent: impl AsRef<Path>, kind: &str, bytes: u64, options: &str) -> Self {
+        need_root();
         let directory = Directory::new(parent);
         let image = directory.path().join("image");
         File::create(&image)
@@ -75,7 +93,28 @@ impl Filesystem {
         let quiet: &[&str] = if kind.starts_with("ext") { &["-q", "-F"] } else { &["-q"] };
         let mkfs = quiet.iter().map(OsStr::new).chain([image.as_os_str()]);
         succeed(&format!("mkfs.{kind}"), mkfs);
-        Self::mount(directory, kind, image.as_os_str(), "loop")
+        let comma = if options.is_empty() { "" } else { "," };
+        Self::mount(directory, kind, image.as_os_str(), &format!("loop{comma}{options}"))
+    }
+
+    /// A FUSE filesystem of this process ([`passthrough`]), over a directory under `parent`.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be mounted: not root, or no `/dev/fuse`.
+    #[must_use]
+    pub fn fuse(parent: impl AsRef<Path>) -> Self {
+        need_root();
+        let directory = Directory::new(parent);
+        own_namespace();
+        let behind = directory.path().join("behind");
+        let mounted = directory.path().join("mounted");
+        for path in [&behind, &mounted] {
+            fs::create_dir(path).expect("a directory can be made in a new directory");
+        }
+        let server = passthrough::mount_over(&behind, &mounted)
+            .unwrap_or_else(|error| panic!("no FUSE mount (these tests need root): {error}"));
+        Self { mounted, server: Some(server), _directory: directory }
     }
 
     /// The filesystem of this type that lies in `image` from the byte `offset` on, through a loop
@@ -109,7 +148,7 @@ impl Filesystem {
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).into_owned());
         }
-        Ok(Self { mounted, _directory: directory })
+        Ok(Self { mounted, server: None, _directory: directory })
     }
 
     /// A tmpfs of `bytes`.
@@ -119,6 +158,7 @@ impl Filesystem {
     /// If it cannot be mounted: not root.
     #[must_use]
     pub fn tmpfs(parent: impl AsRef<Path>, bytes: u64) -> Self {
+        need_root();
         let directory = Directory::new(parent);
         Self::mount(directory, "tmpfs", OsStr::new("none"), &format!("size={bytes}"))
     }
@@ -130,6 +170,7 @@ impl Filesystem {
     /// If it cannot be mounted: not root.
     #[must_use]
     pub fn overlay(parent: impl AsRef<Path>) -> Self {
+        need_root();
         let directory = Directory::new(parent);
         let layer = |name: &str| {
             let path = directory.path().join(name);
@@ -152,7 +193,7 @@ impl Filesystem {
         fs::create_dir(&mounted).expect("a directory can be made in a new directory");
         let words = ["-t", kind, "-o", options].map(OsStr::new);
         succeed("mount", words.into_iter().chain([source, mounted.as_os_str()]));
-        Self { mounted, _directory: directory }
+        Self { mounted, server: None, _directory: directory }
     }
 
     /// Where it is mounted.
@@ -180,10 +221,29 @@ impl Drop for Filesystem {
         // A region that a failed test leaked keeps it busy: detach it, the kernel takes it down
         // with the process.
         let unmounted = Command::new("umount").arg(&self.mounted).status();
-        if !unmounted.is_ok_and(|status| status.success()) {
-            let _ = Command::new("umount").arg("-l").arg(&self.mounted).status();
+        if unmounted.is_ok_and(|status| status.success()) {
+            let _ = self.server.take().map(JoinHandle::join);
+        } else {
+            let _ = Command::new("umount").args(["-f", "-l"]).arg(&self.mounted).status();
         }
     }
+}
+
+/// Whether the kernel has this filesystem, or a module of it.
+#[must_use]
+pub fn kernel_has(filesystem: &str) -> bool {
+    let listed = || {
+        let list = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+        list.lines().any(|line| line.split('\t').next_back() == Some(filesystem))
+    };
+    let path = std::env::var("PATH").unwrap_or_default();
+    listed()
+        || Command::new("modprobe")
+            .args(["-q", filesystem])
+            .env("PATH", format!("{path}:/usr/sbin:/sbin"))
+            .status()
+            .is_ok_and(|status| status.success())
+            && listed()
 }
 
 /// Gives the calling thread a mount namespace of its own, once. Threads and programs that it

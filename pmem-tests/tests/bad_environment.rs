@@ -401,3 +401,59 @@ fn one_of_many_creates() {
         assert_eq!(names, round + 1, "drafts are left");
     }
 }
+
+/// A forked child has its parent's open file, which is told of a write-back error once: what the
+/// child is told, the parent never hears of. And the sync that another thread of the parent was
+/// leading has no leader in the child.
+#[test]
+#[allow(unsafe_code)] // fork
+fn a_forked_child_neither_drains_nor_hangs() {
+    const CHILDREN: u32 = 20;
+    const PATIENCE_SECONDS: libc::c_uint = 20;
+    let directory = Directory::new(env!("CARGO_TARGET_TMPDIR"));
+    let region = Options::new()
+        .len(1 << 20)
+        .create(directory.path().join("region"))
+        .expect("the region can be made");
+    if region.backend() != daxmap::Backend::PageCache {
+        println!("the build directory is no page-cache filesystem: nothing is shared there");
+        return;
+    }
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for id in 0..2 {
+            let (region, stop) = (&region, &stop);
+            scope.spawn(move || {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    region.write_persist(id * 4096, b"parent").expect("the parent goes on");
+                }
+            });
+        }
+        for _ in 0..CHILDREN {
+            // SAFETY: the child calls nothing that another thread of the parent may have held a
+            // lock of, but for memory, which the C library makes usable in a child (malloc(3)).
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                // SAFETY: ends a child that hangs.
+                unsafe { libc::alarm(PATIENCE_SECONDS) };
+                let refused = |result: Result<()>| {
+                    result.is_err_and(|error| matches!(error.kind(), ErrorKind::Unsupported(_)))
+                };
+                let all = refused(region.drain())
+                    && refused(region.grow(2 << 20))
+                    && refused(region.close());
+                // SAFETY: ends the child without its destructors.
+                unsafe { libc::_exit(i32::from(!all)) };
+            }
+            let mut status = 0;
+            // SAFETY: waits for the child just made.
+            unsafe { libc::waitpid(child, &raw mut status, 0) };
+            assert!(
+                libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0,
+                "a child drained, or hung: {status:#x}"
+            );
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    region.close().expect("the parent's region is as it was");
+}

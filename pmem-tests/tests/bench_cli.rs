@@ -124,9 +124,57 @@ fn check_everywhere(results: &Value, text: &str) {
     assert!(floor("clock")["durability"].is_null());
     let summary = results["summary"].as_array().unwrap();
     assert!(summary[0].as_str().unwrap().starts_with("fsync or MAP_SYNC?"), "{summary:?}");
-    assert!((2..=4).contains(&summary.len()), "{summary:?}");
+    assert!((3..=5).contains(&summary.len()), "{summary:?}");
+    let threads = |line: &&Value| line.as_str().unwrap().starts_with("16 threads at one log make");
+    assert_eq!(summary.iter().filter(threads).count(), 1, "{summary:?}");
     for line in summary {
         assert!(text.contains(line.as_str().unwrap()), "{line}");
+    }
+}
+
+const FILE_SIZES: [u64; 3] = [64 << 10, 1 << 20, 8 << 20];
+
+/// The one row of a job, with a number that tells it from others of its kind.
+fn job<'a>(results: &'a Value, job: &str, field: &str, number: u64) -> &'a Value {
+    let all = results["engine"].as_array().unwrap();
+    let found: Vec<&Value> =
+        all.iter().filter(|row| row["job"] == job && row[field] == number).collect();
+    assert_eq!(found.len(), 1, "{job}, {field} {number}: {found:?}");
+    found[0]
+}
+
+/// The second table, wherever it runs on real hardware.
+fn check_engine(results: &Value, text: &str) {
+    let all = results["engine"].as_array().unwrap();
+    assert_eq!(all.len(), 3 + 2 + 2 * FILE_SIZES.len());
+    for row in all {
+        assert!(row["operations"].as_u64().unwrap() > 0, "{row}");
+        assert!(figure(row, "max_ns") >= figure(row, "p50_ns"), "{row}");
+        assert!(figure(row, "operations_per_second") > 0.0, "{row}");
+        assert!(figure(row, "ratio") > 0.0, "{row}");
+        let few = row["operations"].as_u64().unwrap() < 100;
+        assert_eq!(row["p99_ns"].is_null(), few, "no percentile out of too few: {row}");
+        let label = row["label"].as_str().unwrap();
+        assert!(text.lines().any(|line| line.trim_start().starts_with(label)), "{label}");
+    }
+    assert_eq!(figure(job(results, "persist", "threads", 1), "ratio"), 1.0);
+    for threads in [4, 16] {
+        let row = job(results, "persist", "threads", threads);
+        assert!(row["operations"].as_u64().unwrap() >= threads, "each thread one: {row}");
+        assert_eq!(row["size"], 64);
+        let by_hand = job(results, "log_by_hand", "writes_per_sync", threads);
+        assert_eq!(by_hand["operations"].as_u64().unwrap() % threads, 0, "{by_hand}");
+        assert_eq!(by_hand["threads"], 1);
+    }
+    for size in FILE_SIZES {
+        let by_hand = job(results, "publish_by_hand", "size", size);
+        assert_eq!(figure(by_hand, "ratio"), 1.0);
+        // open, fsync, rename, open, fsync, two closes, and a pwrite for each MiB.
+        let writes = size.div_ceil(1 << 20);
+        assert_eq!(figure(by_hand, "system_calls_per_operation"), (7 + writes) as f64);
+        let publish = job(results, "publish", "size", size);
+        assert!(figure(publish, "system_calls_per_operation") > 7.0, "{publish}");
+        assert_eq!(publish["durability"], results["durability"]);
     }
 }
 
@@ -135,8 +183,20 @@ fn on_a_disk() {
     let directory = on_disk("disk");
     let (results, text) = measured(&directory);
     check_everywhere(&results, &text);
+    check_engine(&results, &text);
     assert!(is_empty(&directory), "its files are removed");
     assert_eq!(results["backend"], "page_cache", "the target directory is on a disk");
+    for row in results["engine"].as_array().unwrap() {
+        assert_eq!(row["power_cut"], "survives", "{row}");
+        let (written, size) = (figure(row, "device_bytes_per_operation"), figure(row, "size"));
+        // Records share blocks; a file is its own.
+        assert!(written >= if size > 64.0 { size } else { 1.0 }, "{row}");
+    }
+    // One sync for sixteen writes is what a single thread cannot have.
+    let by_hand = job(&results, "log_by_hand", "writes_per_sync", 16);
+    assert!(figure(by_hand, "ratio") > 1.5, "{by_hand}");
+    let together = job(&results, "persist", "threads", 16);
+    assert!(figure(together, "ratio") > 1.5, "they share syncs: {together}");
     assert_eq!(results["map_sync"], false);
     for size in SIZES {
         for method in FILE_METHODS {
@@ -166,7 +226,16 @@ fn on_memory() {
     fs::remove_dir_all(&directory).unwrap();
     assert!(left_nothing, "its files are removed");
     check_everywhere(&results, &text);
+    check_engine(&results, &text);
     assert_eq!(results["backend"], "volatile");
+    for row in results["engine"].as_array().unwrap() {
+        assert_eq!(row["power_cut"], "lost", "{row}");
+        assert!(row["device_bytes_per_operation"].is_null(), "{row}");
+        let fences = figure(row, "fences_per_operation");
+        if row["job"] == "persist" {
+            assert_eq!(fences, 1.0, "those of every thread: {row}");
+        }
+    }
     assert!(text.contains("floor: bare device flush: not available"), "{text}");
     assert!(text.contains("nothing survives a power cut"), "{text}");
     for size in SIZES {
@@ -202,7 +271,7 @@ fn system_calls_that_cannot_be_counted_are_not_invented() {
     assert!(output.status.success(), "{text}");
     assert!(text.contains("note: system calls: not counted"), "{text}");
     let results: Value = serde_json::from_slice(&output.stdout).unwrap();
-    for row in results["rows"].as_array().unwrap() {
+    for row in ["rows", "engine"].iter().flat_map(|rows| results[rows].as_array().unwrap()) {
         assert!(row["system_calls_per_operation"].is_null(), "{row}");
     }
 }
@@ -279,9 +348,23 @@ fn a_full_disk_is_one_error() {
 
 #[test]
 fn a_termination_removes_the_files_first() {
-    let directory = on_disk("interrupt");
+    terminate_when("interrupt", "60", |directory| !is_empty(directory));
+}
+
+#[test]
+fn a_termination_among_threads_and_whole_files_does_too() {
+    // Long enough for the test to see the log, and short enough not to wait for it for long.
+    terminate_when("interrupt-engine", "8", |directory| {
+        let mut scratch = fs::read_dir(directory).unwrap().filter_map(Result::ok);
+        scratch.next().is_some_and(|scratch| scratch.path().join("whole-8388608").exists())
+    });
+}
+
+/// Ends it when the directory looks so: its files are removed.
+fn terminate_when(name: &str, seconds: &str, begun: impl Fn(&Path) -> bool) {
+    let directory = on_disk(name);
     let mut child = Command::new(cli_binary::path())
-        .args(["bench", "--seconds", "60"])
+        .args(["bench", "--seconds", seconds])
         .arg(&directory)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -289,10 +372,10 @@ fn a_termination_removes_the_files_first() {
         .spawn()
         .unwrap();
     let deadline = Instant::now() + Duration::from_secs(30);
-    while is_empty(&directory) && Instant::now() < deadline {
+    while !begun(&directory) && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(5));
     }
-    assert!(!is_empty(&directory), "it has begun");
+    assert!(begun(&directory), "it has begun");
     // To the whole group, as a terminal does, the child that is watched included. Not SIGINT,
     // which a shell makes its background jobs ignore.
     assert!(terminate_group(child.id()), "the group is there");

@@ -8,9 +8,11 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use daxmap::Region;
 use pmem_tests::blockdev::{
-    Entry, Fault, FaultyDisk, Filesystem, Image, Keep, Mounted, Outcome, Request,
+    Disk, Entry, Fault, FaultyDisk, Filesystem, Image, Keep, MemoryDisk, Mounted, Outcome, Request,
 };
+use pmem_tests::scratch;
 use rustix::io::Errno;
 
 fn disk(filesystem: Filesystem) -> FaultyDisk {
@@ -108,6 +110,61 @@ fn the_log_gives_the_medium_at_every_position() {
             mounted.unmount().unwrap();
         }
     }
+}
+
+/// The medium of a [`MemoryDisk`] is what it was filled with, whatever a filesystem wrote before.
+#[test]
+fn a_memory_disk_takes_one_image_after_another() {
+    for filesystem in Filesystem::ALL {
+        let disk = MemoryDisk::new(filesystem.size()).unwrap();
+        let mut with_file = filesystem.template(0).unwrap();
+        for _ in 0..2 {
+            disk.fill(&with_file).unwrap();
+            let mounted = Mounted::new(&disk, filesystem).unwrap();
+            assert!(!mounted.path().join("file").exists(), "{filesystem}");
+            drop(file(&mounted));
+            mounted.unmount().unwrap();
+        }
+        // Shorter than a piece of an image, and where the filesystem wrote.
+        with_file.zero(0, filesystem.size());
+        with_file.write(70_000, &[5; 100]);
+        disk.fill(&with_file).unwrap();
+        let found = std::fs::read(disk.device()).unwrap();
+        assert_eq!(found.len() as u64, filesystem.size());
+        let held = |at: &usize| (70_000..70_100).contains(at);
+        assert!(found.iter().enumerate().all(|(at, &byte)| byte == 5 * u8::from(held(&at))));
+    }
+}
+
+#[test]
+fn what_is_synced_through_fuse_reaches_the_device() {
+    // First, so that the device is in no other namespace than the FUSE mount is.
+    let _own_namespace = scratch::Filesystem::tmpfs("/dev/shm", 1 << 20);
+    let disk = disk(Filesystem::Ext4);
+    let mounted = Mounted::new(&disk, Filesystem::Ext4).unwrap();
+    let fuse = scratch::Filesystem::fuse(mounted.path());
+    let path = fuse.path().join("region");
+    let region = daxmap::Options::new().len(4096).create(&path).unwrap();
+    region.write_persist(100, b"acknowledged").unwrap();
+    let draft = daxmap::Options::new().len(20).draft(fuse.path().join("name")).unwrap();
+    draft.write(0, b"published").unwrap();
+    drop(draft.commit(daxmap::publish::Commit::Replace).unwrap());
+    disk.cut_power();
+    let log = disk.log();
+    drop((region, fuse));
+    mounted.unmount().unwrap();
+    disk.fill(log.crash_image(log.entries.len(), |_, _| Keep::Nothing));
+    let mounted = Mounted::new(&disk, Filesystem::Ext4).unwrap();
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(mounted.path()).unwrap() {
+        let behind = entry.unwrap().path().join("behind");
+        found.extend(["region", "name"].map(|name| std::fs::read(behind.join(name)).ok()));
+    }
+    let [region, name] = &found.into_iter().flatten().collect::<Vec<_>>()[..] else {
+        panic!("both files are there");
+    };
+    assert_eq!((&region[100..112], &name[..9]), (&b"acknowledged"[..], &b"published"[..]));
+    mounted.unmount().unwrap();
 }
 
 #[test]

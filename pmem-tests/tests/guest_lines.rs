@@ -81,8 +81,10 @@ fn everything_acknowledged_is_there(kind: &str, prepared: &Prepared, room: &Path
     }
     let counts = recording.counts();
     println!(
-        "{kind}: {images} images at {} moments of {} steps, seed {SEED:#x}; {counts}; \
-         {differing} lines that could be either way, {ahead} images ahead of the last step",
+        "evidence: power cuts of an emulated guest by cache lines, {kind} with MAP_SYNC | {images} \
+         images at {} moments of {} steps, seed {SEED:#x}; {counts}; {differing} lines that could be \
+         either way, {ahead} images ahead of the last step | lines between two stores; several \
+         processors; real hardware",
         stops(),
         recording.acknowledged()
     );

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use daxmap::publish::{Commit, clean_leftovers};
 use daxmap::{ErrorKind, Options, Region};
-use pmem_tests::scratch::{Directory, Filesystem};
+use pmem_tests::scratch::{self, Directory, Filesystem};
+use pmem_tests::unprivileged::as_nobody;
 use pmem_tests::versions;
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
@@ -38,12 +39,24 @@ fn on_each(check: impl Fn(&str, &Path)) {
     let disks = [
         ("build directory", Disk::Build(Directory::new(HERE))),
         ("ext4", Disk::Mounted(Filesystem::looped(HERE, "ext4", 64 << 20))),
+        (
+            "ext4 data=journal",
+            Disk::Mounted(Filesystem::looped_with(HERE, "ext4", 64 << 20, "data=journal")),
+        ),
+        (
+            "ext4 nodelalloc",
+            Disk::Mounted(Filesystem::looped_with(HERE, "ext4", 64 << 20, "nodelalloc")),
+        ),
         ("xfs", Disk::Mounted(Filesystem::looped(HERE, "xfs", 320 << 20))),
         ("btrfs", Disk::Mounted(Filesystem::looped(HERE, "btrfs", 128 << 20))),
         ("tmpfs", Disk::Mounted(Filesystem::tmpfs(HERE, 32 << 20))),
         ("overlay", Disk::Mounted(Filesystem::overlay("/dev/shm"))),
+        ("FUSE", Disk::Mounted(Filesystem::fuse(HERE))),
     ];
-    for (name, disk) in &disks {
+    // Where the kernel has it; conformance says by name where it has not.
+    let f2fs = scratch::kernel_has("f2fs")
+        .then(|| ("f2fs", Disk::Mounted(Filesystem::looped(HERE, "f2fs", 128 << 20))));
+    for (name, disk) in disks.iter().chain(&f2fs) {
         println!("on {name}");
         check(name, disk.path());
     }
@@ -339,7 +352,7 @@ fn errors_change_nothing() {
         assert_eq!(refused(directory.join("missing/file")), Some(Errno::NOENT));
         assert_eq!(refused(directory.join("x".repeat(256))), Some(Errno::NAMETOOLONG));
         assert_eq!(Options::new().len(0).draft(directory.join("x")).unwrap_err().errno(), None);
-        if name != "build directory" && name != "overlay" {
+        if !["build directory", "overlay", "FUSE"].contains(&name) {
             let error = Options::new().len(1 << 40).draft(directory.join("x")).unwrap_err();
             assert_eq!(error.errno(), Some(Errno::NOSPC), "{name}: {error}");
         }
@@ -388,28 +401,6 @@ fn without_the_right_to_the_directory_nothing_changes() {
     assert_eq!(error.errno(), Some(Errno::PERM), "{error}");
     assert_eq!(version(&path), Some(1));
     assert_eq!(names(directory.path()), ["file"]);
-}
-
-/// Runs `work` in a thread without root's rights.
-fn as_nobody<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    std::thread::scope(|scope| {
-        scope
-            .spawn(|| {
-                let nobody = rustix::process::Gid::from_raw(65534);
-                // Of this thread only: libc's functions would change the whole process.
-                #[allow(unsafe_code)]
-                // SAFETY: plain numbers; no memory is passed.
-                unsafe {
-                    let id = nobody.as_raw();
-                    assert_eq!(libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<u32>()), 0);
-                    assert_eq!(libc::syscall(libc::SYS_setresgid, id, id, id), 0);
-                    assert_eq!(libc::syscall(libc::SYS_setresuid, id, id, id), 0);
-                }
-                work()
-            })
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
 }
 
 #[test]

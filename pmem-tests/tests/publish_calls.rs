@@ -55,7 +55,7 @@ fn on_btrfs() {
 #[test]
 fn without_a_journal() {
     let disk = Disk::new(KINDS[1]);
-    let expected = format!("statx fdatasync ioctl {LOOK} renameat fsync");
+    let expected = format!("statx fdatasync ioctl {LOOK} renameat2 fsync unlinkat");
     assert_eq!(commit_of(disk.path()).join(" "), expected);
 }
 

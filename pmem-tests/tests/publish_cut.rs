@@ -4,7 +4,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use daxmap::publish::clean_leftovers;
 use pmem_tests::cut::{Disk, KINDS, Kind};
@@ -238,4 +238,39 @@ fn every_other_failed_call_changes_nothing() {
             }
         }
     }
+}
+
+/// A replaced file that somebody has open loses its last name with a rename, and without a journal
+/// that reaches the medium with any other file whose inode lies in the same block, before the
+/// directory does. The name would lead to a deleted file.
+#[test]
+fn without_a_journal_the_name_never_leads_to_a_deleted_file() {
+    let disk = Disk::new(KINDS[1]);
+    let way = &WAYS[2];
+    set_up(&disk, way);
+    let whole = publish(&disk, way, &[]);
+    let last = whole.calls.iter().rfind(|call| call.name == "fsync").unwrap();
+    // Others on both sides of it, as blocks of inodes are filled in order. Synced once: the first
+    // fsync of a new file writes the directory as well (`ext4_sync_parent`, fs/ext4/fsync.c).
+    let others: Vec<_> = (0..16).map(|n| disk.path().join(format!("other-{n}"))).collect();
+    let write = |of: &[PathBuf]| {
+        for other in of {
+            fs::File::create(other).unwrap().sync_all().unwrap();
+        }
+    };
+    write(&others[..8]);
+    set_up(&disk, way);
+    write(&others[8..]);
+    disk.settle();
+    let held = fs::File::open(disk.path().join("file")).unwrap();
+    publish(&disk, way, &[(last, Tamper::Kill)]);
+    assert_eq!(shows(&disk.path().join("file")), NEW.into(), "killed after it had its name");
+    for other in &others {
+        let other = fs::File::options().write(true).open(other).unwrap();
+        other.set_len(10_000).unwrap();
+        other.sync_all().unwrap();
+    }
+    let after_cut = look(disk.cut().path());
+    assert!(allowed(way).contains(&after_cut), "{after_cut:?}");
+    drop(held);
 }

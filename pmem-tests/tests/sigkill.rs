@@ -30,7 +30,11 @@ fn nothing_is_lost(name: &str, directory: &Path, what: &str, count: u64) {
     let said = String::from_utf8_lossy(&output.stdout);
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{name}, seed {SEED}: {error}");
-    print!("{name}: {said}");
+    println!(
+        "evidence: processes killed (SIGKILL), {name} | {} | that any flush, fence or sync is needed: \
+         what a process gave to the kernel survives it",
+        said.trim_end()
+    );
 }
 
 /// Half of the kills in this test, a quarter in each of the next two: tests run side by side.

@@ -24,6 +24,8 @@ mod arch;
 
 use std::fmt;
 use std::sync::OnceLock;
+
+use crate::primitives::primitive;
 use std::sync::atomic::{Ordering, fence};
 
 pub use counters::Counts;
@@ -272,7 +274,8 @@ impl Cpu {
     /// `[address, address + len)` lies within one mapping.
     #[inline]
     pub unsafe fn flush(&self, address: *const u8, len: usize) -> Result<(), Fault> {
-        let lines = LineCover::of(address as usize, len, self.line_size);
+        let all = LineCover::of(address as usize, len, self.line_size);
+        let lines = primitive!("cpu.flush.last_line", all, all.without_last());
         if lines.count() == 0 {
             return Ok(());
         }
@@ -282,7 +285,13 @@ impl Cpu {
         let step = std::ptr::without_provenance(self.line_size);
         // SAFETY: the routine touches the lines of the range and no others. Mappings begin and
         // end on page boundaries, so a line that the range touches lies within its mapping.
-        outcome(unsafe { write_back_lines(first.cast_mut(), step, lines.count()) })
+        outcome(unsafe {
+            primitive!(
+                "cpu.flush.write_back",
+                write_back_lines(first.cast_mut(), step, lines.count()),
+                0
+            )
+        })
     }
 
     /// From how many bytes on [`store_persist`](Self::store_persist) uses non-temporal stores;
@@ -314,7 +323,7 @@ impl Cpu {
         }
         // SAFETY: passed on.
         let stored = unsafe { self.store_non_temporal_flush(to, from, len) };
-        order_non_temporal();
+        primitive!("cpu.store_flush.order", order_non_temporal(), ());
         stored
     }
 
@@ -340,7 +349,7 @@ impl Cpu {
                 self.store_cached_flush(to, from, len)
             }
         };
-        self.fence();
+        primitive!("cpu.store_persist.fence", self.fence(), ());
         stored
     }
 
@@ -363,7 +372,13 @@ impl Cpu {
         counters::count_write_backs(LineCover::of(to as usize, len, self.line_size).count());
         // SAFETY: the routine writes exactly [to, to + len), reads exactly [from, from + len),
         // and writes back the lines of the former.
-        outcome(unsafe { store_write_back(to, from, len) })
+        outcome(unsafe {
+            primitive!(
+                "cpu.store_cached_flush.write_back",
+                store_write_back(to, from, len),
+                (self.store)(to, from, len)
+            )
+        })
     }
 
     /// [`store_flush`](Self::store_flush) by non-temporal stores, whatever the size, where the
@@ -416,7 +431,7 @@ impl Cpu {
         }
         // SAFETY: passed on.
         let stored = unsafe { self.store_non_temporal_flush(to, from, len) };
-        order_non_temporal();
+        primitive!("cpu.store_flush_cached_domain.order", order_non_temporal(), ());
         stored
     }
 
@@ -447,7 +462,7 @@ impl Cpu {
             done += piece;
         }
         if past_the_cache {
-            order_non_temporal();
+            primitive!("cpu.fill_flush.order", order_non_temporal(), ());
         }
         stored
     }
@@ -458,7 +473,7 @@ impl Cpu {
     #[inline]
     pub fn fence(&self) {
         counters::count_fence();
-        arch::fence();
+        primitive!("cpu.fence", arch::fence(), ());
     }
 }
 

@@ -3,11 +3,12 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat, XattrFlags};
+use rustix::fs::{self, FileType, Mode, OFlags, Stat, XattrFlags};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::region::calls;
 use crate::region::draft::Place;
 
 /// `XATTR_LIST_MAX` and `XATTR_SIZE_MAX` (include/uapi/linux/limits.h), in bytes.
@@ -30,17 +31,17 @@ impl Old {
     /// `None` if nothing has the name. What is not a regular file cannot be replaced.
     pub(super) fn find(place: &Place) -> Result<Option<Self>> {
         // Looked at before it is opened: opening a FIFO or a device can have effects.
-        match fs::statat(place.directory(), place.name(), AtFlags::SYMLINK_NOFOLLOW) {
+        match calls::statat(place.directory(), place.name()) {
             Err(Errno::NOENT) => return Ok(None),
             found => check_type(&found.map_err(failed("fstatat"))?)?,
         }
         let flags =
             OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        match fs::openat(place.directory(), place.name(), flags, Mode::empty()) {
+        match calls::openat(place.directory(), place.name(), flags, Mode::empty()) {
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(failed("openat of the file in place")(errno)),
             Ok(fd) => {
-                let stat = fs::fstat(&fd).map_err(failed("fstat"))?;
+                let stat = calls::fstat(fd.as_fd()).map_err(failed("fstat"))?;
                 check_type(&stat)?;
                 Ok(Some(Self { fd, stat }))
             }
@@ -60,7 +61,7 @@ impl Old {
     /// the new file, in this order: a change of owner clears set-id bits and capabilities, and an
     /// access control list sets permission bits. True if anything was changed.
     pub(super) fn hand_on(&self, new: BorrowedFd<'_>) -> Result<bool> {
-        let found = fs::fstat(new).map_err(failed("fstat"))?;
+        let found = calls::fstat(new).map_err(failed("fstat"))?;
         let old = &self.stat;
         let uid = (old.st_uid != found.st_uid).then(|| Uid::from_raw(old.st_uid));
         let gid = (old.st_gid != found.st_gid).then(|| Gid::from_raw(old.st_gid));
@@ -72,7 +73,7 @@ impl Old {
         changed |= self.hand_attributes_on(new)?;
         if changed {
             let mode = Mode::from_raw_mode(old.st_mode & 0o7777);
-            fs::fchmod(new, mode).map_err(failed("fchmod"))?;
+            calls::fchmod(new, mode).map_err(failed("fchmod"))?;
         }
         Ok(changed)
     }

@@ -1,13 +1,15 @@
 //! Temporary names that a crash or a killed process left in a directory.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::region::calls;
 use crate::region::draft::{is_temporary, lock};
 
 /// What [`clean_leftovers`] found.
@@ -38,20 +40,20 @@ pub fn clean_leftovers(directory: impl AsRef<Path>) -> Result<Leftovers> {
     let path = directory.as_ref();
     let failed = |call| move |errno| Error::os(Operation::Open, call, errno).at(path);
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = fs::open(path, flags, Mode::empty()).map_err(failed("open"))?;
+    let directory = calls::open(path, flags, Mode::empty()).map_err(failed("open"))?;
     let mut leftovers = Leftovers::default();
-    for entry in Dir::read_from(&directory).map_err(failed("openat"))? {
-        let entry = entry.map_err(failed("getdents64"))?;
-        if !is_temporary(entry.file_name().to_bytes()) {
-            continue;
+    let mut meet = |name: &CStr| {
+        if !is_temporary(name.to_bytes()) {
+            return;
         }
-        match remove(directory.as_fd(), entry.file_name()) {
+        match remove(directory.as_fd(), OsStr::from_bytes(name.to_bytes())) {
             Ok(Fate::Removed) => leftovers.removed += 1,
             Ok(Fate::InUse) => leftovers.in_use += 1,
             Ok(Fate::NotADraft) => {}
             Err(_) => leftovers.denied += 1,
         }
-    }
+    };
+    calls::each_name(directory.as_fd(), &mut meet).map_err(failed("getdents64"))?;
     Ok(leftovers)
 }
 
@@ -61,17 +63,17 @@ enum Fate {
     NotADraft,
 }
 
-fn remove(directory: BorrowedFd<'_>, name: &CStr) -> Result<Fate> {
+fn remove(directory: BorrowedFd<'_>, name: &OsStr) -> Result<Fate> {
     let failed = |call| move |errno| Error::os(Operation::Publish, call, errno);
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let found = match fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+    let found = match calls::statat(directory, name) {
         Err(Errno::NOENT) => return Ok(Fate::NotADraft),
         result => result.map_err(failed("fstatat"))?,
     };
     if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
         return Ok(Fate::NotADraft);
     }
-    let fd = match fs::openat(directory, name, flags, Mode::empty()) {
+    let fd = match calls::openat(directory, name, flags, Mode::empty()) {
         Err(Errno::NOENT) => return Ok(Fate::NotADraft),
         result => result.map_err(failed("openat"))?,
     };
@@ -81,10 +83,10 @@ fn remove(directory: BorrowedFd<'_>, name: &CStr) -> Result<Fate> {
     }
     // Its process may have published it between the open and the lock, and then closed it: the
     // file that is locked must be the one that has the name.
-    let locked = fs::fstat(&fd).map_err(failed("fstat"))?;
-    match fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+    let locked = calls::fstat(fd.as_fd()).map_err(failed("fstat"))?;
+    match calls::statat(directory, name) {
         Ok(named) if (named.st_dev, named.st_ino) == (locked.st_dev, locked.st_ino) => {
-            fs::unlinkat(directory, name, AtFlags::empty()).map_err(failed("unlinkat"))?;
+            calls::unlinkat(directory, name).map_err(failed("unlinkat"))?;
             Ok(Fate::Removed)
         }
         _ => Ok(Fate::NotADraft),

@@ -53,8 +53,9 @@
 //! is an fsync of a range). No second `fsync` of the file: size and extents are part of what
 //! fdatasync(2) keeps, and link count, owner and mode are in the journal before the rename that
 //! step 8 commits. Where that is not so, `src/region/quirks.rs` has the table of what is done
-//! instead: without a journal, the file has a temporary name from the beginning, which a crash
-//! leaves behind. Elsewhere it has one for the moment between 6 and 7.
+//! instead: without a journal, the file has a temporary name from the beginning, and step 7 gives
+//! that name to the file in place, by an exchange, until step 8 is done; a crash leaves it behind.
+//! Elsewhere there is one for the moment between 6 and 7.
 //!
 //! On a DAX filesystem with `MAP_SYNC`, step 1 writes zeros and syncs the file once, so that size
 //! and extents are durable; step 3 is a write-back of the draft's cache lines and a fence, without
@@ -89,16 +90,17 @@ use std::ops::{Deref, Range};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{self, AtFlags, FileType};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use self::attributes::Old;
 pub use self::leftovers::{Leftovers, clean_leftovers};
 use crate::durability::Backend;
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::primitives::primitive;
+use crate::region::calls;
 use crate::region::draft::Place;
 use crate::region::quirks::Quirks;
-use crate::region::unwritten::unwritten;
 use crate::region::{AnyRegion, Options, Region};
 
 /// What becomes of a file that has the draft's name already.
@@ -197,10 +199,14 @@ impl Draft {
     /// is gone.
     pub fn commit(self, how: Commit<'_>) -> Result<AnyRegion> {
         let Self { mut place, region, path, quirks, options } = self;
-        complete(&region)
-            .and_then(|()| name(&mut place, &region, quirks, how))
-            .map_err(|error| error.before_publish().at(&path))?;
-        place.sync(quirks, region.as_fd()).map_err(|error| error.after_publish().at(&path))?;
+        primitive!(
+            "publish.complete_before_name",
+            complete(&region).and_then(|()| name(&mut place, &region, quirks, how)),
+            name(&mut place, &region, quirks, how).and_then(|()| complete(&region))
+        )
+        .map_err(|error| error.before_publish().at(&path))?;
+        primitive!("publish.sync", place.sync(quirks, region.as_fd()), Ok(()))
+            .map_err(|error| error.after_publish().at(&path))?;
         options.settle_lock(region.as_fd());
         Ok(region)
     }
@@ -209,14 +215,14 @@ impl Draft {
 /// Makes the data durable, with every block written.
 fn complete(region: &AnyRegion) -> Result<()> {
     let len = region.len();
-    region.persist(0, len)?;
+    primitive!("publish.persist", region.persist(0, len), Ok(()))?;
     if region.backend() == Backend::PageCache {
-        let parts = unwritten(region.as_fd(), len).unwrap_or_default();
+        let parts = calls::unwritten(region.as_fd(), len).unwrap_or_default();
         for part in &parts {
-            rewrite(region, part)?;
+            primitive!("publish.write_unwritten", rewrite(region, part), Ok(()))?;
         }
         if !parts.is_empty() {
-            region.drain()?;
+            primitive!("publish.drain_rewritten", region.drain(), Ok(()))?;
         }
     }
     Ok(())
@@ -250,7 +256,11 @@ fn name(place: &mut Place, region: &AnyRegion, quirks: Quirks, how: Commit<'_>) 
             for _ in 0..RACES {
                 if let Some(old) = Old::find(place)? {
                     inherit(&old, region, quirks)?;
-                    return place.name_over(fd);
+                    match place.name_over(quirks, fd) {
+                        // What was to be replaced is gone.
+                        Err(error) if error.errno() == Some(Errno::NOENT) => continue,
+                        result => return result,
+                    }
                 }
                 match place.name_new(fd) {
                     // Somebody else was faster: theirs is the one to replace.
@@ -266,15 +276,17 @@ fn name(place: &mut Place, region: &AnyRegion, quirks: Quirks, how: Commit<'_>) 
             };
             check_kept_name(place, keep)?;
             inherit(&old, region, quirks)?;
-            exchange(place, region, keep)
+            exchange(place, region, quirks, keep)
         }
     }
 }
 
 /// The attributes of the file in place. Where no later sync covers the inode, this one does.
 fn inherit(old: &Old, region: &AnyRegion, quirks: Quirks) -> Result<()> {
-    if old.hand_on(region.as_fd())? && quirks.named_when_synced {
-        fs::fsync(region).map_err(|errno| Error::os(Operation::Publish, "fsync", errno))?;
+    let changed = primitive!("publish.attributes", old.hand_on(region.as_fd()), Ok(false))?;
+    if changed && quirks.no_journal {
+        primitive!("publish.attributes.fsync", calls::fsync(region.as_fd()), Ok(()))
+            .map_err(|errno| Error::os(Operation::Publish, "fsync", errno))?;
     }
     Ok(())
 }
@@ -285,7 +297,7 @@ fn check_kept_name(place: &Place, keep: &OsStr) -> Result<()> {
     if !plain || keep == place.name() {
         return Err(Error::os(Operation::Publish, "renameat2", Errno::INVAL));
     }
-    match fs::statat(place.directory(), keep, AtFlags::SYMLINK_NOFOLLOW) {
+    match calls::statat(place.directory(), keep) {
         Ok(found) if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile => {
             let what = "the name to keep the old version under is not a regular file's";
             Err(Error::new(Operation::Publish, ErrorKind::WrongFileType(what)))
@@ -297,7 +309,7 @@ fn check_kept_name(place: &Place, keep: &OsStr) -> Result<()> {
 
 /// The new file takes the final name, the old one `keep`. A temporary name only ever names the
 /// draft or what `keep` named before, never the version to be kept.
-fn exchange(place: &mut Place, region: &AnyRegion, keep: &OsStr) -> Result<()> {
+fn exchange(place: &mut Place, region: &AnyRegion, quirks: Quirks, keep: &OsStr) -> Result<()> {
     let name = place.name().to_owned();
     match place.name_as_new(region.as_fd(), keep) {
         Ok(()) => place.exchange(keep, &name).inspect_err(|_| place.unname(keep)),
@@ -306,8 +318,11 @@ fn exchange(place: &mut Place, region: &AnyRegion, keep: &OsStr) -> Result<()> {
             place.exchange(&temporary, keep)?;
             place.exchange(keep, &name).inspect_err(|_| {
                 let _ = place.exchange(&temporary, keep);
+                place.settle_names(quirks);
             })?;
-            place.remove_temporary();
+            if primitive!("publish.older_until_synced", !quirks.no_journal, true) {
+                place.remove_temporary();
+            }
             Ok(())
         }
         Err(error) => Err(error),

@@ -1,18 +1,21 @@
 //! Range checks, in one place for every backend.
 
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::primitives::primitive;
 
 /// Checks that `[offset, offset + len)` lies in a region of `region_len` bytes, and returns it
 /// as addressable numbers.
 #[inline]
-pub(super) fn check(
+pub(crate) fn check(
     operation: Operation,
     offset: u64,
     len: u64,
     region_len: u64,
 ) -> Result<(usize, usize)> {
     match offset.checked_add(len) {
-        Some(end) if end <= region_len => Ok((offset as usize, len as usize)),
+        Some(end) if primitive!("bounds.range", end <= region_len, true) => {
+            Ok((offset as usize, len as usize))
+        }
         _ => {
             Err(Error::new(operation, ErrorKind::OutOfBounds { len: region_len }).over(offset, len))
         }
@@ -21,8 +24,8 @@ pub(super) fn check(
 
 /// As [`check`], for an aligned 8-byte word.
 #[inline]
-pub(super) fn check_word(operation: Operation, offset: u64, region_len: u64) -> Result<usize> {
-    if !offset.is_multiple_of(8) {
+pub(crate) fn check_word(operation: Operation, offset: u64, region_len: u64) -> Result<usize> {
+    if primitive!("bounds.word", !offset.is_multiple_of(8), false) {
         return Err(Error::new(operation, ErrorKind::Unaligned { align: 8 }).over(offset, 8));
     }
     Ok(check(operation, offset, 8, region_len)?.0)

@@ -40,6 +40,10 @@ use crate::error::Result;
 /// that its own core issued (SDM vol. 2, SFENCE; Arm ARM, DSB). A thread that wants another's
 /// data durable lets that thread drain.
 ///
+/// After fork(2), a region is its parent's. On the page cache the child's `drain`, `grow` and
+/// `close` are refused: it has the same open file, and would be told of an error in its parent's
+/// place. It opens the file anew.
+///
 /// Every method but `read`, `load_u64`, `slice` and the accessors returns `ErrorKind::Poisoned`
 /// after the first durability error, `ErrorKind::Closed` after `close`; every method with a range returns
 /// `ErrorKind::OutOfBounds`, and changes nothing, if the range does not lie in `0..len()`. A
@@ -63,7 +67,8 @@ pub trait Region: Send + Sync {
     fn backend(&self) -> Backend;
 
     /// True if the region imitates another kind of memory on DRAM. Its durability is then
-    /// `ProcessOnly`, and its times are not those of persistent memory.
+    /// `ProcessOnly` (that of a simulated region is the level it models, against simulated
+    /// crashes), and its times are not those of persistent memory.
     fn is_emulated(&self) -> bool;
 
     /// Copies bytes out of the region.
@@ -182,7 +187,8 @@ pub trait Region: Send + Sync {
     /// # Errors
     ///
     /// `ReadOnly`; `Unsupported` on the page-cache backend, where a store through a mapping
-    /// would dirty a whole large folio.
+    /// would dirty a whole large folio, but with
+    /// [`Options::writable_mapping`](crate::Options::writable_mapping).
     #[allow(unsafe_code, clippy::mut_from_ref)]
     unsafe fn slice_mut(&self, offset: u64, len: u64) -> Result<&mut [u8]>;
 

@@ -2,15 +2,17 @@
 
 use std::ffi::{OsStr, OsString};
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{self, AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags};
+use rustix::fs::{self, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
+use super::calls;
 use super::quirks::Quirks;
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::primitives::primitive;
 
 /// What a temporary name begins with; sixteen hexadecimal digits follow.
 pub(crate) const TEMPORARY_PREFIX: &str = ".daxmap-draft-";
@@ -49,7 +51,7 @@ impl Place {
         }
         // For fsync, so not O_PATH.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = fs::open(parent(path), flags, Mode::empty()).map_err(failed("open"))?;
+        let directory = calls::open(parent(path), flags, Mode::empty()).map_err(failed("open"))?;
         Ok(Self { directory, name, temporary: None, through_link: false })
     }
 
@@ -59,7 +61,7 @@ impl Place {
         for link in 0..=LINKS_MAX {
             let mut place = Self::of(&path)?;
             place.through_link = link > 0;
-            match fs::readlinkat(&place.directory, &place.name, Vec::new()) {
+            match calls::readlinkat(place.directory(), &place.name) {
                 Ok(target) => path = parent(&path).join(OsStr::from_bytes(target.as_bytes())),
                 // EINVAL: not a link. Any other error meets the caller again.
                 Err(_) => return Ok(place),
@@ -78,7 +80,7 @@ impl Place {
 
     /// EEXIST if there is something of the final name.
     pub(crate) fn check_free(&self) -> Result<()> {
-        match fs::statat(&self.directory, &self.name, AtFlags::SYMLINK_NOFOLLOW) {
+        match calls::statat(self.directory(), &self.name) {
             Ok(_) => Err(failed("openat")(Errno::EXIST)),
             Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(failed("fstatat")(errno)),
@@ -90,7 +92,7 @@ impl Place {
     /// the lock is `required`.
     pub(crate) fn create(&mut self, mode: Mode, required: bool) -> Result<OwnedFd> {
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::TMPFILE;
-        match fs::openat(&self.directory, ".", flags, mode) {
+        match calls::openat(self.directory(), OsStr::new("."), flags, mode) {
             Ok(fd) => {
                 lock_if_possible(fd.as_fd(), required)?;
                 Ok(fd)
@@ -108,14 +110,16 @@ impl Place {
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::CREATE | OFlags::EXCL;
         for _ in 0..NAMES_MAX {
             let temporary = temporary_name();
-            let fd = match fs::openat(&self.directory, &temporary, flags, mode) {
+            let fd = match calls::openat(self.directory(), &temporary, flags, mode) {
                 Err(Errno::EXIST) => continue,
                 result => result.map_err(failed("openat"))?,
             };
             self.temporary = Some(temporary);
             match lock_if_possible(fd.as_fd(), required) {
                 // Somebody who cleans up may have met it before it was locked, and removed it.
-                Ok(()) if fs::fstat(&fd).map_err(failed("fstat"))?.st_nlink > 0 => return Ok(fd),
+                Ok(()) if calls::fstat(fd.as_fd()).map_err(failed("fstat"))?.st_nlink > 0 => {
+                    return Ok(fd);
+                }
                 Ok(()) => {}
                 Err(error) if matches!(error.kind(), ErrorKind::Locked) => {}
                 Err(error) => return Err(error),
@@ -131,8 +135,8 @@ impl Place {
         drop(fd);
         let name = self.temporary.as_ref().ok_or_else(|| failed("openat")(Errno::NOENT))?;
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let fd =
-            fs::openat(&self.directory, name, flags, Mode::empty()).map_err(failed("openat"))?;
+        let fd = calls::openat(self.directory(), name, flags, Mode::empty())
+            .map_err(failed("openat"))?;
         lock_if_possible(fd.as_fd(), required)?;
         Ok(fd)
     }
@@ -146,13 +150,13 @@ impl Place {
     /// Gives the file a name in the directory, unless that is taken (EEXIST).
     pub(crate) fn name_as_new(&mut self, fd: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
         let Some(temporary) = &self.temporary else { return self.link(fd, name) };
-        let directory = &self.directory;
-        match fs::renameat_with(directory, temporary, directory, name, RenameFlags::NOREPLACE) {
+        let directory = self.directory();
+        let flags = primitive!("name.no_replace", RenameFlags::NOREPLACE, RenameFlags::empty());
+        match calls::renameat2(directory, temporary, name, flags) {
             // No RENAME_NOREPLACE here (rename(2)): link refuses an existing name too.
             Err(Errno::INVAL | Errno::NOSYS) => {
-                fs::linkat(directory, temporary, directory, name, AtFlags::empty())
-                    .map_err(failed("linkat"))?;
-                fs::unlinkat(directory, temporary, AtFlags::empty()).map_err(failed("unlinkat"))?;
+                calls::linkat(directory, temporary, name).map_err(failed("linkat"))?;
+                calls::unlinkat(directory, temporary).map_err(failed("unlinkat"))?;
             }
             result => result.map_err(failed("renameat2"))?,
         }
@@ -162,11 +166,21 @@ impl Place {
 
     /// Gives the file its final name, in place of whatever has it. linkat(2) cannot replace, so
     /// an unnamed file gets a temporary name first, immediately before the rename.
-    pub(crate) fn name_over(&mut self, fd: BorrowedFd<'_>) -> Result<()> {
-        self.name_temporarily(fd)?;
-        let temporary = self.temporary.as_deref().unwrap_or_default();
-        fs::renameat(&self.directory, temporary, &self.directory, &self.name)
-            .map_err(failed("renameat"))?;
+    ///
+    /// Where nothing orders a name and the link count of the file that it led to, the old file gets
+    /// the temporary name in exchange, and keeps it until [`sync`](Self::sync): a rename would lower
+    /// its count to none, and if only that were on the medium, the name would lead to a deleted file.
+    pub(crate) fn name_over(&mut self, quirks: Quirks, fd: BorrowedFd<'_>) -> Result<()> {
+        let temporary = self.name_temporarily(fd)?.to_owned();
+        if primitive!("name.replaced_keeps_a_name", quirks.no_journal, false) {
+            let name = &self.name;
+            match calls::renameat2(self.directory(), &temporary, name, RenameFlags::EXCHANGE) {
+                // No RENAME_EXCHANGE here (rename(2)).
+                Err(Errno::INVAL | Errno::NOSYS) => {}
+                result => return result.map_err(failed("renameat2")),
+            }
+        }
+        calls::renameat(self.directory(), &temporary, &self.name).map_err(failed("renameat"))?;
         self.temporary = None;
         Ok(())
     }
@@ -191,8 +205,7 @@ impl Place {
 
     /// Exchanges two names of the directory: each names a file at every moment.
     pub(crate) fn exchange(&self, one: &OsStr, other: &OsStr) -> Result<()> {
-        let directory = &self.directory;
-        match fs::renameat_with(directory, one, directory, other, RenameFlags::EXCHANGE) {
+        match calls::renameat2(self.directory(), one, other, RenameFlags::EXCHANGE) {
             Err(Errno::INVAL | Errno::NOSYS) => {
                 let why = "the filesystem has no RENAME_EXCHANGE";
                 Err(Error::new(Operation::Publish, ErrorKind::Unsupported(why)))
@@ -201,27 +214,43 @@ impl Place {
         }
     }
 
-    /// Syncs what the filesystem needs synced after the file got its final name.
-    pub(crate) fn sync(&self, quirks: Quirks, fd: BorrowedFd<'_>) -> Result<()> {
+    /// Syncs what the filesystem needs synced after the file got its final name. Then what had it
+    /// before can go.
+    pub(crate) fn sync(&mut self, quirks: Quirks, fd: BorrowedFd<'_>) -> Result<()> {
+        // Stays where it is if the sync fails.
+        let replaced = primitive!("name.replaced_until_synced", self.temporary.take(), {
+            self.remove_temporary();
+            None
+        });
         let failed = |call| move |errno| Error::os(Operation::Sync, call, errno);
         if quirks.sync_file {
-            fs::fsync(fd).map_err(failed("fsync"))?;
+            primitive!("name.fsync", calls::fsync(fd), Ok(())).map_err(failed("fsync"))?;
         }
         if quirks.sync_directory {
-            fs::fsync(&self.directory).map_err(failed("fsync of the directory"))?;
+            primitive!("name.fsync_directory", calls::fsync_directory(self.directory()), Ok(()))
+                .map_err(failed("fsync of the directory"))?;
         }
+        self.temporary = replaced;
+        self.remove_temporary();
         Ok(())
+    }
+
+    /// Before a file loses its last name: makes durable that another name does not lead to it, where
+    /// nothing else orders the two. Best effort, on the way out of an error.
+    pub(crate) fn settle_names(&self, quirks: Quirks) {
+        if primitive!("name.settle", quirks.no_journal, false) {
+            let _ = calls::fsync_directory(self.directory());
+        }
     }
 
     /// Takes a name that this place gave away again.
     pub(crate) fn unname(&self, name: &OsStr) {
-        let _ = fs::unlinkat(&self.directory, name, AtFlags::empty());
+        let _ = calls::unlinkat(self.directory(), name);
     }
 
     /// Takes the final name back from the file, if it is still its own.
     pub(crate) fn unname_own(&self, fd: BorrowedFd<'_>) {
-        let (own, named) =
-            (fs::fstat(fd), fs::statat(&self.directory, &self.name, AtFlags::SYMLINK_NOFOLLOW));
+        let (own, named) = (calls::fstat(fd), calls::statat(self.directory(), &self.name));
         if let (Ok(own), Ok(named)) = (own, named)
             && (own.st_dev, own.st_ino) == (named.st_dev, named.st_ino)
         {
@@ -230,22 +259,13 @@ impl Place {
     }
 
     fn link(&self, fd: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
-        // linkat(2): /proc/self/fd needs no privilege; AT_EMPTY_PATH works without /proc.
-        let through_proc = format!("/proc/self/fd/{}", fd.as_raw_fd());
-        let follow = AtFlags::SYMLINK_FOLLOW;
-        match fs::linkat(CWD, through_proc.as_str(), &self.directory, name, follow) {
-            Err(Errno::NOENT) => {
-                fs::linkat(fd, OsStr::new(""), &self.directory, name, AtFlags::EMPTY_PATH)
-            }
-            result => result,
-        }
-        .map_err(failed("linkat"))
+        calls::link_open(fd, self.directory(), name).map_err(failed("linkat"))
     }
 
     /// Removes the temporary name, if there is one.
     pub(crate) fn remove_temporary(&mut self) {
-        if let Some(temporary) = self.temporary.take() {
-            let _ = fs::unlinkat(&self.directory, temporary, AtFlags::empty());
+        if let Some(temporary) = primitive!("name.no_leftovers", self.temporary.take(), None) {
+            let _ = calls::unlinkat(self.directory(), &temporary);
         }
     }
 }

@@ -12,13 +12,15 @@ use super::mapping::{HUGE_PAGE, Mapping, page_size};
 use super::options::Plan;
 use crate::durability::Backend;
 use crate::error::{Error, Operation, Result};
+use crate::primitives::primitive;
 use crate::probe::Report;
 
 /// Only the `VALIDATE` form is refused where `MAP_SYNC` is not supported.
 pub(super) const FLAGS: MapFlags = MapFlags::SHARED_VALIDATE.union(MapFlags::SYNC);
 
 pub(super) fn map(plan: &Plan, fd: BorrowedFd<'_>, report: &Report) -> Result<Parts> {
-    map_populated(plan, fd, FLAGS, HUGE_PAGE).map(|mapping| Parts {
+    let flags = primitive!("fsdax.map_sync", FLAGS, MapFlags::SHARED);
+    map_populated(plan, fd, flags, HUGE_PAGE).map(|mapping| Parts {
         mapping,
         flags: FLAGS,
         len: plan.len,
@@ -44,7 +46,7 @@ pub(super) fn map_populated(
     let prot = if plan.read_only { ProtFlags::READ } else { ProtFlags::READ | ProtFlags::WRITE };
     mapping.map(fd, 0, len, prot, flags).map_err(failed("mmap"))?;
     mapping.check_access().map_err(failed("process_vm_readv"))?;
-    match mapping.populate(0, len, !plan.read_only) {
+    match primitive!("fsdax.populate", mapping.populate(0, len, !plan.read_only), Ok(())) {
         Ok(()) => Ok(mapping),
         // For reading, a page that is not there is an error when it is read.
         Err(_) if plan.read_only => Ok(mapping),

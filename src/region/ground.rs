@@ -57,8 +57,8 @@ impl Known {
 
 static LAST: Mutex<Option<Known>> = Mutex::new(None);
 
-/// As [`probe::probe_file`], with the quirks of the filesystem.
-pub(crate) fn look(fd: BorrowedFd<'_>, path: &Path) -> Result<(Report, Quirks)> {
+/// As [`look_closely`], from what is known of the mount where that will do.
+pub(super) fn glance(fd: BorrowedFd<'_>, path: &Path) -> Result<(Report, Quirks)> {
     let Some(spot) = spot(fd)? else { return look_closely(fd, path) };
     let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = last.as_ref().filter(|known| known.holds(spot))
@@ -81,7 +81,8 @@ pub(crate) fn look(fd: BorrowedFd<'_>, path: &Path) -> Result<(Report, Quirks)> 
     Ok((report, quirks))
 }
 
-fn look_closely(fd: BorrowedFd<'_>, path: &Path) -> Result<(Report, Quirks)> {
+/// As [`probe::probe_file`], with the quirks of the filesystem.
+pub(super) fn look_closely(fd: BorrowedFd<'_>, path: &Path) -> Result<(Report, Quirks)> {
     let report = probe::probe_file(fd, path)?;
     let quirks = Quirks::of(&report);
     Ok((report, quirks))
@@ -117,8 +118,8 @@ mod tests {
     #[test]
     fn the_second_look_is_the_first_ones() {
         let file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
-        let (first, quirks) = look(file.as_fd(), Path::new("one")).unwrap();
-        let (second, again) = look(file.as_fd(), Path::new("two")).unwrap();
+        let (first, quirks) = glance(file.as_fd(), Path::new("one")).unwrap();
+        let (second, again) = glance(file.as_fd(), Path::new("two")).unwrap();
         assert_eq!(second.path, Path::new("two"));
         assert_eq!(format!("{:?}", second.mount), format!("{:?}", first.mount));
         assert_eq!((second.durability, again), (first.durability, quirks));
@@ -127,9 +128,9 @@ mod tests {
     #[test]
     fn another_mount_is_looked_at_itself() {
         let file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
-        look(file.as_fd(), Path::new("file")).unwrap();
+        glance(file.as_fd(), Path::new("file")).unwrap();
         let memory = tempfile::tempfile_in("/dev/shm").unwrap();
-        let (report, quirks) = look(memory.as_fd(), Path::new("memory")).unwrap();
+        let (report, quirks) = glance(memory.as_fd(), Path::new("memory")).unwrap();
         assert_eq!(report.filesystem.as_deref(), Some("tmpfs"));
         assert!(!quirks.sync_directory);
     }

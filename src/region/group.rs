@@ -6,48 +6,52 @@
 //! otherwise it leads the next. It never returns on the word of a sync that was already running
 //! when it came, which may have passed its pages by.
 //!
+//! The next sync begins when all are there whom the last one served or kept waiting: whoever
+//! comes last leads it. Without that, those who were served would miss the sync that begins the
+//! moment theirs ends, and every sync would serve half of the threads. They wait for each other
+//! no longer than a sync takes.
+//!
 //! Writes are numbered; `mine` is the number of the caller's last, and a sync covers all numbers
-//! up to the one read when it began. Model-checked with loom: `RUSTFLAGS="--cfg loom"`.
+//! up to the one read when it began. Nobody holds a lock: threads that come back from a sync see
+//! by one load that they are served. Model-checked with loom: `RUSTFLAGS="--cfg loom"`.
 
 #[cfg(loom)]
-use loom::sync::{Condvar, Mutex, MutexGuard};
+use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 #[cfg(not(loom))]
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use std::sync::PoisonError;
-use std::time::Duration;
-#[cfg(not(loom))]
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// How long a leader waits, at most, for the threads of the sync before to come back with their
-/// next writes. Without it they would miss the sync that begins the moment theirs ends, and
-/// every sync would serve half of the threads.
-const LINGER_MAX: Duration = Duration::from_micros(60);
+use super::event::Event;
+use crate::primitives::primitive;
 
-#[derive(Debug, Default)]
-struct State {
-    /// Every write up to this number is durable.
-    synced: u64,
-    /// A leader is at work.
-    running: bool,
-    /// Threads inside `commit`.
-    present: usize,
-    /// The most threads that were inside while the last sync ran.
-    crowd: usize,
-}
+/// Threads that are ready to sync wait for others at most this long.
+const LINGER_MAX: Duration = Duration::from_millis(1);
 
 /// The meeting point of the threads that wait for durability of one file.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Group {
-    state: Mutex<State>,
-    changed: Condvar,
+    /// Every write up to this number is durable.
+    synced: AtomicU64,
+    /// A leader is at work.
+    running: AtomicBool,
+    /// Ends of syncs.
+    ended: Event,
+    company: Company,
+}
+
+impl Default for Group {
+    fn default() -> Self {
+        Self {
+            synced: AtomicU64::new(0),
+            running: AtomicBool::new(false),
+            ended: Event::default(),
+            company: Company::new(),
+        }
+    }
 }
 
 impl Group {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Returns `Ok` once every write up to `mine` is durable.
     ///
     /// `check` refuses when an earlier sync failed; it is asked before every decision. `sync`
@@ -60,36 +64,41 @@ impl Group {
         check: impl Fn() -> Result<(), E>,
         sync: impl FnOnce() -> Result<u64, E>,
     ) -> Result<(), E> {
-        let mut state = self.lock();
-        state.present += 1;
-        state.crowd = state.crowd.max(state.present);
-        let outcome = loop {
+        let mut arrived = false;
+        loop {
+            // Read before all that could be a reason to wait.
+            let count = self.ended.count();
             if let Err(error) = check() {
-                break Err(error);
+                // Somebody may count on this thread's watch.
+                primitive!("group.refused_watch", self.ended.signal(), ());
+                return Err(error);
             }
-            if state.synced >= mine {
-                break Ok(());
+            if primitive!(
+                "group.own_sync",
+                self.synced.load(Ordering::Acquire) >= mine,
+                self.synced.load(Ordering::Acquire) > 0
+            ) {
+                return Ok(());
             }
-            if !state.running {
-                state.running = true;
-                let expected = state.crowd;
-                state.crowd = state.present;
-                drop(state);
-                self.linger(expected);
-                let synced = sync();
-                state = self.lock();
-                state.running = false;
-                let led = synced.map(|covers| state.synced = state.synced.max(covers));
-                // A wake-up is a system call, also when nobody sleeps.
-                if state.present > 1 {
-                    self.changed.notify_all();
+            if !arrived {
+                // Not whoever has nothing to sync: nobody is to wait for them.
+                self.company.arrive();
+                arrived = true;
+            }
+            if self.running.load(Ordering::Acquire) {
+                self.ended.wait(count, None);
+            } else if let Some(left) = self.company.incomplete() {
+                // Whoever completes it leads. One thread watches the clock for all.
+                let watches = self.company.watch(count);
+                self.ended.wait(count, patience(watches, left));
+                if watches && self.ended.count() == count {
+                    self.company.time_is_up();
                 }
-                break led;
+            } else if self.begin() {
+                let _ending = Ending(self);
+                return self.lead(mine, check, sync);
             }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        };
-        state.present -= 1;
-        outcome
+        }
     }
 
     /// Runs `work` while no sync runs, and holds the next ones off: for whoever syncs the same
@@ -97,38 +106,156 @@ impl Group {
     /// beside the one which gets it would know nothing of it. `work` makes a failure known to
     /// `check`, as a leader does.
     pub(super) fn alone<T>(&self, work: impl FnOnce() -> T) -> T {
-        let mut state = self.lock();
-        state.present += 1;
-        while state.running {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let count = self.ended.count();
+            if primitive!("group.alone", self.begin(), true) {
+                break;
+            }
+            self.ended.wait(count, None);
         }
-        state.running = true;
-        drop(state);
-        let result = work();
-        state = self.lock();
-        state.running = false;
-        state.present -= 1;
-        if state.present > 0 {
-            self.changed.notify_all();
+        let _ending = Ending(self);
+        work()
+    }
+
+    /// Makes the caller the leader, if there is none.
+    fn begin(&self) -> bool {
+        primitive!(
+            "group.one_leader",
+            self.running.compare_exchange(false, true, Ordering::AcqRel, Ordering::Relaxed).is_ok(),
+            true
+        )
+    }
+
+    /// One sync for everybody who waits.
+    fn lead<E>(
+        &self,
+        mine: u64,
+        check: impl Fn() -> Result<(), E>,
+        sync: impl FnOnce() -> Result<u64, E>,
+    ) -> Result<(), E> {
+        // The leader before may have failed, or covered this thread, after it looked.
+        primitive!("group.leader_looks_again", check(), Ok(()))?;
+        if self.synced.load(Ordering::Acquire) >= mine {
+            return Ok(());
         }
-        result
+        let served = self.company.depart();
+        let covers = sync()?;
+        self.synced.fetch_max(covers, Ordering::AcqRel);
+        self.company.returns(&served);
+        Ok(())
+    }
+}
+
+/// A leader at work. Its end is known when this is dropped, be it by a panic.
+struct Ending<'a>(&'a Group);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.running.store(false, Ordering::Release);
+        self.0.ended.signal();
+    }
+}
+
+/// How long a thread sleeps that waits for others: the one that watches the clock, until time is
+/// up; the rest only a little longer, in case that one is kept from running.
+#[cfg(not(loom))]
+#[allow(clippy::unnecessary_wraps)] // not for the model checker
+fn patience(watches: bool, left: Duration) -> Option<Duration> {
+    Some(if watches { left } else { left + LINGER_MAX })
+}
+
+/// To the model checker, which ends every wait that has a timeout at once, the rest rely on the
+/// one that watches.
+#[cfg(loom)]
+fn patience(watches: bool, left: Duration) -> Option<Duration> {
+    watches.then_some(left)
+}
+
+/// Who waits for the next sync, and who is expected. A matter of speed alone.
+#[derive(Debug)]
+struct Company {
+    /// Threads that came to wait, ever.
+    arrived: AtomicU64,
+    /// How many of them the syncs so far have served.
+    served: AtomicU64,
+    /// How many to wait for, and until when, in nanoseconds since `origin`.
+    expected: AtomicU64,
+    until_ns: AtomicU64,
+    origin: Instant,
+    /// One more than the count of ended syncs in which a thread watches the clock.
+    watched: AtomicU64,
+}
+
+/// A sync that has begun.
+struct Departure {
+    at: Instant,
+    arrived: u64,
+}
+
+impl Company {
+    fn new() -> Self {
+        Self {
+            arrived: AtomicU64::new(0),
+            served: AtomicU64::new(0),
+            expected: AtomicU64::new(0),
+            until_ns: AtomicU64::new(0),
+            origin: Instant::now(),
+            watched: AtomicU64::new(0),
+        }
+    }
+
+    fn arrive(&self) {
+        self.arrived.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A sync begins, which serves all who have come.
+    fn depart(&self) -> Departure {
+        Departure { at: Instant::now(), arrived: self.arrived.load(Ordering::Acquire) }
+    }
+
+    /// It has ended: those that it served are expected back, with those who came meanwhile.
+    fn returns(&self, sync: &Departure) {
+        let before = self.served.swap(sync.arrived, Ordering::AcqRel);
+        let expected = self.arrived.load(Ordering::Acquire) - before;
+        if expected > 1 {
+            let until = self.origin.elapsed() + sync.at.elapsed().min(LINGER_MAX);
+            self.until_ns.store(until.as_nanos() as u64, Ordering::Relaxed);
+        }
+        self.expected.store(expected, Ordering::Release);
+    }
+
+    /// How long to wait for others yet; `None` if all are here, or have had their time.
+    fn incomplete(&self) -> Option<Duration> {
+        let arrived = self.arrived.load(Ordering::Acquire);
+        // More may have come, and been served, since then.
+        let here = arrived.saturating_sub(self.served.load(Ordering::Acquire));
+        if here >= self.expected.load(Ordering::Acquire) {
+            return None;
+        }
+        self.left()
     }
 
     #[cfg(not(loom))]
-    fn linger(&self, expected: usize) {
-        if expected < 2 {
-            return;
-        }
-        let began = Instant::now();
-        while self.lock().present < expected && began.elapsed() < LINGER_MAX {
-            std::thread::yield_now();
-        }
+    fn left(&self) -> Option<Duration> {
+        let until = Duration::from_nanos(self.until_ns.load(Ordering::Relaxed));
+        until.checked_sub(self.origin.elapsed()).filter(|left| !left.is_zero())
     }
 
+    /// The model checker knows no time: it is up when somebody says so.
     #[cfg(loom)]
-    #[allow(clippy::unused_self)]
-    fn linger(&self, _expected: usize) {
-        let _ = LINGER_MAX;
+    fn left(&self) -> Option<Duration> {
+        (self.until_ns.load(Ordering::Relaxed) != 0).then_some(Duration::ZERO)
+    }
+
+    /// Nobody waits for others until the next sync has ended.
+    fn time_is_up(&self) {
+        self.until_ns.store(0, Ordering::Relaxed);
+    }
+
+    /// True for the first who asks after so many ended syncs: the one to watch the clock.
+    fn watch(&self, count: u32) -> bool {
+        let watched = u64::from(count) + 1;
+        self.watched.swap(watched, Ordering::AcqRel) != watched
     }
 }
 
@@ -156,6 +283,13 @@ mod tests {
         }
     }
 
+    /// All interleavings with at most so many preemptions.
+    fn model(preemptions: usize, body: impl Fn() + Send + Sync + 'static) {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(preemptions);
+        model.check(body);
+    }
+
     fn writer(disk: &Disk, group: &Group, rounds: usize) {
         for _ in 0..rounds {
             let mine = disk.written.fetch_add(1, Ordering::SeqCst) + 1;
@@ -168,7 +302,7 @@ mod tests {
 
     #[test]
     fn nobody_returns_before_its_own_write_is_durable() {
-        loom::model(|| {
+        model(3, || {
             let disk = Arc::new(Disk::default());
             let group = Arc::new(Group::default());
             let other = {
@@ -180,13 +314,18 @@ mod tests {
         });
     }
 
+    /// A group in which a sync has just served three.
+    fn three_expected() -> Arc<Group> {
+        let group = Group::default();
+        group.company.expected.store(3, Ordering::SeqCst);
+        group.company.until_ns.store(1, Ordering::SeqCst);
+        Arc::new(group)
+    }
+
     #[test]
-    fn three_threads_all_end() {
-        let mut model = loom::model::Builder::new();
-        model.preemption_bound = Some(2);
-        model.check(|| {
-            let disk = Arc::new(Disk::default());
-            let group = Arc::new(Group::default());
+    fn three_threads_that_expect_each_other_all_end() {
+        model(2, || {
+            let (disk, group) = (Arc::new(Disk::default()), three_expected());
             let others: Vec<_> = (0..2)
                 .map(|_| {
                     let (disk, group) = (Arc::clone(&disk), Arc::clone(&group));
@@ -198,11 +337,36 @@ mod tests {
         });
     }
 
+    /// A region of the same file poisons this one while its threads wait for a third.
+    #[test]
+    fn who_waits_for_company_hears_of_a_failure_elsewhere() {
+        model(3, || {
+            let (disk, group) = (Arc::new(Disk::default()), three_expected());
+            let attempt = |disk: &Disk, group: &Group| {
+                let mine = disk.written.fetch_add(1, Ordering::SeqCst) + 1;
+                let check = || if disk.failed.load(Ordering::SeqCst) { Err(()) } else { Ok(()) };
+                let committed = group.commit(mine, check, || Ok(disk.sync()));
+                assert!(committed.is_err() || disk.durable.load(Ordering::SeqCst) >= mine);
+            };
+            let other = {
+                let (disk, group) = (Arc::clone(&disk), Arc::clone(&group));
+                loom::thread::spawn(move || attempt(&disk, &group))
+            };
+            let elsewhere = {
+                let disk = Arc::clone(&disk);
+                loom::thread::spawn(move || disk.failed.store(true, Ordering::SeqCst))
+            };
+            attempt(&disk, &group);
+            other.join().unwrap();
+            elsewhere.join().unwrap();
+        });
+    }
+
     /// One thread syncs by other means, gets the file's only error, and the drains beside it must
     /// not believe that theirs covered the lost writes.
     #[test]
     fn an_error_that_somebody_else_gets_is_no_success() {
-        loom::model(|| {
+        model(3, || {
             let disk = Arc::new(Disk::default());
             let group = Arc::new(Group::default());
             // A write that will not reach the medium, and whose error is reported once.
@@ -239,7 +403,7 @@ mod tests {
     /// The first sync fails, and the kernel would let the second succeed: nobody may believe it.
     #[test]
     fn a_failure_reaches_everyone_who_was_not_covered_before() {
-        loom::model(|| {
+        model(3, || {
             let disk = Arc::new(Disk::default());
             let group = Arc::new(Group::default());
             let attempt = |disk: &Disk, group: &Group| {

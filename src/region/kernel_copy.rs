@@ -24,6 +24,7 @@ use std::os::fd::BorrowedFd;
 
 use rustix::io::{self, Errno};
 
+use super::calls;
 use crate::cpu::Fault;
 
 const WORD: usize = 8;
@@ -169,8 +170,8 @@ pub(super) fn read_file(fd: BorrowedFd<'_>, at: u64, buf: &mut [u8]) -> Result<(
 pub(super) fn write_file(fd: BorrowedFd<'_>, at: u64, data: &[u8]) -> Result<(), Errno> {
     write_words(at as usize, data, |parts, at| {
         let wrote = match parts {
-            [only, [], []] | [[], only, []] | [[], [], only] => io::pwrite(fd, only, at as u64),
-            parts => io::pwritev(fd, &parts.map(IoSlice::new), at as u64),
+            [only, [], []] | [[], only, []] | [[], [], only] => calls::pwrite(fd, only, at as u64),
+            parts => calls::pwritev(fd, &parts.map(IoSlice::new), at as u64),
         };
         match wrote {
             // A write of nothing that is no error would loop for ever.

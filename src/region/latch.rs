@@ -1,11 +1,13 @@
-//! The latch: open, poisoned, or closed. Once it has left open it never returns.
+//! The latch: open, poisoned, or closed. Once it has left open it never returns. And how long the
+//! region is that it belongs to, since siblings ask that too.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crossbeam::utils::CachePadded;
 
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::primitives::primitive;
 
 const OPEN: u8 = 0;
 const POISONED: u8 = 1;
@@ -15,11 +17,27 @@ const CLOSED: u8 = 2;
 pub(super) struct Latch {
     state: CachePadded<AtomicU8>,
     cause: OnceLock<Arc<Error>>,
+    /// Bytes that the region has as a writer: what its siblings must not take for new.
+    extent: AtomicU64,
 }
 
 impl Latch {
     pub(super) fn new() -> Self {
-        Self { state: CachePadded::new(AtomicU8::new(OPEN)), cause: OnceLock::new() }
+        Self {
+            state: CachePadded::new(AtomicU8::new(OPEN)),
+            cause: OnceLock::new(),
+            extent: AtomicU64::new(0),
+        }
+    }
+
+    /// Says how long the region is now, in bytes, if it is one that is written.
+    pub(super) fn announce(&self, len: u64) {
+        self.extent.store(len, Ordering::Release);
+    }
+
+    /// How long it is; 0 if it is not written.
+    pub(super) fn extent(&self) -> u64 {
+        self.extent.load(Ordering::Acquire)
     }
 
     /// For operations that touch durability: refuses once poisoned or closed.
@@ -52,7 +70,8 @@ impl Latch {
     pub(super) fn poison(&self, error: &Error) {
         // The cause first: whoever sees the state must find it.
         let _ = self.cause.set(Arc::new(error.clone()));
-        let _ = self.state.compare_exchange(OPEN, POISONED, Ordering::AcqRel, Ordering::Acquire);
+        let to = primitive!("latch.poison", POISONED, OPEN);
+        let _ = self.state.compare_exchange(OPEN, to, Ordering::AcqRel, Ordering::Acquire);
     }
 
     /// Closes. A cause set before stays what later operations report.

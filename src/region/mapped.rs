@@ -15,6 +15,7 @@ use super::storage;
 use crate::cpu::Fault;
 use crate::durability::{Backend, Durability, Granularity};
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::primitives::primitive;
 
 /// What a backend file settles before the region can be used.
 pub(super) struct Parts {
@@ -76,12 +77,19 @@ impl MappedRegion {
         if self.parts.read_only {
             return Err(Error::new(operation, ErrorKind::ReadOnly).at(&self.path));
         }
-        self.file.latch.check(operation).map_err(|e| e.at(&self.path))
+        primitive!("mapped.poison_is_sticky", self.file.latch.check(operation), Ok(()))
+            .map_err(|e| e.at(&self.path))
     }
 
     #[inline]
     fn check_readable(&self, operation: Operation) -> Result<()> {
         self.file.latch.check_readable(operation).map_err(|e| e.at(&self.path))
+    }
+
+    /// Makes an error final for every region of the file.
+    #[cold]
+    fn poison(&self, error: Error) -> Error {
+        primitive!("mapped.poison", self.file.shared.poison(error), error)
     }
 
     #[cold]
@@ -181,16 +189,16 @@ impl Region for MappedRegion {
         if !self.writes_lines_back() {
             return Ok(());
         }
-        self.parts
-            .mapping
-            .flush(at, bytes)
-            .map_err(|Fault| self.file.shared.poison(self.gone(Operation::Flush, offset, len)))
+        let flushed =
+            primitive!("mapped.flush.write_back", self.parts.mapping.flush(at, bytes), Ok(()));
+        flushed.map_err(|Fault| self.poison(self.gone(Operation::Flush, offset, len)))
     }
 
     #[inline]
     fn drain(&self) -> Result<()> {
-        self.file.latch.check(Operation::Drain).map_err(|e| e.at(&self.path))?;
-        self.parts.mapping.cpu.fence();
+        primitive!("mapped.drain.latch", self.file.latch.check(Operation::Drain), Ok(()))
+            .map_err(|e| e.at(&self.path))?;
+        primitive!("mapped.drain.fence", self.parts.mapping.cpu.fence(), ());
         Ok(())
     }
 
@@ -199,11 +207,10 @@ impl Region for MappedRegion {
         let (at, bytes) = self.range(Operation::Flush, offset, len)?;
         // msync does not push lines out of the caches on eADR: the kernel skips it there.
         if self.parts.backend != Backend::Volatile || self.writes_lines_back() {
-            self.parts.mapping.flush(at, bytes).map_err(|Fault| {
-                self.file.shared.poison(self.gone(Operation::Flush, offset, len))
-            })?;
+            primitive!("mapped.deep_flush.write_back", self.parts.mapping.flush(at, bytes), Ok(()))
+                .map_err(|Fault| self.poison(self.gone(Operation::Flush, offset, len)))?;
         }
-        self.drain()?;
+        primitive!("mapped.deep_flush.drain", self.drain(), Ok(()))?;
         match self.parts.backend {
             Backend::DevDax => Err(Error::new(
                 Operation::Flush,
@@ -213,9 +220,14 @@ impl Region for MappedRegion {
             )
             .at(&self.path)
             .over(offset, len)),
-            Backend::FsDax if bytes > 0 => self.parts.mapping.msync(at, bytes).map_err(|errno| {
+            Backend::FsDax if bytes > 0 => primitive!(
+                "mapped.deep_flush.msync",
+                self.parts.mapping.msync(at, bytes),
+                Ok(())
+            )
+            .map_err(|errno| {
                 let error = Error::os(Operation::Flush, "msync", errno);
-                self.file.shared.poison(error.at(&self.path).over(offset, len))
+                self.poison(error.at(&self.path).over(offset, len))
             }),
             _ => Ok(()),
         }
@@ -275,7 +287,7 @@ impl Region for MappedRegion {
 
     fn grow(&self, new_len: u64) -> Result<()> {
         self.check_writable(Operation::Grow)?;
-        let mut longest = lock(&self.file.shared.growth);
+        let growth = lock(&self.file.shared.growth);
         let old_len = self.len();
         if new_len <= old_len {
             return Ok(());
@@ -290,7 +302,7 @@ impl Region for MappedRegion {
         }
         let explain = |error: Error| error.at(&self.path).over(old_len, new_len - old_len);
         // What another region has grown to is not new.
-        let known = old_len.max(*longest);
+        let known = old_len.max(self.file.shared.longest());
         let mut file_len = None;
         if new_len > known {
             let extended = storage::extend(self.fd.as_fd(), known, new_len);
@@ -306,9 +318,7 @@ impl Region for MappedRegion {
             .and_then(|()| {
                 // From the start: the fsync of the growth write-protected every page that was
                 // dirty, and a store to it would fault.
-                parts
-                    .mapping
-                    .populate(0, wanted, true)
+                primitive!("mapped.grow.populate", parts.mapping.populate(0, wanted, true), Ok(()))
                     .map_err(|errno| Error::os(Operation::Grow, "madvise", errno))
             });
         if let Err(error) = ready {
@@ -318,8 +328,9 @@ impl Region for MappedRegion {
             }
             return Err(explain(error));
         }
-        *longest = longest.max(new_len);
+        self.file.latch.announce(new_len);
         self.len.store(new_len, Ordering::Release);
+        drop(growth);
         Ok(())
     }
 
@@ -330,7 +341,7 @@ impl Region for MappedRegion {
             self.file.latch.check(Operation::Close).map_err(|e| e.at(&self.path))
         };
         if drained.is_ok() {
-            self.parts.mapping.cpu.fence();
+            primitive!("mapped.close.fence", self.parts.mapping.cpu.fence(), ());
         }
         self.file.latch.close();
         drained

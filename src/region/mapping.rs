@@ -18,6 +18,7 @@ use rustix::mm::{self, Advice, MapFlags, MsyncFlags, ProtFlags};
 
 use super::kernel_copy;
 use crate::cpu::{Cpu, Fault, guard_faults};
+use crate::primitives::primitive;
 
 /// Memory maps of 2 MiB congruence can use huge pages: address and file offset must be equal
 /// modulo 2 MiB (`dax_iomap_pmd_fault`, fs/dax.c), and regions start at file offset 0.
@@ -156,6 +157,16 @@ impl Mapping {
         Ok(())
     }
 
+    /// Lets faults in `from..to`, which is mapped, read single pages into the page cache instead
+    /// of large folios (madvise(2), `MADV_RANDOM`: no read-ahead; `do_sync_mmap_readahead`,
+    /// mm/filemap.c). Advice: where it is not taken, stores dirty more.
+    pub(super) fn fault_single_pages(&self, from: usize, to: usize) {
+        if from < to {
+            // SAFETY: the range is mapped; advice on faults changes no byte.
+            let _ = unsafe { mm::madvise(self.at(from).cast(), to - from, Advice::Random) };
+        }
+    }
+
     /// The address of the byte at `offset`.
     #[inline]
     pub(super) fn at(&self, offset: usize) -> *mut u8 {
@@ -254,7 +265,11 @@ impl Mapping {
     pub(super) fn write_flush(&self, offset: usize, data: &[u8]) -> Result<(), Fault> {
         if self.access == Access::Kernel {
             self.write(offset, data)?;
-            return self.flush(offset, data.len());
+            return primitive!(
+                "mapping.write_flush.write_back",
+                self.flush(offset, data.len()),
+                Ok(())
+            );
         }
         // SAFETY: as in `write`.
         unsafe { self.cpu.store_flush(self.at(offset), data.as_ptr(), data.len()) }
@@ -265,7 +280,7 @@ impl Mapping {
     pub(super) fn write_persist(&self, offset: usize, data: &[u8]) -> Result<(), Fault> {
         if self.access == Access::Kernel {
             self.write_flush(offset, data)?;
-            self.cpu.fence();
+            primitive!("mapping.write_persist.fence", self.cpu.fence(), ());
             return Ok(());
         }
         // SAFETY: as in `write`.
@@ -304,7 +319,7 @@ impl Mapping {
     pub(super) fn fill_flush(&self, offset: usize, len: usize, byte: u8) -> Result<(), Fault> {
         if self.access == Access::Kernel {
             self.fill(offset, len, byte)?;
-            return self.flush(offset, len);
+            return primitive!("mapping.fill_flush.write_back", self.flush(offset, len), Ok(()));
         }
         // SAFETY: as in `write`.
         unsafe { self.cpu.fill_flush(self.at(offset), byte, len) }

@@ -4,18 +4,21 @@
 //! |---|---|
 //! | `contract` | what does every region promise? |
 //! | `options` | how is one opened and created? |
+//! | `calls` | which system calls is all of this made of? |
 //! | `storage`, `unwritten` | how does a file come to be complete, and grow? |
 //! | `draft`, `quirks`, `ground` | how does a file get its name, durably, and where? |
 //! | `descriptor`, `siblings`, `mapping`, `kernel_copy`, `bounds`, `latch` | what do all backends share? |
 //! | `mapped`, with `fsdax`, `devdax`, `volatile` | stores into a shared mapping |
-//! | `page_cache`, with `gather`, `group` | `pwrite` and `fdatasync`, few and shared |
+//! | `page_cache`, with `gather`, `group`, `event` | `pwrite` and `fdatasync`, few and shared |
 
 mod any;
-mod bounds;
+pub(crate) mod bounds;
+pub(crate) mod calls;
 mod contract;
 mod descriptor;
 mod devdax;
 pub(crate) mod draft;
+mod event;
 mod fsdax;
 mod gather;
 mod ground;
@@ -29,7 +32,7 @@ mod page_cache;
 pub(crate) mod quirks;
 mod siblings;
 mod storage;
-pub(crate) mod unwritten;
+mod unwritten;
 mod volatile;
 
 pub use any::AnyRegion;

@@ -7,13 +7,15 @@ use rustix::fs::{self, FileType, FlockOperation, MemfdFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::any::AnyRegion;
+use super::calls;
 use super::draft::{self, Place};
 use super::mapping::Reserve;
-use super::quirks::Quirks;
+use super::quirks::{Quirks, overwrites_in_place};
 use super::siblings::Membership;
-use super::{devdax, fsdax, ground, page_cache, storage, volatile};
+use super::{devdax, fsdax, page_cache, storage, volatile};
 use crate::durability::{Backend, Durability};
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::primitives::primitive;
 use crate::probe::{self, Report, Target};
 
 /// Which persistent memory to imitate on DRAM.
@@ -41,7 +43,7 @@ pub enum Emulation {
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-#[allow(clippy::struct_excessive_bools)] // four independent switches
+#[allow(clippy::struct_excessive_bools)] // independent switches
 pub struct Options {
     len: Option<u64>,
     max_len: Option<u64>,
@@ -51,6 +53,7 @@ pub struct Options {
     read_only: bool,
     lock: bool,
     fault_guard: bool,
+    writable_mapping: bool,
 }
 
 impl Default for Options {
@@ -76,6 +79,7 @@ impl Options {
             read_only: false,
             lock: true,
             fault_guard: true,
+            writable_mapping: false,
         }
     }
 
@@ -148,6 +152,40 @@ impl Options {
         self
     }
 
+    /// Let [`Region::slice_mut`](crate::Region::slice_mut) lend out the file's memory on
+    /// filesystems without `MAP_SYNC` too, for code that must store through a pointer. Default:
+    /// false, since its price is paid by everybody: a kernel that keeps the file in large folios
+    /// would write a megabyte for each byte stored. Where there is `MAP_SYNC`, and on
+    /// memory-backed files, nothing changes.
+    ///
+    /// With it the file is kept in small folios: what is cached is dropped at open, faults read
+    /// single pages (MADV_RANDOM), and the region's own writes go page by page. One changed page
+    /// then costs one page at the device, but the first access to each page costs a read from the
+    /// device without read-ahead, and after every drain the first store to each page it cleaned a
+    /// page fault. Where others have the file mapped or read it, the kernel may have large folios
+    /// all the same.
+    ///
+    /// The space for every page is allocated at open, and shared extents are made the file's own,
+    /// so that a full disk is an error of open and not a SIGBUS at a store. (Holes become allocated
+    /// blocks; no byte and no length changes.) Where that cannot be had, opening is refused with
+    /// [`ErrorKind::Unsupported`]: on btrfs, which takes new space at every overwrite, and where
+    /// fallocate(2) does not allocate, as on ext2 and ext3.
+    ///
+    /// What no library can keep away from a pointer: a store is a SIGBUS if the page cannot be read
+    /// from the device, if the filesystem has shut down, or if somebody cuts the file, punches a
+    /// hole into it, or clones it (a reflink, a snapshot) and then fills the disk.
+    ///
+    /// Small writes to such a file are not gathered but sent at once, so that none comes after a
+    /// store that was made after it. A store counts as written with the
+    /// [`flush`](crate::Region::flush) of its range. A power
+    /// cut may leave any 512-byte sector of a page stored into as it was at any time since the
+    /// drain before, flushed or not: the kernel writes pages back when it likes.
+    #[must_use]
+    pub const fn writable_mapping(mut self, yes: bool) -> Self {
+        self.writable_mapping = yes;
+        self
+    }
+
     /// Creates the file, which must not exist, and opens it.
     ///
     /// The file is allocated, filled with zeros, synced and mapped before it gets its name, so a
@@ -212,7 +250,7 @@ impl Options {
             let len = self.creation_len()?;
             let fd = fs::memfd_create("daxmap", MemfdFlags::CLOEXEC)
                 .map_err(|errno| Error::os(Operation::Create, "memfd_create", errno))?;
-            let report = self.judge(fd.as_fd(), path)?;
+            let (report, _) = self.judge(fd.as_fd(), path)?;
             storage::extend(fd.as_fd(), 0, len)?;
             self.attach(path, fd, len, report)
         };
@@ -245,19 +283,19 @@ impl Options {
         let mut place = Place::of(path)?;
         place.check_free()?;
         let fd = place.create(self.file_mode(), self.lock)?;
-        let quirks = Quirks::of(&self.judge(fd.as_fd(), path)?);
-        if quirks.named_when_synced {
+        let (_, quirks) = self.judge(fd.as_fd(), path)?;
+        if primitive!("create.named_when_synced", quirks.no_journal, false) {
             place.name_temporarily(fd.as_fd())?;
         }
-        storage::extend(fd.as_fd(), 0, len)?;
+        primitive!("create.extend", storage::extend(fd.as_fd(), 0, len), Ok(0))?;
         // Once more, now that there are extents to look at.
-        let report = self.judge(fd.as_fd(), path)?;
+        let (report, _) = self.judge(fd.as_fd(), path)?;
         // Mapped before it has its name: what fails here leaves nothing.
         let region = self.attach(path, fd, len, report)?;
         place.name_new(region.as_fd())?;
-        if let Err(error) = place.sync(quirks, region.as_fd()) {
+        if let Err(error) = primitive!("create.sync", place.sync(quirks, region.as_fd()), Ok(())) {
             // The name is there, but may be gone after a crash: take it back.
-            place.unname_own(region.as_fd());
+            primitive!("create.take_back", place.unname_own(region.as_fd()), ());
             return Err(error.unknown());
         }
         self.settle_lock(region.as_fd());
@@ -274,17 +312,18 @@ impl Options {
         fd: OwnedFd,
     ) -> Result<(AnyRegion, Quirks)> {
         let len = self.creation_len()?;
-        let (mut report, quirks) = ground::look(fd.as_fd(), path)?;
+        let (mut report, quirks) = calls::glance(fd.as_fd(), path)?;
         self.check_level(&report)?;
-        if quirks.named_when_synced {
+        self.check_storable(&report)?;
+        if primitive!("publish.named_when_synced", quirks.no_journal, false) {
             place.name_temporarily(fd.as_fd())?;
         }
-        if report.backend == Backend::PageCache {
+        if report.backend == Backend::PageCache && !self.writable_mapping {
             storage::reserve(fd.as_fd(), len)?;
         } else {
             storage::extend(fd.as_fd(), 0, len)?;
             // Once more, now that there are extents to look at.
-            report = probe::probe_file(fd.as_fd(), path)?;
+            report = calls::look(fd.as_fd(), path)?.0;
         }
         Ok((self.attach(path, fd, len, report)?, quirks))
     }
@@ -322,7 +361,7 @@ impl Options {
     fn open_named(&self, path: &Path) -> Result<Option<AnyRegion>> {
         let failed = |call| move |errno| Error::os(Operation::Open, call, errno);
         // Looked at before it is opened: opening a FIFO or a device can have effects.
-        let found = fs::stat(path).map_err(failed("stat"))?;
+        let found = calls::stat(path).map_err(failed("stat"))?;
         check_type(FileType::from_raw_mode(found.st_mode))?;
         if FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice
             && probe::probe(path)?.target != Target::DaxDevice
@@ -332,18 +371,22 @@ impl Options {
         }
         let access = if self.read_only { OFlags::RDONLY } else { OFlags::RDWR };
         let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let fd = fs::open(path, flags, Mode::empty()).map_err(failed("open"))?;
+        let fd = calls::open(path, flags, Mode::empty()).map_err(failed("open"))?;
         // It may have been replaced in between: what counts is what was opened.
-        let found = fs::fstat(&fd).map_err(failed("fstat"))?;
+        let found = calls::fstat(fd.as_fd()).map_err(failed("fstat"))?;
         check_type(FileType::from_raw_mode(found.st_mode))?;
         if !self.read_only && self.lock {
             draft::lock(fd.as_fd())?;
-            let named = fs::stat(path).map_err(failed("stat"))?;
-            if (named.st_dev, named.st_ino) != (found.st_dev, found.st_ino) {
+            let named = calls::stat(path).map_err(failed("stat"))?;
+            if primitive!(
+                "open.still_named",
+                (named.st_dev, named.st_ino) != (found.st_dev, found.st_ino),
+                false
+            ) {
                 return Ok(None);
             }
         }
-        let report = self.judge(fd.as_fd(), path)?;
+        let (report, _) = self.judge(fd.as_fd(), path)?;
         let file_len = match report.target {
             Target::DaxDevice => report.namespace.as_ref().and_then(|n| n.size).unwrap_or(0),
             _ => found.st_size.cast_unsigned(),
@@ -361,15 +404,30 @@ impl Options {
     }
 
     /// What lies under the file, and whether that is enough.
-    fn judge(&self, fd: BorrowedFd<'_>, path: &Path) -> Result<Report> {
-        let report = probe::probe_file(fd, path)?;
+    fn judge(&self, fd: BorrowedFd<'_>, path: &Path) -> Result<(Report, Quirks)> {
+        let (report, quirks) = calls::look(fd, path)?;
         // Before the level: a level that is not there is not what is wrong with a device.
         if !matches!(report.target, Target::File | Target::DaxDevice) {
             let what = "a device that is not device DAX";
             return Err(Error::new(Operation::Open, ErrorKind::WrongFileType(what)));
         }
         self.check_level(&report)?;
-        Ok(report)
+        self.check_storable(&report)?;
+        Ok((report, quirks))
+    }
+
+    /// Before anything is written: a writable mapping is not for every filesystem.
+    fn check_storable(&self, report: &Report) -> Result<()> {
+        let asked = self.writable_mapping && !self.read_only;
+        if asked
+            && report.backend == Backend::PageCache
+            && primitive!("open.in_place", !overwrites_in_place(report), false)
+        {
+            let why = "a writable mapping here: a store would take new space, and a full disk would \
+                       be a SIGBUS";
+            return Err(Error::new(Operation::Map, ErrorKind::Unsupported(why)));
+        }
+        Ok(())
     }
 
     fn check_level(&self, report: &Report) -> Result<()> {
@@ -407,19 +465,24 @@ impl Options {
             read_only: self.read_only,
             guard: self.fault_guard,
             emulate: self.emulate,
+            writable_mapping: self.writable_mapping && !self.read_only,
         };
         if self.emulate.is_some() && report.backend != Backend::Volatile {
             let why = "emulation needs a memory-backed file: put it on tmpfs";
             return Err(Error::new(Operation::Open, ErrorKind::Unsupported(why)));
         }
         let map = || {
-            let file = Membership::join(fd, len)?;
-            Ok(match report.backend {
+            let file = Membership::join(fd)?;
+            let ready = match report.backend {
                 Backend::FsDax => Ready::Mapped(fsdax::map(&plan, fd, report)?, file),
                 Backend::DevDax => Ready::Mapped(devdax::map(&plan, fd, report)?, file),
                 Backend::Volatile => Ready::Mapped(volatile::map(&plan, fd)?, file),
                 Backend::PageCache => Ready::PageCache(page_cache::map(&plan, fd, report)?, file),
-            })
+            };
+            if !self.read_only {
+                ready.membership().announce(len);
+            }
+            Ok(ready)
         };
         map().map_err(|error: Error| error.at(path))
     }
@@ -434,14 +497,17 @@ impl Options {
 /// somebody has mapped stay.
 fn sync_existing(fd: BorrowedFd<'_>, path: &Path) -> Result<()> {
     let failed = |call| move |errno| Error::os(Operation::Sync, call, errno);
-    fs::fsync(fd).map_err(failed("fsync"))?;
+    primitive!("open.fsync", calls::fsync(fd), Ok(())).map_err(failed("fsync"))?;
     // Advice: where it is not taken, there is nothing to be done.
-    let _ = fs::fadvise(fd, 0, None, fs::Advice::DontNeed);
-    let Ok(real) = path.canonicalize() else { return Ok(()) };
+    let _ = primitive!("open.forget_cached", calls::forget_cached(fd), Ok(()));
+    let Ok(real) = calls::canonicalize(path) else { return Ok(()) };
     let Some(parent) = real.parent() else { return Ok(()) };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    match fs::open(parent, flags, Mode::empty()) {
-        Ok(directory) => fs::fsync(directory).map_err(failed("fsync of the directory")),
+    match calls::open(parent, flags, Mode::empty()) {
+        Ok(directory) => {
+            primitive!("open.fsync_directory", calls::fsync_directory(directory.as_fd()), Ok(()))
+                .map_err(failed("fsync of the directory"))
+        }
         // A directory that may be searched but not read: its entry cannot be synced from here.
         Err(Errno::ACCESS) => Ok(()),
         Err(errno) => Err(failed("open of the directory")(errno)),
@@ -455,6 +521,7 @@ pub(super) struct Plan {
     pub(super) read_only: bool,
     pub(super) guard: bool,
     pub(super) emulate: Option<Emulation>,
+    pub(super) writable_mapping: bool,
 }
 
 /// A mapped file that still lacks its descriptor.
@@ -464,6 +531,12 @@ enum Ready {
 }
 
 impl Ready {
+    fn membership(&self) -> &Membership {
+        match self {
+            Self::Mapped(_, file) | Self::PageCache(_, file) => file,
+        }
+    }
+
     fn finish(self, path: &Path, fd: OwnedFd, report: Report) -> AnyRegion {
         match self {
             Self::Mapped(parts, file) => AnyRegion::mapped(path, fd, parts, file, report),

@@ -10,10 +10,11 @@
 //! | method | system calls |
 //! |---|---|
 //! | `read`, `load_u64` | none; `pread` without the fault guard |
-//! | `write`, `write_flush`, `store_u64` of at most 16 KiB | none if it touches the gathered run; else `getpid`, `statx`, `pwrite` of the run |
+//! | `write`, `write_flush`, `store_u64` of at most 16 KiB | none if it touches the gathered run; else `statx`, `pwrite` of the run |
 //! | `write` of more | `statx`, `pwrite`, after the same for a gathered run that it overlaps |
 //! | `flush` | none |
-//! | `drain` | `statx`, `getpid` and `pwrite` of a gathered run, `fdatasync`; none if another thread's covered it |
+//! | `write` with a writable mapping | `pwrite` for each page |
+//! | `drain` | `statx`, `pwrite` of a gathered run, `fdatasync`; none if another thread's covered it |
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 
 use super::bounds;
+use super::calls;
 use super::contract::Region;
 use super::descriptor::Descriptor;
 use super::gather::{Gather, WRITE_MAX};
@@ -37,6 +39,7 @@ use super::storage;
 use crate::cpu::Fault;
 use crate::durability::{Backend, Durability, Granularity};
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::primitives::primitive;
 use crate::probe::Report;
 
 /// A region that writes with `pwrite`, drains with `fdatasync` and reads through a mapping.
@@ -49,6 +52,8 @@ pub struct PageCacheRegion {
     fd: Descriptor,
     mapping: Mapping,
     read_only: bool,
+    /// The caller may store through the mapping: see `Options::writable_mapping`.
+    writable_mapping: bool,
     guarded: bool,
     durability: Durability,
     len: AtomicU64,
@@ -76,35 +81,61 @@ pub(super) struct Parts {
     mapping: Mapping,
     len: u64,
     read_only: bool,
+    writable_mapping: bool,
     guarded: bool,
     durability: Durability,
 }
 
 pub(super) fn map(plan: &Plan, fd: BorrowedFd<'_>, report: &Report) -> Result<Parts> {
     let failed = |errno| Error::os(Operation::Map, "mmap", errno);
+    if plan.writable_mapping {
+        primitive!("page_cache.open.storable", storage::make_storable(fd, 0, plan.len), Ok(()))?;
+    }
     let mapping = if plan.read_only {
         Mapping::adopt(read_mapping(fd, plan.len).map_err(failed)?, plan.guard)
     } else {
         let mapping = Mapping::reserve(&plan.reserve, page_size(), plan.guard).map_err(failed)?;
         let to = (plan.len as usize).next_multiple_of(page_size());
-        mapping.map(fd, 0, to, ProtFlags::READ, MapFlags::SHARED).map_err(failed)?;
+        mapping.map(fd, 0, to, access(plan.writable_mapping), MapFlags::SHARED).map_err(failed)?;
+        if plan.writable_mapping {
+            primitive!("page_cache.open.single_pages", mapping.fault_single_pages(0, to), ());
+        }
         mapping
     };
     Ok(Parts {
         mapping,
         len: plan.len,
         read_only: plan.read_only,
+        writable_mapping: plan.writable_mapping,
         guarded: plan.guard,
         durability: report.durability,
     })
 }
 
+fn access(writable_mapping: bool) -> ProtFlags {
+    if writable_mapping { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ }
+}
+
 impl PageCacheRegion {
     pub(super) fn new(path: PathBuf, fd: OwnedFd, parts: Parts, file: Membership) -> Self {
         let fd = Descriptor::new(fd);
-        let Parts { mapping, len, read_only, guarded, durability } = parts;
+        let Parts { mapping, len, read_only, writable_mapping, guarded, durability } = parts;
+        if writable_mapping {
+            file.shared.lends_memory.store(true, Ordering::Relaxed);
+        }
         let (len, group) = (AtomicU64::new(len), Group::default());
-        Self { path, fd, mapping, read_only, guarded, durability, len, file, group }
+        Self {
+            path,
+            fd,
+            mapping,
+            read_only,
+            writable_mapping,
+            guarded,
+            durability,
+            len,
+            file,
+            group,
+        }
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
@@ -125,7 +156,8 @@ impl PageCacheRegion {
         if self.read_only {
             return Err(Error::new(operation, ErrorKind::ReadOnly).at(&self.path));
         }
-        self.file.latch.check(operation).map_err(|e| e.at(&self.path))
+        primitive!("page_cache.poison_is_sticky", self.file.latch.check(operation), Ok(()))
+            .map_err(|e| e.at(&self.path))
     }
 
     #[inline]
@@ -205,9 +237,24 @@ impl PageCacheRegion {
     /// never drained must not turn up in the file's next life.
     #[cold]
     fn poison(&self, gather: &mut Gather, error: Error) -> Error {
-        let error = self.file.shared.poison(error);
-        self.changing(gather, Gather::clear);
+        let error = primitive!("page_cache.poison", self.file.shared.poison(error), error);
+        primitive!("page_cache.poison.forget_gathered", self.changing(gather, Gather::clear), ());
         error
+    }
+
+    /// Writes to the file. Page by page where others store through a mapping: a longer write
+    /// would bring a large folio into the page cache, and a store would then dirty all of it.
+    fn put(&self, at: u64, data: &[u8]) -> std::result::Result<(), Errno> {
+        if primitive!("page_cache.write.single_pages", !self.writable_mapping, true) {
+            return kernel_copy::write_file(self.fd.as_fd(), at, data);
+        }
+        let page = page_size();
+        let (head, rest) = data.split_at(data.len().min(page - at as usize % page));
+        kernel_copy::write_file(self.fd.as_fd(), at, head)?;
+        let from = at + head.len() as u64;
+        rest.chunks(page)
+            .zip((from..).step_by(page))
+            .try_for_each(|(piece, at)| kernel_copy::write_file(self.fd.as_fd(), at, piece))
     }
 
     /// Sends the gathered run to the file. A failure is final: the writes in the run have
@@ -216,15 +263,16 @@ impl PageCacheRegion {
         if gather.is_empty() {
             return Ok(());
         }
-        if !self.fd.is_ours() {
+        if primitive!("page_cache.send.fork", !self.fd.is_ours(), false) {
             // The run is the parent's, which sends its own copy.
             let why = "a forked child cannot write what its parent gathered";
             return Err(Error::new(Operation::Write, ErrorKind::Unsupported(why)).at(&self.path));
         }
-        self.check_length().map_err(|error| self.poison(gather, error))?;
+        primitive!("page_cache.send.length", self.check_length(), Ok(()))
+            .map_err(|error| self.poison(gather, error))?;
         let (start, len) = (gather.start(), gather.bytes().len() as u64);
         let sent = self.changing(gather, |gather| {
-            let sent = kernel_copy::write_file(self.fd.as_fd(), start, gather.bytes());
+            let sent = self.put(start, gather.bytes());
             if sent.is_ok() {
                 gather.clear();
             }
@@ -244,7 +292,9 @@ impl PageCacheRegion {
         at: u64,
         data: &[u8],
     ) -> Result<()> {
-        if data.len() <= WRITE_MAX {
+        // Where somebody stores through a pointer, a write that is sent later would undo the store.
+        let gathers = primitive!("page_cache.write.at_once", !self.lends_memory(), true);
+        if data.len() <= WRITE_MAX && gathers {
             if !gather.accepts(at, data.len()) {
                 self.send(gather)?;
             }
@@ -253,13 +303,12 @@ impl PageCacheRegion {
             if gather.overlaps(at, data.len()) {
                 self.send(gather)?;
             }
-            self.check_length().map_err(|error| self.poison(gather, error))?;
-            self.changing(gather, |_| kernel_copy::write_file(self.fd.as_fd(), at, data)).map_err(
-                |errno| {
-                    let error = Error::os(operation, "pwrite", errno);
-                    error.at(&self.path).over(at, data.len() as u64)
-                },
-            )?;
+            primitive!("page_cache.write.length", self.check_length(), Ok(()))
+                .map_err(|error| self.poison(gather, error))?;
+            self.changing(gather, |_| self.put(at, data)).map_err(|errno| {
+                let error = Error::os(operation, "pwrite", errno);
+                error.at(&self.path).over(at, data.len() as u64)
+            })?;
         }
         self.file.shared.written.fetch_add(1, Ordering::Release);
         Ok(())
@@ -270,6 +319,20 @@ impl PageCacheRegion {
         let gather = lock(&self.file.shared.gather);
         self.check_writable(operation)?;
         Ok(gather)
+    }
+
+    /// A view is of the file, which must have what is gathered of the range.
+    fn send_for_view(&self, at: u64, len: usize) -> Result<()> {
+        let mut gather = lock(&self.file.shared.gather);
+        if primitive!("page_cache.view.send", !gather.overlaps(at, len), true) {
+            return Ok(());
+        }
+        if self.read_only {
+            let why = "another region of the file has writes here that it has not drained";
+            let error = Error::new(Operation::View, ErrorKind::Unsupported(why));
+            return Err(error.at(&self.path).over(at, len as u64));
+        }
+        self.send(&mut gather)
     }
 
     /// The file must still be as long as the region: a `pwrite` past a truncation would succeed
@@ -289,6 +352,37 @@ impl PageCacheRegion {
         Ok(())
     }
 
+    /// Whether this or another region of the file lets callers store through a pointer.
+    fn lends_memory(&self) -> bool {
+        self.file.shared.lends_memory.load(Ordering::Relaxed)
+    }
+
+    /// A forked child has the same open file: it would be told of a write-back error in its
+    /// parent's place, who would take the next sync's success for its own.
+    fn check_ours(&self, operation: Operation) -> Result<()> {
+        if primitive!("page_cache.drain.fork", self.fd.is_ours(), true) {
+            return Ok(());
+        }
+        let why = "in a forked child: the region is its parent's, open it anew";
+        Err(Error::new(operation, ErrorKind::Unsupported(why)).at(&self.path))
+    }
+
+    /// Makes the file `to` bytes long, if it is not, and ready to be mapped. Returns how long it
+    /// was before it was made longer.
+    fn extend(&self, from: u64, known: u64, to: u64) -> Result<Option<u64>> {
+        let fd = self.fd.as_fd();
+        let before = if to > known { Some(storage::extend(fd, known, to)?) } else { None };
+        if self.writable_mapping {
+            primitive!("page_cache.grow.storable", storage::make_storable(fd, from, to), Ok(()))
+                .inspect_err(|_| {
+                    if let Some(before) = before {
+                        storage::shrink_back(fd, before);
+                    }
+                })?;
+        }
+        Ok(before)
+    }
+
     /// One sync of everything written to the file so far; returns the number of the last write
     /// that it covers. Run by one thread at a time.
     fn sync(&self) -> Result<u64> {
@@ -296,17 +390,24 @@ impl PageCacheRegion {
         let covers = {
             let mut gather = lock(&shared.gather);
             if gather.is_empty() {
-                self.check_length().map_err(|error| self.poison(&mut gather, error))?;
+                primitive!("page_cache.sync.length", self.check_length(), Ok(()))
+                    .map_err(|error| self.poison(&mut gather, error))?;
             }
-            self.send(&mut gather)?;
+            primitive!("page_cache.sync.send", self.send(&mut gather), Ok(()))?;
             shared.written.load(Ordering::Acquire)
         };
         // Not repeated after EINTR: whether an error was reported and cleared is unknown.
-        fs::fdatasync(&self.fd).map_err(|errno| {
+        let synced =
+            primitive!("page_cache.sync.fdatasync", calls::fdatasync(self.fd.as_fd()), Ok(()));
+        synced.map_err(|errno| {
             let error = Error::os(Operation::Drain, "fdatasync", errno).at(&self.path);
             self.poison(&mut lock(&shared.gather), error.over(0, self.len()))
         })?;
-        Ok(covers)
+        Ok(primitive!(
+            "page_cache.sync.covers_before",
+            covers,
+            shared.written.load(Ordering::Acquire)
+        ))
     }
 }
 
@@ -378,16 +479,25 @@ impl Region for PageCacheRegion {
     fn flush(&self, offset: u64, len: u64) -> Result<()> {
         self.check_writable(Operation::Flush)?;
         self.range(Operation::Flush, offset, len)?;
-        // The page cache and the gathered run know what is dirty; `drain` syncs all of it.
+        // The page cache and the gathered run know what is dirty; `drain` syncs all of it. Of a
+        // store through the mapping nobody has heard until now.
+        if self.lends_memory() && len > 0 {
+            let written = &self.file.shared.written;
+            primitive!("page_cache.flush.stores", written.fetch_add(1, Ordering::Release), 0);
+        }
         Ok(())
     }
 
     fn drain(&self) -> Result<()> {
-        let check = || self.file.latch.check(Operation::Drain).map_err(|e| e.at(&self.path));
+        let check = || {
+            primitive!("page_cache.drain.latch", self.file.latch.check(Operation::Drain), Ok(()))
+                .map_err(|e| e.at(&self.path))
+        };
         check()?;
         if self.read_only {
             return Ok(());
         }
+        self.check_ours(Operation::Drain)?;
         let shared = &*self.file.shared;
         let mine = shared.written.load(Ordering::Acquire);
         self.group.commit(mine, check, || self.sync())
@@ -437,17 +547,7 @@ impl Region for PageCacheRegion {
     unsafe fn slice(&self, offset: u64, len: u64) -> Result<&[u8]> {
         self.check_readable(Operation::View)?;
         let (at, len) = self.range(Operation::View, offset, len)?;
-        let mut gather = lock(&self.file.shared.gather);
-        if gather.overlaps(at as u64, len) {
-            // The view is of the file, which must have the run.
-            if self.read_only {
-                let why = "another region of the file has writes here that it has not drained";
-                let error = Error::new(Operation::View, ErrorKind::Unsupported(why));
-                return Err(error.at(&self.path).over(offset, len as u64));
-            }
-            self.send(&mut gather)?;
-        }
-        drop(gather);
+        self.send_for_view(at as u64, len)?;
         // SAFETY: the range is mapped for as long as self is borrowed, and the caller vouches
         // that nobody changes it meanwhile.
         Ok(unsafe { std::slice::from_raw_parts(self.mapping.at(at), len) })
@@ -456,17 +556,23 @@ impl Region for PageCacheRegion {
     #[allow(unsafe_code, clippy::mut_from_ref)]
     unsafe fn slice_mut(&self, offset: u64, len: u64) -> Result<&mut [u8]> {
         self.check_writable(Operation::View)?;
-        self.range(Operation::View, offset, len)?;
-        let why = "the page-cache backend writes with pwrite: a store through a mapping would \
-                   dirty a whole large folio";
-        Err(Error::new(Operation::View, ErrorKind::Unsupported(why))
-            .at(&self.path)
-            .over(offset, len))
+        let (at, len) = self.range(Operation::View, offset, len)?;
+        if !self.writable_mapping {
+            let why = "the page-cache backend writes with pwrite: a store through a mapping would \
+                       dirty a whole large folio. Options::writable_mapping allows it";
+            let error = Error::new(Operation::View, ErrorKind::Unsupported(why));
+            return Err(error.at(&self.path).over(offset, len as u64));
+        }
+        self.send_for_view(at as u64, len)?;
+        // SAFETY: the range is mapped for writing for as long as self is borrowed, and the caller
+        // vouches that nobody else accesses it meanwhile.
+        Ok(unsafe { std::slice::from_raw_parts_mut(self.mapping.at(at), len) })
     }
 
     fn grow(&self, new_len: u64) -> Result<()> {
         self.check_writable(Operation::Grow)?;
-        let mut longest = lock(&self.file.shared.growth);
+        self.check_ours(Operation::Grow)?;
+        let growth = lock(&self.file.shared.growth);
         let old_len = self.len();
         if new_len <= old_len {
             return Ok(());
@@ -477,29 +583,45 @@ impl Region for PageCacheRegion {
             return Err(explain(Error::new(Operation::Grow, ErrorKind::TooLarge { max })));
         }
         // What another region has grown to is not new.
-        let known = old_len.max(*longest);
+        let known = old_len.max(self.file.shared.longest());
         let mut file_len = None;
-        if new_len > known {
-            file_len = Some(self.group.alone(|| {
+        if new_len > known || self.writable_mapping {
+            file_len = self.group.alone(|| {
                 self.check_writable(Operation::Grow)?;
                 // So that the sync of the growth takes along what is gathered.
-                self.send(&mut lock(&self.file.shared.gather))?;
-                storage::extend(self.fd.as_fd(), known, new_len)
+                primitive!(
+                    "page_cache.grow.send",
+                    self.send(&mut lock(&self.file.shared.gather)),
+                    Ok(())
+                )?;
+                self.extend(old_len, known, new_len)
                     .map_err(|error| self.file.shared.poison_if_final(explain(error)))
-            })?);
+            })?;
         }
         let from = (old_len as usize).next_multiple_of(page_size());
         let to = (new_len as usize).next_multiple_of(page_size());
-        if let Err(errno) =
-            self.mapping.map(self.fd.as_fd(), from, to, ProtFlags::READ, MapFlags::SHARED)
-        {
+        if let Err(errno) = self.mapping.map(
+            self.fd.as_fd(),
+            from,
+            to,
+            access(self.writable_mapping),
+            MapFlags::SHARED,
+        ) {
             if let Some(file_len) = file_len {
                 storage::shrink_back(self.fd.as_fd(), file_len);
             }
             return Err(explain(Error::os(Operation::Grow, "mmap", errno)));
         }
-        *longest = longest.max(new_len);
+        if self.writable_mapping {
+            primitive!(
+                "page_cache.grow.single_pages",
+                self.mapping.fault_single_pages(from, to),
+                ()
+            );
+        }
+        self.file.latch.announce(new_len);
         self.len.store(new_len, Ordering::Release);
+        drop(growth);
         Ok(())
     }
 
@@ -507,7 +629,8 @@ impl Region for PageCacheRegion {
         let drained = if self.read_only {
             self.check_readable(Operation::Close)
         } else {
-            self.drain().map_err(|error| error.during(Operation::Close))
+            primitive!("page_cache.close.drain", self.drain(), Ok(()))
+                .map_err(|error| error.during(Operation::Close))
         };
         self.file.latch.close();
         drained
@@ -519,7 +642,7 @@ impl Drop for PageCacheRegion {
         // Best effort; `close` reports. Nothing to do after `close` or an error. What a forked
         // child has is a copy of its parent's run.
         if !self.read_only && self.fd.is_ours() {
-            let _ = self.drain();
+            let _ = primitive!("page_cache.drop.drain", self.drain(), Ok(()));
         }
     }
 }

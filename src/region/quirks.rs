@@ -1,4 +1,6 @@
-//! What filesystems do differently when a file gets its name: all of it, in one table.
+//! What filesystems do differently, all in one file.
+//!
+//! When a file gets its name:
 //!
 //! | filesystem | name when synced | after the final name | why |
 //! |---|---|---|---|
@@ -8,8 +10,17 @@
 //! | tmpfs, ramfs | not needed | nothing | nothing outlives the kernel |
 //! | ext4 without a journal, ext2, every other | needed | directory | without a journal, the inode on the medium goes on saying that it has no links, and its name leads to what looks like a deleted file: EUCLEAN (`__ext4_iget`, fs/ext4/inode.c). Of others it is not known, and this is the order that POSIX programs rely on |
 //!
+//! Without a journal, nothing orders a name and the link count of the file that it leads to either:
+//! each is written when its block is, and fsync of any file writes all inodes of its block. A rename
+//! over a file lowers that file's count to none; met alone on the medium, it leaves the name on a
+//! deleted file. So there the file that is replaced gets the temporary name in exchange, and loses it
+//! when the directory is synced. Where there is no RENAME_EXCHANGE either, it is a rename.
+//!
+//! `pmem-tests/tests/sim_filesystem/` shows every crash state of a model of each;
 //! `pmem-tests/tests/publish_cut.rs` cuts the power of each after every system call, and takes
 //! each sync away in turn.
+//!
+//! When a page is overwritten: see [`overwrites_in_place`].
 
 use std::path::Path;
 
@@ -18,8 +29,10 @@ use crate::probe::Report;
 /// What the way from data to a durable name takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Quirks {
-    /// The file needs a name when it is synced, so it has a temporary one from the beginning.
-    pub(crate) named_when_synced: bool,
+    /// Nothing orders an inode and the names that lead to it, or it is not known: the file has a
+    /// temporary name from the beginning, so that it has one when it is synced; and a file that it
+    /// replaces has one until the directory is synced.
+    pub(crate) no_journal: bool,
     /// fsync of the file once it has its final name.
     pub(crate) sync_file: bool,
     /// fsync of the directory, after that.
@@ -27,12 +40,13 @@ pub(crate) struct Quirks {
 }
 
 impl Quirks {
-    const JOURNAL: Self = Self { named_when_synced: false, sync_file: false, sync_directory: true };
-    const LOG_OF_FILES: Self =
-        Self { named_when_synced: false, sync_file: true, sync_directory: false };
-    const NOTHING_LASTS: Self =
-        Self { named_when_synced: false, sync_file: false, sync_directory: false };
-    const PORTABLE: Self = Self { named_when_synced: true, sync_file: false, sync_directory: true };
+    const NOTHING_LASTS: Self = Self { no_journal: false, sync_file: false, sync_directory: false };
+    pub(crate) const JOURNAL: Self =
+        Self { no_journal: false, sync_file: false, sync_directory: true };
+    pub(crate) const LOG_OF_FILES: Self =
+        Self { no_journal: false, sync_file: true, sync_directory: false };
+    pub(crate) const PORTABLE: Self =
+        Self { no_journal: true, sync_file: false, sync_directory: true };
 
     /// Those of the filesystem that the report is about.
     pub(crate) fn of(report: &Report) -> Self {
@@ -44,6 +58,13 @@ impl Quirks {
             _ => Self::PORTABLE,
         }
     }
+}
+
+/// Whether an allocated page that no other file shares is overwritten where it is, so that a store
+/// into it through a mapping cannot find the disk full: ext2 to ext4 and xfs. btrfs and f2fs take
+/// new space for every overwrite; of the others it is not known.
+pub(crate) fn overwrites_in_place(report: &Report) -> bool {
+    matches!(report.filesystem.as_deref(), Some("ext4" | "ext3" | "ext2" | "xfs"))
 }
 
 /// Whether the ext4 driver runs this filesystem with a journal: `journal_task` is the number of

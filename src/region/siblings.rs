@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crossbeam::utils::CachePadded;
@@ -17,6 +17,7 @@ use rustix::fs;
 use super::gather::Gather;
 use super::latch::Latch;
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::primitives::primitive;
 
 /// A file that this process has open as regions.
 #[derive(Default)]
@@ -30,9 +31,10 @@ pub(super) struct Shared {
     /// Writes finished so far.
     pub(super) written: AtomicU64,
     pub(super) gather: Mutex<Gather>,
-    /// Held while the file grows: the length of its longest region. What lies below it is not
-    /// new to a region that grows later, and must not be zeroed again.
-    pub(super) growth: Mutex<u64>,
+    /// A region of the file lets callers store through a pointer, or has.
+    pub(super) lends_memory: AtomicBool,
+    /// Held while the file grows, and while a region that is made says how long it is.
+    pub(super) growth: Mutex<()>,
     members: Mutex<Members>,
 }
 
@@ -61,8 +63,8 @@ impl Membership {
     /// Joins the regions of the open file. Where one of them is poisoned, a new life of the file
     /// begins: whoever opens now recovers from the medium.
     ///
-    /// `len` is the length of the region that joins, in bytes.
-    pub(super) fn join(fd: BorrowedFd<'_>, len: u64) -> Result<Self> {
+    /// A writer [announces](Self::announce) itself once it is made.
+    pub(super) fn join(fd: BorrowedFd<'_>) -> Result<Self> {
         let found = fs::fstat(fd).map_err(|errno| Error::os(Operation::Open, "fstat", errno))?;
         let mut open = lock(&OPEN);
         let files = open.get_or_insert_default();
@@ -76,12 +78,14 @@ impl Membership {
             fresh
         });
         files.insert(key, Arc::downgrade(&shared));
-        // Not while a growth of this file holds up the openers of others.
-        drop(open);
-        let mut longest = lock(&shared.growth);
-        *longest = longest.max(len);
-        drop(longest);
         Ok(Self { shared, latch })
+    }
+
+    /// Tells the others of a writer of `len` bytes, which they must not take for new.
+    pub(super) fn announce(&self, len: u64) {
+        let growth = lock(&self.shared.growth);
+        self.latch.announce(len);
+        drop(growth);
     }
 }
 
@@ -90,12 +94,20 @@ impl Shared {
     /// [`poison`](Self::poison), so that no region misses it.
     fn admit(&self, latch: &Arc<Latch>) -> bool {
         let mut members = lock(&self.members);
-        if members.poisoned {
+        if primitive!("siblings.new_life", members.poisoned, false) {
             return false;
         }
         members.latches.retain(|latch| latch.strong_count() > 0);
         members.latches.push(Arc::downgrade(latch));
         true
+    }
+
+    /// The length of the longest region that is written, in bytes. What lies below it is not new
+    /// to a region that grows, and must not be zeroed. Asked with `growth` locked.
+    pub(super) fn longest(&self) -> u64 {
+        let members = lock(&self.members);
+        let lengths = members.latches.iter().filter_map(Weak::upgrade).map(|latch| latch.extent());
+        lengths.max().unwrap_or(0)
     }
 
     /// Makes the error final for every region of the file, and returns it.
@@ -104,7 +116,8 @@ impl Shared {
         let error = error.unknown();
         let mut members = lock(&self.members);
         members.poisoned = true;
-        for latch in members.latches.iter().filter_map(Weak::upgrade) {
+        let all = primitive!("siblings.poison_all", usize::MAX, 1);
+        for latch in members.latches.iter().filter_map(Weak::upgrade).take(all) {
             latch.poison(&error);
         }
         error
@@ -115,6 +128,11 @@ impl Shared {
     #[cold]
     pub(super) fn poison_if_final(&self, error: Error) -> Error {
         let gone = matches!(error.kind(), ErrorKind::Gone);
-        if gone || error.operation() == Operation::Sync { self.poison(error) } else { error }
+        let last = gone || error.operation() == Operation::Sync;
+        if primitive!("siblings.failed_growth_is_final", last, false) {
+            self.poison(error)
+        } else {
+            error
+        }
     }
 }

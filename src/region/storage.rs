@@ -2,11 +2,13 @@
 
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{self, FallocateFlags};
-use rustix::io::{self, Errno};
+use rustix::fs;
+use rustix::io::Errno;
 
-use super::unwritten::unwritten;
+use super::calls;
+use super::mapping::page_size;
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::primitives::primitive;
 
 /// Zeros are written in pieces of this many bytes, which lets ext4 and xfs keep the file in
 /// large folios and extents.
@@ -25,17 +27,30 @@ pub(super) fn extend(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<u64> {
     if i64::try_from(to).is_err() {
         return Err(Error::new(Operation::Allocate, ErrorKind::TooLarge { max: i64::MAX as u64 }));
     }
-    let found = fs::fstat(fd).map_err(|errno| Error::os(Operation::Allocate, "fstat", errno))?;
+    let found = calls::fstat(fd).map_err(|errno| Error::os(Operation::Allocate, "fstat", errno))?;
     let file_len = found.st_size.cast_unsigned();
-    if file_len < from {
+    if primitive!("storage.extend.cut", file_len < from, false) {
         // Somebody cut it: growing over the cut would leave a hole where data was.
         return Err(Error::new(Operation::Allocate, ErrorKind::Gone));
     }
-    let extended = allocate(fd, from, to)
-        .and_then(|()| write_zeros(fd, from, to))
-        .and_then(|()| fs::fsync(fd).map_err(|errno| Error::os(Operation::Sync, "fsync", errno)));
+    let extended = primitive!("storage.extend.allocate", allocate(fd, from, to), Ok(()))
+        .and_then(|()| {
+            primitive!(
+                "storage.extend.zeros",
+                write_zeros(fd, from, to),
+                calls::ftruncate(fd, to).map_err(|errno| Error::os(
+                    Operation::Allocate,
+                    "ftruncate",
+                    errno
+                ))
+            )
+        })
+        .and_then(|()| {
+            primitive!("storage.extend.fsync", calls::fsync(fd), Ok(()))
+                .map_err(|errno| Error::os(Operation::Sync, "fsync", errno))
+        });
     if extended.is_err() {
-        shrink_back(fd, file_len);
+        primitive!("storage.extend.shrink_back", shrink_back(fd, file_len), ());
     }
     extended.map(|()| file_len)
 }
@@ -43,23 +58,83 @@ pub(super) fn extend(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<u64> {
 /// Cuts the file back to the `len` bytes it had before a failed growth. If even that fails, the
 /// file stays longer than the region, which harms nothing.
 pub(super) fn shrink_back(fd: BorrowedFd<'_>, len: u64) {
-    let _ = fs::ftruncate(fd, len);
+    let _ = calls::ftruncate(fd, len);
 }
 
 /// Makes a new file `len` bytes long and allocates it, to be written later: what is not written
-/// by then must be filled, see [`unwritten`]. Nothing is synced. Where the
+/// by then must be filled, see [`unwritten`](calls::unwritten). Nothing is synced. Where the
 /// filesystem cannot say which parts are unwritten, all of it is extended now.
 pub(super) fn reserve(fd: BorrowedFd<'_>, len: u64) -> Result<()> {
     allocate(fd, 0, len)?;
-    match unwritten(fd, len) {
+    match calls::unwritten(fd, len) {
         Ok(parts) if parts.first() == Some(&(0..len)) => Ok(()),
         _ => extend(fd, 0, len).map(drop),
     }
 }
 
+/// Makes `from..to` of a file, which is at least that long, ready for stores through a mapping:
+/// space of its own for every page, so that no store finds the disk full, and nothing of the file
+/// cached that is clean, so that it will be cached page by page. Changes no byte and no length.
+pub(super) fn make_storable(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {
+    let failed = |call| move |errno| Error::os(Operation::Allocate, call, errno);
+    let found = calls::fstat(fd).map_err(failed("fstat"))?;
+    let file_len = found.st_size.cast_unsigned();
+    if primitive!("storage.storable.cut", file_len < to, false) {
+        return Err(Error::new(Operation::Allocate, ErrorKind::Gone).over(file_len, to - file_len));
+    }
+    // A store allocates the whole page that it hits, in the file.
+    let to = to.next_multiple_of(page_size() as u64).min(file_len);
+    let missing = to.saturating_sub(found.st_blocks.cast_unsigned() * 512);
+    // Before anything is taken: an allocation that fails half-way leaves the disk full.
+    let space = fs::fstatvfs(fd).map_err(failed("fstatvfs"))?;
+    if primitive!("storage.storable.space", missing > space.f_bfree * space.f_frsize, false) {
+        return Err(failed("fallocate")(Errno::NOSPC));
+    }
+    let allocated = primitive!("storage.storable.allocate", allocate_within(fd, from, to), Ok(()));
+    match allocated {
+        // Without it nobody can say that a store will find space.
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+            let why =
+                "a writable mapping here: the filesystem cannot allocate space ahead of a store";
+            return Err(Error::new(Operation::Allocate, ErrorKind::Unsupported(why)));
+        }
+        result => result.map_err(failed("fallocate"))?,
+    }
+    match primitive!("storage.storable.unshare", unshare(fd, from, to), Ok(())) {
+        // No filesystem without shared extents knows the flag.
+        Ok(()) | Err(Errno::OPNOTSUPP) => {}
+        Err(errno) => return Err(failed("fallocate")(errno)),
+    }
+    // What is dirty stays.
+    primitive!("storage.storable.fsync", calls::fsync(fd), Ok(()))
+        .map_err(|errno| Error::os(Operation::Sync, "fsync", errno))?;
+    let _ = primitive!("storage.storable.forget_cached", calls::forget_cached(fd), Ok(()));
+    // Reads that the kernel makes for us are to bring single pages too.
+    let _ = calls::read_at_random(fd);
+    Ok(())
+}
+
+fn allocate_within(fd: BorrowedFd<'_>, from: u64, to: u64) -> std::result::Result<(), Errno> {
+    loop {
+        match calls::fallocate_within(fd, from, to - from) {
+            Err(Errno::INTR) => {}
+            result => return result,
+        }
+    }
+}
+
+fn unshare(fd: BorrowedFd<'_>, from: u64, to: u64) -> std::result::Result<(), Errno> {
+    loop {
+        match calls::unshare(fd, from, to - from) {
+            Err(Errno::INTR) => {}
+            result => return result,
+        }
+    }
+}
+
 fn allocate(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {
     loop {
-        match fs::fallocate(fd, FallocateFlags::empty(), from, to - from) {
+        match calls::fallocate(fd, from, to - from) {
             Err(Errno::INTR) => {}
             // Not supported: no preallocation here (FUSE, NFSv3, ...), the zeros allocate.
             Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
@@ -85,7 +160,7 @@ fn write_zeros(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {
 fn pwrite_all(fd: BorrowedFd<'_>, offset: u64, data: &[u8]) -> std::result::Result<(), Errno> {
     let mut done = 0;
     while done < data.len() {
-        match io::pwrite(fd, &data[done..], offset + done as u64) {
+        match calls::pwrite(fd, &data[done..], offset + done as u64) {
             // A write of nothing that is no error would loop for ever.
             Ok(0) => return Err(Errno::IO),
             Ok(written) => done += written,

@@ -56,7 +56,7 @@ const _: () =
 /// # References
 ///
 /// Documentation/filesystems/fiemap.rst.
-pub(crate) fn unwritten(fd: BorrowedFd<'_>, len: u64) -> Result<Vec<Range<u64>>, Errno> {
+pub(super) fn unwritten(fd: BorrowedFd<'_>, len: u64) -> Result<Vec<Range<u64>>, Errno> {
     let mut parts = Parts { found: Vec::new(), written_to: 0 };
     let mut start = 0;
     while start < len {

@@ -12,12 +12,14 @@ use std::thread::JoinHandle;
 use fuser::{Config, Session, SessionACL};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
+use super::filesystem::Disk;
 use super::image::Image;
 use super::log::Log;
 use super::loop_device::LoopDevice;
 use super::medium::{Counts, Fault, Medium};
 use super::reaper;
 use super::server::{FILE, Server, Shared, lock};
+use crate::unprivileged::NEEDS_ROOT;
 
 /// Bytes of data that a log holds; a write beyond is refused with ENOSPC, and the log is lost.
 const LOGGED_BYTES_MAX: usize = 256 << 20;
@@ -41,6 +43,19 @@ pub struct FaultyDisk {
     _thread: PhantomData<*const ()>,
 }
 
+/// The length of a device's log, as a time: what happened before a request was served happened
+/// at or before its position. For the threads of a workload, which cannot share the device itself.
+#[derive(Clone, Debug)]
+pub struct LogClock(Shared);
+
+impl LogClock {
+    /// How many entries the log has now.
+    #[must_use]
+    pub fn now(&self) -> usize {
+        lock(&self.0).entries()
+    }
+}
+
 impl std::fmt::Debug for Medium {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Medium").field("size", &self.size()).finish_non_exhaustive()
@@ -54,15 +69,7 @@ impl FaultyDisk {
     ///
     /// Without root, or where the kernel has no FUSE or no loop devices.
     pub fn new(size: u64) -> io::Result<Self> {
-        if !rustix::process::geteuid().is_root() {
-            let what = "a block device over FUSE and loop needs root: run the tests as root";
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
-        }
-        if size == 0 || !size.is_multiple_of(4096) {
-            let what = "the size of a device is a multiple of 4096 bytes";
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
-        }
-        let folder = folder()?;
+        let folder = folder_for(size)?;
         let medium = Arc::new(Mutex::new(Medium::new(Image::new(size), LOGGED_BYTES_MAX)));
         let mut disk = Self { device: None, medium, folder, server: None, _thread: PhantomData };
         disk.serve().map_err(|error| explain("mounting FUSE", &error))?;
@@ -70,8 +77,7 @@ impl FaultyDisk {
         let file = open.map_err(|error| explain("opening the medium", &error))?;
         let device = LoopDevice::attach(file.as_fd())
             .map_err(|error| explain("attaching a loop device", &error))?;
-        // For the reaper.
-        std::os::unix::fs::symlink(device.path(), disk.folder.join("device"))?;
+        name_device(&disk.folder, &device)?;
         disk.device = Some(device);
         // Without what attaching it asked.
         disk.fill(Image::new(size));
@@ -80,11 +86,6 @@ impl FaultyDisk {
 
     fn fuse(&self) -> PathBuf {
         self.folder.join("fuse")
-    }
-
-    /// The folder that filesystems of this device are mounted on.
-    pub(super) fn mount_point(&self) -> PathBuf {
-        self.folder.join("mnt")
     }
 
     /// Mounts the server's file, and answers for it from another thread.
@@ -172,6 +173,12 @@ impl FaultyDisk {
         lock(&self.medium).entries()
     }
 
+    /// Tells every thread how long the log is.
+    #[must_use]
+    pub fn log_clock(&self) -> LogClock {
+        LogClock(Arc::clone(&self.medium))
+    }
+
     /// Every request since the device was made or filled.
     ///
     /// # Panics
@@ -190,6 +197,16 @@ impl FaultyDisk {
     }
 }
 
+impl Disk for FaultyDisk {
+    fn device(&self) -> &Path {
+        self.device()
+    }
+
+    fn mount_point(&self) -> PathBuf {
+        self.folder.join("mnt")
+    }
+}
+
 impl Drop for FaultyDisk {
     fn drop(&mut self) {
         self.device = None;
@@ -198,20 +215,38 @@ impl Drop for FaultyDisk {
         if let Some(server) = self.server.take() {
             let _ = server.join();
         }
-        let _ = fs::remove_file(self.folder.join("device"));
-        let _ = fs::remove_dir(self.fuse());
-        let _ = fs::remove_dir(self.mount_point());
-        let _ = fs::remove_dir(&self.folder);
+        remove_folder(&self.folder);
     }
+}
+
+/// Removes what [`folder_for`] made, once nothing is mounted there.
+pub(super) fn remove_folder(folder: &Path) {
+    let _ = fs::remove_file(folder.join("device"));
+    for mount_point in ["fuse", "mnt"] {
+        let _ = fs::remove_dir(folder.join(mount_point));
+    }
+    let _ = fs::remove_dir(folder);
 }
 
 fn explain(what: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
-/// A folder for one device, in this thread's folder, with its two mount points.
-fn folder() -> io::Result<PathBuf> {
+/// Tells the reaper which device is whose.
+pub(super) fn name_device(folder: &Path, device: &LoopDevice) -> io::Result<()> {
+    std::os::unix::fs::symlink(device.path(), folder.join("device"))
+}
+
+/// A folder for one device of that size, in this thread's folder, with its two mount points.
+pub(super) fn folder_for(size: u64) -> io::Result<PathBuf> {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
+    if !rustix::process::geteuid().is_root() {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, NEEDS_ROOT));
+    }
+    if size == 0 || !size.is_multiple_of(4096) {
+        let what = "the size of a device is a multiple of 4096 bytes";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let folder = reaper::thread_folder()?.join(number.to_string());
     for mount_point in ["fuse", "mnt"] {

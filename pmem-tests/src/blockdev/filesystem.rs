@@ -14,7 +14,6 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-use super::disk::FaultyDisk;
 use super::image::Image;
 
 /// The filesystems that the fault tests run on.
@@ -56,6 +55,21 @@ impl Filesystem {
             // mkfs.xfs wants 300 MB, mkfs.btrfs 109 MB.
             Self::Xfs => 320 << 20,
             Self::Btrfs => 128 << 20,
+        }
+    }
+
+    /// Parts of the device, first byte and end, that the filesystem needs to be written whole: its
+    /// superblocks. Torn
+    /// between two sectors, its checksum is wrong, and it is read before any journal is: ext4
+    /// then refuses to mount with EBADMSG (`ext4_load_super`, fs/ext4/super.c), btrfs with EINVAL
+    /// (`open_ctree`, fs/btrfs/disk-io.c). That is between them and the device, and nothing
+    /// that syncs can change. XFS has a superblock of one sector.
+    #[must_use]
+    pub const fn written_whole(self) -> &'static [(u64, u64)] {
+        match self {
+            Self::Ext4 => &[(1024, 2048)],
+            Self::Xfs => &[],
+            Self::Btrfs => &[(0x1_0000, 0x1_1000), (0x400_0000, 0x400_1000)],
         }
     }
 
@@ -105,6 +119,32 @@ impl Filesystem {
         Ok(image)
     }
 
+    /// Asks the filesystem's own checker, which changes nothing, whether what is on the device is
+    /// consistent. The inner error is what it found.
+    ///
+    /// # Errors
+    ///
+    /// If the checker cannot be run.
+    pub fn check(self, device: &Path) -> io::Result<Result<(), String>> {
+        let (program, arguments) = match self {
+            Self::Ext4 => ("e2fsck", &["-f", "-n"][..]),
+            Self::Xfs => ("xfs_repair", &["-n"][..]),
+            Self::Btrfs => ("btrfs", &["check", "--readonly"][..]),
+        };
+        let path = std::env::var("PATH").unwrap_or_default();
+        let output = Command::new(program)
+            .args(arguments)
+            .arg(device)
+            .env("PATH", format!("{path}:/usr/sbin:/sbin"))
+            .output()
+            .map_err(|error| io::Error::new(error.kind(), format!("{program}: {error}")))?;
+        if output.status.success() {
+            return Ok(Ok(()));
+        }
+        let said = [output.stdout, output.stderr].concat();
+        Ok(Err(format!("{program}: {}: {}", output.status, String::from_utf8_lossy(&said))))
+    }
+
     fn make(self) -> io::Result<Image> {
         let file = tempfile::NamedTempFile::new()?;
         file.as_file().set_len(self.size())?;
@@ -145,12 +185,21 @@ fn read_image(file: &File, size: u64) -> io::Result<Image> {
     Ok(image)
 }
 
-/// A filesystem of a [`FaultyDisk`], mounted.
+/// What a filesystem can be mounted from.
+pub trait Disk: fmt::Debug {
+    /// `/dev/loopN`.
+    fn device(&self) -> &Path;
+
+    /// The folder that filesystems of this device are mounted on.
+    fn mount_point(&self) -> PathBuf;
+}
+
+/// A filesystem of a [`Disk`], mounted.
 #[derive(Debug)]
 pub struct Mounted<'disk> {
     path: PathBuf,
     attached: bool,
-    disk: &'disk FaultyDisk,
+    disk: &'disk dyn Disk,
 }
 
 /// How long an unmount is tried again when something still holds the filesystem, in ms.
@@ -162,7 +211,7 @@ impl<'disk> Mounted<'disk> {
     /// # Errors
     ///
     /// What mount(2) says.
-    pub fn new(disk: &'disk FaultyDisk, filesystem: Filesystem) -> io::Result<Self> {
+    pub fn new(disk: &'disk dyn Disk, filesystem: Filesystem) -> io::Result<Self> {
         Self::with_options(disk, filesystem, "")
     }
 
@@ -172,7 +221,7 @@ impl<'disk> Mounted<'disk> {
     ///
     /// What mount(2) says.
     pub fn with_options(
-        disk: &'disk FaultyDisk,
+        disk: &'disk dyn Disk,
         filesystem: Filesystem,
         options: &str,
     ) -> io::Result<Self> {

@@ -69,6 +69,15 @@ impl Image {
         self.len == 0
     }
 
+    /// What it holds, in order: where, and the bytes. What lies between is zero.
+    pub(super) fn held(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        let len = self.len as usize;
+        self.pieces.iter().enumerate().filter_map(move |(number, piece)| {
+            let at = number * PIECE;
+            piece.as_ref().map(|bytes| (at as u64, &bytes[..PIECE.min(len - at)]))
+        })
+    }
+
     fn contains(&self, offset: u64, len: usize) -> bool {
         offset.checked_add(len as u64).is_some_and(|end| end <= self.len)
     }
@@ -171,6 +180,7 @@ mod tests {
         let mut found = [0; 3];
         copy.read(100, &mut found);
         assert_eq!(&found, b"old");
+        assert_eq!(image.held().map(|(at, bytes)| (at, bytes.len())).next(), Some((0, PIECE)));
         // Zeros that are held and zeros that are not are the same zeros.
         image.write(100, &[0; 3]);
         assert_eq!(image, Image::new(1 << 20));

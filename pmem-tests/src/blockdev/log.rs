@@ -75,7 +75,7 @@ impl Entry {
         self.request != Request::Flush && !matches!(self.outcome, Outcome::Failed(_))
     }
 
-    fn apply(&self, image: &mut Image) {
+    pub(super) fn apply(&self, image: &mut Image) {
         match (&self.request, self.outcome) {
             (Request::Write { offset, data }, Outcome::Done) => image.write(*offset, data),
             (Request::Write { offset, data }, Outcome::Torn(sectors)) => {
@@ -83,6 +83,18 @@ impl Entry {
             }
             (Request::Zero { offset, len }, Outcome::Done) => image.zero(*offset, *len),
             _ => {}
+        }
+    }
+
+    /// As [`apply`](Self::apply), of what a crash keeps.
+    pub(super) fn apply_part(&self, image: &mut Image, keep: Keep) {
+        match (keep, &self.request) {
+            (Keep::Nothing | Keep::Sectors(0), _) => {}
+            (Keep::Sectors(sectors), Request::Write { .. }) if self.outcome == Outcome::Done => {
+                Self { request: self.request.clone(), outcome: Outcome::Torn(sectors) }
+                    .apply(image);
+            }
+            _ => self.apply(image),
         }
     }
 }
@@ -152,16 +164,7 @@ impl Log {
                 continue;
             }
             let kept = if at < durable { Keep::Whole } else { keep(at, entry) };
-            match (kept, &entry.request) {
-                (Keep::Nothing | Keep::Sectors(0), _) => {}
-                (Keep::Sectors(sectors), Request::Write { .. })
-                    if entry.outcome == Outcome::Done =>
-                {
-                    Entry { request: entry.request.clone(), outcome: Outcome::Torn(sectors) }
-                        .apply(&mut image);
-                }
-                _ => entry.apply(&mut image),
-            }
+            entry.apply_part(&mut image, kept);
         }
         image
     }

@@ -60,6 +60,13 @@ fn open(path: &Path) -> io::Result<File> {
 impl LoopDevice {
     /// Attaches a free device to `file`, with direct I/O.
     pub(super) fn attach(file: BorrowedFd<'_>) -> io::Result<Self> {
+        let attached = Self::attach_cached(file)?;
+        attached.check_direct()?;
+        Ok(attached)
+    }
+
+    /// Attaches a free device to `file`, with direct I/O if the file can do it.
+    pub(super) fn attach_cached(file: BorrowedFd<'_>) -> io::Result<Self> {
         let control = open(Path::new("/dev/loop-control"))?;
         for _ in 0..RACES_MAX {
             // SAFETY: the request takes no argument, and the descriptor is open.
@@ -94,9 +101,7 @@ impl LoopDevice {
             let configured =
                 unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE, &raw const config) };
             if configured == 0 {
-                let attached = Self { path };
-                attached.check_direct()?;
-                return Ok(attached);
+                return Ok(Self { path });
             }
             let error = io::Error::last_os_error();
             if error.raw_os_error() != Some(libc::EBUSY) {

@@ -29,22 +29,28 @@
 //! |---|---|
 //! | `image` | what does a medium hold? |
 //! | `log` | what was it asked, and what can a crash leave of it? |
+//! | `crash` | which crashes are tried? |
 //! | `medium` | what does the device answer? |
 //! | `server`, `loop_device` | how does the kernel come to ask? |
 //! | `disk`, `filesystem` | what do tests use? |
+//! | `memory_disk` | how are many images looked at? |
 //! | `reaper` | what if the process is killed? |
 
+mod crash;
 mod disk;
 mod filesystem;
 mod image;
 mod log;
 mod loop_device;
 mod medium;
+mod memory_disk;
 mod reaper;
 mod server;
 
-pub use disk::FaultyDisk;
-pub use filesystem::{Filesystem, Mounted};
+pub use crash::{Crash, Limits, Stretch};
+pub use disk::{FaultyDisk, LogClock};
+pub use filesystem::{Disk, Filesystem, Mounted};
 pub use image::Image;
 pub use log::{Entry, Keep, Log, Outcome, Request, SECTOR};
 pub use medium::{Counts, Fault};
+pub use memory_disk::MemoryDisk;

@@ -35,6 +35,8 @@ pub struct Facts {
     pub len_unit: u64,
     /// Whether the regions are opened with the fault guard.
     pub guarded: bool,
+    /// Whether they lend out memory to store into.
+    pub writable_views: bool,
 }
 
 /// A backend: makes regions of files that it finds again by name.

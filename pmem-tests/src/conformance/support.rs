@@ -279,7 +279,7 @@ impl Method {
     /// True if this subject offers the method at all, with a range in its length.
     pub(super) fn offered(&self, facts: &Facts) -> bool {
         match self.name {
-            "slice_mut" => facts.backend != Backend::PageCache,
+            "slice_mut" => facts.writable_views,
             "deep_flush" => facts.backend != Backend::DevDax,
             _ => true,
         }

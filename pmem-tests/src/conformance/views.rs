@@ -21,7 +21,7 @@ pub(super) fn views(bench: &Bench<'_>) -> Verdict {
     assert_eq!(all.as_ptr().align_offset(PAGE as usize), 0, "the base is a page boundary");
     let _ = (all, part);
 
-    if !bench.stores_into_mapping() {
+    if !bench.facts().writable_views {
         // SAFETY: nothing uses a view.
         let view = unsafe { region.slice_mut(0, 8).map(|view| view.len()) };
         refused("slice_mut", view, Refusal::Unsupported);

@@ -2,8 +2,18 @@
 
 use std::fmt;
 
+use pmem_tests::random::Random;
+
 /// Files that a history works on.
 pub const FILES: usize = 2;
+
+/// How a version is published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    Replace,
+    CreateOnly,
+    Exchange,
+}
 
 /// One call of the library. `file` is a number below [`FILES`]; ranges lie in the file as it is
 /// when every call before succeeded.
@@ -55,45 +65,16 @@ pub enum Step {
     Close {
         file: usize,
     },
-}
-
-impl Step {
-    pub fn file(&self) -> usize {
-        match *self {
-            Self::Create { file, .. }
-            | Self::Foreign { file, .. }
-            | Self::Open { file }
-            | Self::Write { file, .. }
-            | Self::WriteFlush { file, .. }
-            | Self::WritePersist { file, .. }
-            | Self::StoreWord { file, .. }
-            | Self::Flush { file, .. }
-            | Self::Drain { file }
-            | Self::Grow { file, .. }
-            | Self::Close { file } => file,
-        }
-    }
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014).
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        word ^ (word >> 31)
-    }
-
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
+    /// One more region of a file that is open; from now on the steps of the file alternate
+    /// between the two.
+    OpenTwice {
+        file: usize,
+    },
+    /// A draft, written and committed.
+    Publish {
+        how: How,
+        len: u64,
+    },
 }
 
 /// The steps of a seed.
@@ -117,16 +98,22 @@ impl fmt::Display for History {
 struct Sketch {
     len: u64,
     open: bool,
+    twice: bool,
 }
 
 /// Histories that chance makes too seldom. The first: written and in the kernel's hands, but not
 /// drained, when a growth syncs the file and is told of the error that was the writes'. The
 /// second: the same, with a reopening in between. The third: a file that nobody had synced when
-/// the library opened it.
+/// the library opened it. The fourth: every way to publish, one after the other. The fifth: two
+/// regions of a file.
 fn directed(seed: u64) -> Option<Vec<Step>> {
     let file = 0;
     if seed == 3 {
         return Some(vec![Step::Foreign { file, len: 9_000 }, Step::Open { file }]);
+    }
+    if seed == 4 {
+        let ways = [How::CreateOnly, How::Exchange, How::Replace, How::Exchange];
+        return Some(ways.map(|how| Step::Publish { how, len: 9_000 }).to_vec());
     }
     let create = Step::Create { file, len: 20_480 };
     let far_apart =
@@ -138,6 +125,14 @@ fn directed(seed: u64) -> Option<Vec<Step>> {
             Step::Open { file },
             Step::Grow { file, len: 30_000 },
             Step::WritePersist { file, offset: 100, len: 300 },
+        ],
+        5 => vec![
+            Step::OpenTwice { file },
+            Step::WriteFlush { file, offset: 100, len: 5_000 },
+            Step::WritePersist { file, offset: 4_000, len: 5_000 },
+            Step::Drain { file },
+            Step::Close { file },
+            Step::Open { file },
         ],
         _ => return None,
     };
@@ -151,9 +146,16 @@ impl History {
         }
         let mut random = Random::new(seed);
         let mut files = [Sketch::default(); FILES];
+        let mut published = false;
         let count = 4 + random.below(5);
         let mut steps = Vec::new();
         while steps.len() < count as usize {
+            // In one history of two.
+            if seed.is_multiple_of(2) && random.below(4) == 0 {
+                steps.push(publish(&mut random, published));
+                published = true;
+                continue;
+            }
             // The second file in one history of three.
             let file = usize::from(seed.is_multiple_of(3) && random.below(3) == 0);
             steps.push(step(&mut random, file, &mut files[file]));
@@ -162,11 +164,20 @@ impl History {
     }
 }
 
+fn publish(random: &mut Random, published: bool) -> Step {
+    let how = match (random.below(3), published) {
+        (0, false) => How::CreateOnly,
+        (0 | 1, true) => How::Exchange,
+        _ => How::Replace,
+    };
+    Step::Publish { how, len: 16 + random.below(20_000) }
+}
+
 fn step(random: &mut Random, file: usize, sketch: &mut Sketch) -> Step {
     if sketch.len == 0 {
         // Whole pages and not.
         let len = 1 + random.below(5) * 4096 + random.below(2) * 4095;
-        *sketch = Sketch { len, open: true };
+        *sketch = Sketch { len, open: true, twice: false };
         return Step::Create { file, len };
     }
     if !sketch.open {
@@ -175,7 +186,7 @@ fn step(random: &mut Random, file: usize, sketch: &mut Sketch) -> Step {
     }
     let offset = random.below(sketch.len);
     let len = 1 + random.below((sketch.len - offset).min(6000));
-    match random.below(16) {
+    match random.below(17) {
         0..=1 => Step::Write { file, offset, len },
         2..=4 => Step::WriteFlush { file, offset, len },
         5..=8 => Step::WritePersist { file, offset, len },
@@ -186,8 +197,12 @@ fn step(random: &mut Random, file: usize, sketch: &mut Sketch) -> Step {
             sketch.len += 1 + random.below(8192);
             Step::Grow { file, len: sketch.len }
         }
+        15 if !sketch.twice => {
+            sketch.twice = true;
+            Step::OpenTwice { file }
+        }
         _ => {
-            sketch.open = false;
+            (sketch.open, sketch.twice) = (false, false);
             Step::Close { file }
         }
     }

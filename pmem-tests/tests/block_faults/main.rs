@@ -1,4 +1,4 @@
-//! Every write and every flush of short histories fails once: what was acknowledged is there.
+//! Every write and every flush of short histories of regions and drafts fails once: what was acknowledged is there.
 //!
 //! A history is a seed. It is run without a fault, and then again for every n with the n-th
 //! write failing, and with the n-th flush failing, until n is past the last. Each time the
@@ -15,6 +15,7 @@
 
 mod history;
 mod model;
+mod names;
 mod run;
 
 use std::io::Write;

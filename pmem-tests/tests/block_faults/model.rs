@@ -39,6 +39,9 @@ pub struct FileModel {
     now: Vec<Id>,
     /// Of each byte: whether what a reader sees was flushed.
     flushed: Vec<bool>,
+    /// Of each byte: which region of the file wrote what a reader sees. Another region's drain
+    /// promises nothing about it.
+    by: Vec<usize>,
     /// Of each byte: writes since the acknowledged one, any of which may have survived.
     maybe: Vec<u64>,
 }
@@ -52,6 +55,7 @@ impl FileModel {
             acked: Vec::new(),
             now: Vec::new(),
             flushed: Vec::new(),
+            by: Vec::new(),
             maybe: Vec::new(),
         }
     }
@@ -62,6 +66,7 @@ impl FileModel {
         self.acked.resize(len as usize, 0);
         self.now.resize(len as usize, 0);
         self.flushed.resize(len as usize, true);
+        self.by.resize(len as usize, 0);
         self.maybe.resize(len as usize, 0);
     }
 
@@ -89,25 +94,28 @@ impl FileModel {
         self.len_max = self.len_max.max(len);
     }
 
-    /// A write that succeeded, or of which some part may have.
-    pub fn written(&mut self, id: Id, offset: u64, len: u64, succeeded: bool) {
+    /// A write through a region that succeeded, or of which some part may have.
+    pub fn written(&mut self, by: usize, id: Id, offset: u64, len: u64, succeeded: bool) {
         for at in offset as usize..(offset + len) as usize {
             self.maybe[at] |= 1 << id;
             if succeeded {
                 self.now[at] = id;
                 self.flushed[at] = false;
+                self.by[at] = by;
             }
         }
     }
 
-    pub fn flushed(&mut self, offset: u64, len: u64) {
-        self.flushed[offset as usize..(offset + len) as usize].fill(true);
+    pub fn flushed(&mut self, by: usize, offset: u64, len: u64) {
+        for at in offset as usize..(offset + len) as usize {
+            self.flushed[at] |= self.by[at] == by;
+        }
     }
 
-    /// A drain that succeeded.
-    pub fn drained(&mut self) {
+    /// A drain of a region that succeeded.
+    pub fn drained(&mut self, by: usize) {
         for at in 0..self.acked.len() {
-            if self.flushed[at] {
+            if self.flushed[at] && self.by[at] == by {
                 self.acked[at] = self.now[at];
                 self.maybe[at] = 0;
             }
@@ -131,6 +139,7 @@ impl FileModel {
             self.acked[at] = id;
             self.now[at] = id;
             self.flushed[at] = true;
+            self.by[at] = 0;
             self.maybe[at] = 0;
         }
         Ok(())
@@ -182,18 +191,18 @@ mod tests {
         file.created(4);
         assert!(file.check(&bytes(&[0, 0, 0, 0])).is_ok());
         assert!(file.check(&bytes(&[0, 0, 0])).is_err());
-        file.written(1, 0, 2, true);
-        file.flushed(0, 2);
+        file.written(0, 1, 0, 2, true);
+        file.flushed(0, 0, 2);
         assert!(file.check(&bytes(&[1, 0, 0, 0])).is_ok());
-        file.drained();
+        file.drained(0);
         assert!(file.check(&bytes(&[1, 0, 0, 0])).is_err());
         assert!(file.check(&bytes(&[1, 1, 0, 0])).is_ok());
         // Written, not flushed: a drain acknowledges nothing of it.
-        file.written(2, 1, 2, true);
-        file.drained();
+        file.written(0, 2, 1, 2, true);
+        file.drained(0);
         assert!(file.check(&bytes(&[1, 1, 2, 0])).is_ok());
         assert!(file.check(&bytes(&[1, 3, 2, 0])).is_err());
-        file.written(3, 0, 4, false);
+        file.written(0, 3, 0, 4, false);
         assert!(file.check(&bytes(&[3, 2, 0, 3])).is_ok());
         file.growth_failed(5);
         assert!(file.check(&bytes(&[3, 2, 0, 3, 0])).is_ok());
@@ -201,10 +210,28 @@ mod tests {
     }
 
     #[test]
+    fn a_drain_is_of_the_region_that_wrote() {
+        let mut file = FileModel::new();
+        file.created(2);
+        file.written(1, 1, 0, 2, true);
+        file.written(0, 2, 1, 1, true);
+        file.flushed(1, 0, 2);
+        file.drained(0);
+        assert!(file.check(&bytes(&[0, 0])).is_ok());
+        file.drained(1);
+        assert!(file.check(&bytes(&[0, 0])).is_err());
+        assert!(file.check(&bytes(&[1, 0])).is_ok());
+        file.flushed(0, 0, 2);
+        file.drained(0);
+        assert!(file.check(&bytes(&[1, 1])).is_err());
+        assert!(file.check(&bytes(&[1, 2])).is_ok());
+    }
+
+    #[test]
     fn what_was_recovered_is_acknowledged() {
         let mut file = FileModel::new();
         file.created(2);
-        file.written(1, 0, 2, true);
+        file.written(0, 1, 0, 2, true);
         file.recovered(&bytes(&[0, 1])).unwrap();
         assert!(file.check(&bytes(&[1, 1])).is_err());
         assert!(file.check(&bytes(&[0, 1])).is_ok());

@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 
 use daxmap::{AnyRegion, Error, Options, Region};
 use pmem_tests::blockdev::{Fault, FaultyDisk, Filesystem, Image, Keep, Log, Mounted};
+use pmem_tests::random::Random;
 
-use crate::history::{FILES, History, Random, Step};
+use crate::history::{FILES, History, Step};
 use crate::model::{Existence, FileModel, IDS_MAX, Id, pattern};
+use crate::names::Names;
 
 /// How a run ends, and with it which medium must hold what was acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,17 +38,27 @@ pub fn path(directory: &Path, file: usize) -> PathBuf {
     directory.join(["first", "second"][file])
 }
 
-/// A file: its region while it is open, and what was promised about it.
+/// A file: its regions while it is open, one or two, and what was promised about it.
 struct Slot {
-    region: Option<AnyRegion>,
+    regions: Vec<AnyRegion>,
+    /// Calls so far: with two regions, every other one is the second's.
+    calls: usize,
     /// A call failed with a durability error: the region must refuse everything that follows.
     poisoned: bool,
     model: FileModel,
 }
 
+impl Slot {
+    /// The region that the next call is made of.
+    fn next(&self) -> usize {
+        self.calls % self.regions.len().max(1)
+    }
+}
+
 struct Runner<'a> {
     directory: &'a Path,
     slots: [Slot; FILES],
+    names: Names,
     last_id: Id,
     errors: u32,
 }
@@ -56,11 +68,12 @@ type Verdict<T> = Result<T, String>;
 impl<'a> Runner<'a> {
     fn new(directory: &'a Path) -> Self {
         let slots = std::array::from_fn(|_| Slot {
-            region: None,
+            regions: Vec::new(),
+            calls: 0,
             poisoned: false,
             model: FileModel::new(),
         });
-        Self { directory, slots, last_id: 0, errors: 0 }
+        Self { directory, slots, names: Names::new(), last_id: 0, errors: 0 }
     }
 
     fn id(&mut self) -> Id {
@@ -70,14 +83,14 @@ impl<'a> Runner<'a> {
     }
 
     fn step(&mut self, step: &Step) -> Verdict<()> {
-        let path = path(self.directory, step.file());
+        let path = |file| path(self.directory, file);
         match *step {
             Step::Create { file, len } => {
                 let slot = &mut self.slots[file];
                 let options = Options::new().len(len).max_len(1 << 20);
-                if let Ok(region) = options.create(&path) {
+                if let Ok(region) = options.create(path(file)) {
                     slot.model.created(len);
-                    slot.region = Some(region);
+                    slot.regions = vec![region];
                 } else {
                     self.errors += 1;
                     slot.model.creation_failed(len);
@@ -88,17 +101,25 @@ impl<'a> Runner<'a> {
                 let id = self.id();
                 let data: Vec<u8> = (0..len).map(|at| pattern(id, at)).collect();
                 self.slots[file].model.foreign(len);
-                std::fs::write(&path, data).map_err(|error| format!("not of daxmap: {error}"))
+                std::fs::write(path(file), data).map_err(|error| format!("not of daxmap: {error}"))
             }
-            Step::Open { file } => self.open(file, &path),
+            Step::Open { file } => self.open(file),
+            Step::OpenTwice { file } => {
+                self.open_twice(file);
+                Ok(())
+            }
+            Step::Publish { how, len } => {
+                self.errors += u32::from(self.names.publish(self.directory, how, len)?);
+                Ok(())
+            }
             Step::Close { file } => {
-                let result = self.call(file, AnyRegion::close)?;
-                let slot = &mut self.slots[file];
-                if result == Some(true) {
-                    slot.model.drained();
+                for by in (0..self.slots[file].regions.len()).rev() {
+                    if self.call_of(file, by, AnyRegion::close)? == Some(true) {
+                        self.slots[file].model.drained(by);
+                    }
+                    self.slots[file].regions.truncate(by);
                 }
-                slot.region = None;
-                slot.poisoned = false;
+                self.slots[file].poisoned = false;
                 Ok(())
             }
             Step::Grow { file, len } => {
@@ -112,16 +133,18 @@ impl<'a> Runner<'a> {
                 Ok(())
             }
             Step::Drain { file } => {
+                let by = self.slots[file].next();
                 if self.call(file, AnyRegion::drain)? == Some(true) {
-                    self.slots[file].model.drained();
+                    self.slots[file].model.drained(by);
                 }
                 Ok(())
             }
             Step::Flush { file, offset, len } => {
+                let by = self.slots[file].next();
                 if self.fits(file, offset, len)
                     && self.call(file, |region| region.flush(offset, len))? == Some(true)
                 {
-                    self.slots[file].model.flushed(offset, len);
+                    self.slots[file].model.flushed(by, offset, len);
                 }
                 Ok(())
             }
@@ -129,16 +152,18 @@ impl<'a> Runner<'a> {
                 self.write(file, offset, len, AnyRegion::write).map(drop)
             }
             Step::WriteFlush { file, offset, len } => {
+                let by = self.slots[file].next();
                 if self.write(file, offset, len, AnyRegion::write_flush)? {
-                    self.slots[file].model.flushed(offset, len);
+                    self.slots[file].model.flushed(by, offset, len);
                 }
                 Ok(())
             }
             Step::WritePersist { file, offset, len } => {
+                let by = self.slots[file].next();
                 if self.write(file, offset, len, AnyRegion::write_persist)? {
                     let model = &mut self.slots[file].model;
-                    model.flushed(offset, len);
-                    model.drained();
+                    model.flushed(by, offset, len);
+                    model.drained(by);
                 }
                 Ok(())
             }
@@ -152,17 +177,31 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// False after a growth that failed, for ranges past the end.
+    /// False after a growth that failed, for ranges past the end, and of the region that did not
+    /// take part in a growth.
     fn fits(&self, file: usize, offset: u64, len: u64) -> bool {
-        let region = self.slots[file].region.as_ref();
-        region.is_some_and(|region| offset + len <= region.len())
+        let slot = &self.slots[file];
+        slot.regions.get(slot.next()).is_some_and(|region| offset + len <= region.len())
     }
 
-    fn open(&mut self, file: usize, path: &Path) -> Verdict<()> {
+    fn open_twice(&mut self, file: usize) {
         let slot = &mut self.slots[file];
-        slot.region = None;
+        // A region that is opened beside a poisoned one begins a new life of the file: what the
+        // poisoned ones refuse is not its affair.
+        if slot.regions.len() != 1 || slot.poisoned {
+            return;
+        }
+        match Options::new().max_len(1 << 20).lock(false).open(path(self.directory, file)) {
+            Ok(region) => slot.regions.push(region),
+            Err(_) => self.errors += 1,
+        }
+    }
+
+    fn open(&mut self, file: usize) -> Verdict<()> {
+        let slot = &mut self.slots[file];
+        slot.regions.clear();
         slot.poisoned = false;
-        let Ok(region) = Options::new().max_len(1 << 20).open(path) else {
+        let Ok(region) = Options::new().max_len(1 << 20).open(path(self.directory, file)) else {
             self.errors += 1;
             return Ok(());
         };
@@ -170,7 +209,7 @@ impl<'a> Runner<'a> {
         match region.read(0, &mut found) {
             Ok(()) => {
                 slot.model.recovered(&found).map_err(|why| format!("open shows: {why}"))?;
-                slot.region = Some(region);
+                slot.regions = vec![region];
             }
             Err(_) => self.errors += 1,
         }
@@ -187,23 +226,36 @@ impl<'a> Runner<'a> {
         if !self.fits(file, offset, len) {
             return Ok(false);
         }
-        let id = self.id();
+        let (id, by) = (self.id(), self.slots[file].next());
         let data: Vec<u8> = (offset..offset + len).map(|at| pattern(id, at)).collect();
         let result = self.call(file, |region| call(region, offset, &data))?;
         let Some(succeeded) = result else { return Ok(false) };
-        self.slots[file].model.written(id, offset, len, succeeded);
+        self.slots[file].model.written(by, id, offset, len, succeeded);
         Ok(succeeded)
     }
 
-    /// Calls, and holds the region to what its latch promises. None: there is no region, or it
-    /// was poisoned and said so.
+    /// Calls the region whose turn it is.
     fn call(
         &mut self,
         file: usize,
         call: impl FnOnce(&AnyRegion) -> Result<(), Error>,
     ) -> Verdict<Option<bool>> {
         let slot = &mut self.slots[file];
-        let Some(region) = &slot.region else { return Ok(None) };
+        let turn = slot.next();
+        slot.calls += 1;
+        self.call_of(file, turn, call)
+    }
+
+    /// Calls, and holds the region to what its latch promises. None: there is no region, or it
+    /// was poisoned and said so.
+    fn call_of(
+        &mut self,
+        file: usize,
+        turn: usize,
+        call: impl FnOnce(&AnyRegion) -> Result<(), Error>,
+    ) -> Verdict<Option<bool>> {
+        let slot = &mut self.slots[file];
+        let Some(region) = slot.regions.get(turn) else { return Ok(None) };
         let result = call(region);
         if slot.poisoned {
             return match result {
@@ -215,7 +267,8 @@ impl<'a> Runner<'a> {
         self.errors += 1;
         if error.is_durability_unknown() {
             slot.poisoned = true;
-            check_poisoned(region)?;
+            // Every region of the file.
+            slot.regions.iter().try_for_each(check_poisoned)?;
         }
         Ok(Some(false))
     }
@@ -256,10 +309,11 @@ pub fn run(
     // Recovery is not disturbed.
     disk.plan_nothing();
     disk.restore_power();
-    let verdict = live.and_then(|(models, media)| {
+    let verdict = live.and_then(|(models, names, media)| {
         for (number, medium) in media.into_iter().enumerate() {
             disk.fill(medium);
-            recover(disk, filesystem, &models).map_err(|why| format!("medium {number}: {why}"))?;
+            recover(disk, filesystem, &models, &names)
+                .map_err(|why| format!("medium {number}: {why}"))?;
         }
         Ok(())
     });
@@ -281,7 +335,7 @@ fn live(
     fault: Option<Fault>,
     ending: Ending,
     errors: &mut u32,
-) -> Verdict<(Models, Vec<Image>)> {
+) -> Verdict<(Models, Names, Vec<Image>)> {
     disk.fill(template.clone());
     let mounted = Mounted::new(disk, filesystem).map_err(|error| format!("mount: {error}"))?;
     match fault {
@@ -298,7 +352,8 @@ fn live(
         disk.cut_power();
     }
     let cut_at = disk.log_len();
-    let models = runner.slots.map(|slot| slot.model);
+    let Runner { slots, names, .. } = runner;
+    let models = slots.map(|slot| slot.model);
     mounted.unmount().map_err(|error| format!("unmount: {error}"))?;
     let media = match ending {
         Ending::Unmount | Ending::PowerCut => vec![disk.contents()],
@@ -309,7 +364,7 @@ fn live(
             (0..CUT_MEDIA).map(medium).collect()
         }
     };
-    Ok((models, media))
+    Ok((models, names, media))
 }
 
 /// Half of the writes that no flush had made durable, and a quarter of them in part.
@@ -323,7 +378,12 @@ fn some_kept(log: &Log, cut_at: usize, seed: u64) -> Image {
 }
 
 /// Mounts what the medium holds and looks.
-fn recover(disk: &FaultyDisk, filesystem: Filesystem, models: &[FileModel]) -> Verdict<()> {
+fn recover(
+    disk: &FaultyDisk,
+    filesystem: Filesystem,
+    models: &[FileModel],
+    names: &Names,
+) -> Verdict<()> {
     let mounted = Mounted::new(disk, filesystem)
         .map_err(|error| format!("the filesystem is not mounted again: {error}"))?;
     for (file, model) in models.iter().enumerate() {
@@ -340,5 +400,6 @@ fn recover(disk: &FaultyDisk, filesystem: Filesystem, models: &[FileModel]) -> V
             }
         }
     }
+    names.check(mounted.path())?;
     mounted.unmount().map_err(|error| format!("unmount after recovery: {error}"))
 }

@@ -1,8 +1,10 @@
 //! The backends of this machine, each put through the conformance suite.
 
+use std::io::Write as _;
+
 use daxmap::{Backend, Durability, Emulation, Granularity, Options};
 use pmem_tests::conformance::{Facts, FileSubject, MemorySubject, Subject, Verdict, run};
-use pmem_tests::scratch::{Directory, Filesystem};
+use pmem_tests::scratch::{self, Directory, Filesystem};
 
 /// A directory of the build for temporary files.
 const HERE: &str = env!("CARGO_TARGET_TMPDIR");
@@ -14,6 +16,7 @@ pub const PAGE_CACHE: Facts = Facts {
     emulated: false,
     len_unit: 1,
     guarded: true,
+    writable_views: false,
 };
 
 pub const OVERLAY: Facts = Facts { durability: Durability::Unverified, ..PAGE_CACHE };
@@ -25,6 +28,7 @@ pub const VOLATILE: Facts = Facts {
     emulated: false,
     len_unit: 1,
     guarded: true,
+    writable_views: true,
 };
 
 pub const ADR: Facts = Facts { granularity: Granularity::CacheLine, emulated: true, ..VOLATILE };
@@ -106,9 +110,13 @@ pub fn build_directory(guard: bool) {
 }
 
 fn looped(kind: &str, guard: bool) {
-    let filesystem = Filesystem::looped(HERE, kind, 400 << 20);
+    looped_with(kind, kind, "", guard);
+}
+
+fn looped_with(name: &str, kind: &str, mount_options: &str, guard: bool) {
+    let filesystem = Filesystem::looped_with(HERE, kind, 400 << 20, mount_options);
     let subject = FileSubject::new(
-        kind,
+        name,
         filesystem.path(),
         options(guard),
         Facts { guarded: guard, ..PAGE_CACHE },
@@ -116,8 +124,51 @@ fn looped(kind: &str, guard: bool) {
     passes(&subject, NOT_ON_PAGE_CACHE);
 }
 
+fn looped_writable(kind: &str, guard: bool) {
+    let filesystem = Filesystem::looped(HERE, kind, 400 << 20);
+    let subject = FileSubject::new(
+        &format!("{kind}, writable mapping"),
+        filesystem.path(),
+        options(guard).writable_mapping(true),
+        Facts { guarded: guard, writable_views: true, ..PAGE_CACHE },
+    );
+    passes(&subject, NOT_ON_PAGE_CACHE);
+}
+
+pub fn ext4_writable_mapping(guard: bool) {
+    looped_writable("ext4", guard);
+}
+
+pub fn xfs_writable_mapping(guard: bool) {
+    looped_writable("xfs", guard);
+}
+
 pub fn ext4(guard: bool) {
     looped("ext4", guard);
+}
+
+pub fn ext4_data_journal(guard: bool) {
+    looped_with("ext4 data=journal", "ext4", "data=journal", guard);
+}
+
+pub fn ext4_nodelalloc(guard: bool) {
+    looped_with("ext4 nodelalloc", "ext4", "nodelalloc", guard);
+}
+
+/// Where the kernel has it. A kernel without it says so under the test's name.
+pub fn f2fs(guard: bool) {
+    if scratch::kernel_has("f2fs") {
+        looped("f2fs", guard);
+    } else {
+        println!("f2fs: not in this kernel (/proc/filesystems, modprobe): not tested");
+        let _ = std::io::stderr().write_all(b"f2fs is not in this kernel: not tested\n");
+    }
+}
+
+pub fn fuse(guard: bool) {
+    let filesystem = Filesystem::fuse(HERE);
+    let facts = Facts { guarded: guard, ..OVERLAY };
+    passes(&FileSubject::new("FUSE", filesystem.path(), options(guard), facts), NOT_ON_PAGE_CACHE);
 }
 
 pub fn xfs(guard: bool) {
@@ -185,7 +236,9 @@ pub fn in_memory_emulated_adr(guard: bool) {
 macro_rules! on_every_backend {
     (guard: $guard:literal) => {
         common::on_every_backend! { $guard;
-            build_directory, ext4, xfs, btrfs, overlay, tmpfs, emulated_adr, emulated_eadr,
+            build_directory, ext4, ext4_data_journal, ext4_nodelalloc, ext4_writable_mapping,
+            xfs, xfs_writable_mapping, btrfs, f2fs, fuse, overlay, tmpfs, emulated_adr,
+            emulated_eadr,
             in_memory, in_memory_emulated_adr,
         }
     };

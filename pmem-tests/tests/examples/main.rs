@@ -5,6 +5,8 @@
 
 mod acknowledge_when_durable;
 mod checkpoint_on_demand;
+#[cfg(feature = "sim")]
+mod explore_log;
 mod program;
 mod publish_mapped;
 mod survive_kill;

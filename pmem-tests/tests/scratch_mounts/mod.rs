@@ -44,6 +44,7 @@ impl Drop for Scratch {
 
 /// Runs a test in a mount namespace of its own, with a scratch directory.
 pub fn with_mounts(test: impl FnOnce(&Path) + Send) {
+    pmem_tests::unprivileged::need_root();
     let _turn = LOOPS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let scratch = Scratch::new();
     let result = std::thread::scope(|scope| {

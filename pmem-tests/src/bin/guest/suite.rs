@@ -23,8 +23,15 @@ pub(crate) fn run(place: &Path, words: &[String]) -> Result<(), String> {
         .ok_or_else(|| find("granularity", granularity))?;
     let device = backend == Backend::DevDax;
     let len_unit = if device { 2 << 20 } else { 1 };
-    let facts =
-        Facts { backend, durability, granularity, emulated: false, len_unit, guarded: true };
+    let facts = Facts {
+        backend,
+        durability,
+        granularity,
+        emulated: false,
+        len_unit,
+        guarded: true,
+        writable_views: backend != Backend::PageCache,
+    };
     let name = place.display().to_string();
     let subject: Box<dyn Subject> = if device {
         Box::new(DeviceSubject::new(&name, place, Options::new(), facts))

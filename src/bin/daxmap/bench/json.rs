@@ -7,8 +7,9 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+use super::engine::Job;
 use super::plan::Method;
-use super::results::{Results, Row};
+use super::results::{Figures, JobRow, Results, Row};
 use super::table::survives;
 
 /// Version of the layout: raised when a field changes its meaning or goes.
@@ -37,6 +38,7 @@ struct JsonResults<'a> {
     seconds: f64,
     clock_p50_ns: Option<u64>,
     rows: Vec<JsonRow>,
+    engine: Vec<JsonJob>,
     notes: &'a [String],
     summary: &'a [String],
 }
@@ -68,6 +70,33 @@ struct JsonRow {
     emulated: bool,
     durability: Option<&'static str>,
     power_cut: Option<&'static str>,
+    #[serde(flatten)]
+    figures: JsonFigures,
+}
+
+/// One of the jobs of an engine: `persist` by `threads` threads that share a region as one log,
+/// `log_by_hand` by one thread with a sync after every `writes_per_sync` writes, `publish` of a
+/// whole file by the library, and `publish_by_hand`. An operation is a record of `size` bytes, or a
+/// file of that length.
+#[derive(Serialize)]
+struct JsonJob {
+    job: &'static str,
+    label: String,
+    size: usize,
+    threads: u64,
+    writes_per_sync: Option<u64>,
+    durability: &'static str,
+    power_cut: &'static str,
+    /// Operations per second, against one thread (`persist`, `log_by_hand`) or against
+    /// `publish_by_hand` of the same size (`publish`, `publish_by_hand`); median over the rounds.
+    ratio: Option<f64>,
+    #[serde(flatten)]
+    figures: JsonFigures,
+}
+
+/// What is known of a row of either kind.
+#[derive(Serialize)]
+struct JsonFigures {
     operations: u64,
     p50_ns: Option<u64>,
     p99_ns: Option<u64>,
@@ -95,7 +124,7 @@ pub fn write(out: &mut impl Write, results: &Results, summary: &[String]) -> io:
 fn convert<'a>(results: &'a Results, summary: &'a [String]) -> JsonResults<'a> {
     let report = &results.report;
     let machine = &results.machine;
-    let clock = results.floor(Method::Clock).and_then(|row| row.times);
+    let clock = results.floor(Method::Clock).and_then(|row| row.figures.times);
     JsonResults {
         schema: SCHEMA,
         version: env!("CARGO_PKG_VERSION"),
@@ -134,6 +163,7 @@ fn convert<'a>(results: &'a Results, summary: &'a [String]) -> JsonResults<'a> {
         seconds: results.seconds,
         clock_p50_ns: clock.map(|times| times.p50_ns),
         rows: results.rows.iter().map(|row| convert_row(row, results)).collect(),
+        engine: results.jobs.iter().map(|row| convert_job(row, results)).collect(),
         notes: &results.notes,
         summary,
     }
@@ -141,7 +171,6 @@ fn convert<'a>(results: &'a Results, summary: &'a [String]) -> JsonResults<'a> {
 
 fn convert_row(row: &Row, results: &Results) -> JsonRow {
     let method = row.case.method;
-    let times = row.times;
     JsonRow {
         method: method.key(),
         label: method.label(),
@@ -149,21 +178,43 @@ fn convert_row(row: &Row, results: &Results) -> JsonRow {
         phase: row.phase.key(),
         emulated: method.is_emulated(),
         durability: row.durability.map(daxmap::Durability::as_str),
-        power_cut: row.durability.map(|_| survives(row)),
-        operations: row.updates,
+        power_cut: row.durability.map(|level| survives(Some(level))),
+        figures: convert_figures(&row.figures, results),
+    }
+}
+
+fn convert_job(row: &JobRow, results: &Results) -> JsonJob {
+    let job = row.job;
+    JsonJob {
+        job: job.key(),
+        label: job.label(),
+        size: job.bytes(),
+        threads: if let Job::Persist { threads } = job { threads } else { 1 },
+        writes_per_sync: if let Job::LogByHand { writes } = job { Some(writes) } else { None },
+        durability: row.durability.as_str(),
+        power_cut: survives(Some(row.durability)),
+        ratio: row.ratio,
+        figures: convert_figures(&row.figures, results),
+    }
+}
+
+fn convert_figures(figures: &Figures, results: &Results) -> JsonFigures {
+    let times = figures.times;
+    JsonFigures {
+        operations: figures.updates,
         p50_ns: times.map(|times| times.p50_ns),
         p99_ns: times.and_then(|times| times.p99_ns),
         p99_9_ns: times.and_then(|times| times.p999_ns),
         max_ns: times.map(|times| times.max_ns),
         operations_per_second: times.map(|times| times.per_second.round() as u64),
         times_withheld: results.machine.times_withheld,
-        device_bytes_per_operation: row.device_bytes,
-        device_bytes_per_operation_mean: row.device_bytes_mean,
-        device_flushes_per_operation: row.device_flushes,
-        fences_per_operation: row.fences,
-        write_backs_per_operation: row.write_backs,
-        non_temporal_lines_per_operation: row.non_temporal_lines,
-        system_calls_per_operation: row.system_calls,
-        page_faults_per_operation: row.page_faults,
+        device_bytes_per_operation: figures.device_bytes,
+        device_bytes_per_operation_mean: figures.device_bytes_mean,
+        device_flushes_per_operation: figures.device_flushes,
+        fences_per_operation: figures.fences,
+        write_backs_per_operation: figures.write_backs,
+        non_temporal_lines_per_operation: figures.non_temporal_lines,
+        system_calls_per_operation: figures.system_calls,
+        page_faults_per_operation: figures.page_faults,
     }
 }

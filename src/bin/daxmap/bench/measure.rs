@@ -11,10 +11,18 @@ use super::progress::Progress;
 use super::scratch::doing;
 use super::tally::{Batch, Tally};
 
-/// A batch ends after this time, with at least this many updates and at most that many.
-const BATCH: Duration = Duration::from_millis(2);
-const BATCH_UPDATES_MIN: usize = 4;
-const BATCH_UPDATES: u64 = 4096;
+/// When a batch ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// After this time in its updates,
+    pub time: Duration,
+    /// with at least this many of them,
+    pub least: usize,
+    /// and at most this many.
+    pub most: u64,
+}
+
+const BATCH: Limits = Limits { time: Duration::from_millis(2), least: 4, most: 4096 };
 
 /// A case with what is known of it so far.
 #[derive(Debug)]
@@ -58,7 +66,7 @@ impl<'a> Bench<'a> {
     pub fn new(methods: Prepared, layout: Layout, device: &'a Device) -> Self {
         let names: Vec<Method> = methods.iter().map(|(method, _)| *method).collect();
         let tracks = super::plan::cases(&names).into_iter().map(Track::new).collect();
-        let times_ns = Vec::with_capacity(BATCH_UPDATES as usize);
+        let times_ns = Vec::with_capacity(BATCH.most as usize);
         let batch = Batch { times_ns, ..Batch::default() };
         let data = vec![0xa5; *super::plan::SIZES.last().expect("there are sizes")];
         Self { methods, layout, device, tracks, data, batch }
@@ -111,7 +119,7 @@ impl<'a> Bench<'a> {
         let mut timed = Timed {
             walk: self.layout.walk(case, phase, track.touched),
             first,
-            updates: left.min(BATCH_UPDATES),
+            limits: Limits { most: left.min(BATCH.most), ..BATCH },
             warm_up: phase == Phase::Steady,
             data: &mut self.data[..case.bytes()],
             device: self.device,
@@ -134,7 +142,7 @@ impl<'a> Bench<'a> {
 struct Timed<'a> {
     walk: Walk,
     first: u64,
-    updates: u64,
+    limits: Limits,
     /// An update beforehand that is not counted: it pays for what the batch before left behind, a
     /// journal to commit or a cold cache.
     warm_up: bool,
@@ -151,31 +159,50 @@ impl Visitor for Timed<'_> {
             number += 1;
         }
         let device = self.device.read();
-        let faults = page_faults();
-        let counts = daxmap::cpu::counts();
-        let limit_ns = BATCH.as_nanos() as u64;
-        let mut spent_ns = 0;
-        for _ in 0..self.updates {
-            // New bytes each time, in case something below compares.
-            if let Some(word) = self.data.first_chunk_mut::<8>() {
-                *word = number.to_ne_bytes();
-            }
-            let at = self.walk.offset(number);
-            let start = Instant::now();
-            update(at, self.data)?;
-            let ns = start.elapsed().as_nanos() as u64;
-            self.batch.times_ns.push(ns);
+        let next = || {
             number += 1;
-            spent_ns += ns;
-            if spent_ns >= limit_ns && self.batch.times_ns.len() >= BATCH_UPDATES_MIN {
-                break;
-            }
-        }
-        self.batch.counts = daxmap::cpu::counts().since(counts);
-        self.batch.faults = page_faults() - faults;
+            number - 1
+        };
+        time_updates(self.limits, self.walk, self.data, self.batch, next, update)?;
         self.batch.device = self.device.read().since(device);
         Ok(())
     }
+}
+
+/// Times updates of this thread, each by itself. `next` gives the number of the next one in the
+/// walk. What the device did meanwhile is for the caller to read.
+pub fn time_updates(
+    limits: Limits,
+    walk: Walk,
+    data: &mut [u8],
+    batch: &mut Batch,
+    mut next: impl FnMut() -> u64,
+    mut update: impl FnMut(u64, &[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    let faults = page_faults();
+    let counts = daxmap::cpu::counts();
+    let limit_ns = limits.time.as_nanos() as u64;
+    let mut spent_ns = 0;
+    for _ in 0..limits.most {
+        let number = next();
+        // New bytes each time, in case something below compares.
+        if let Some(word) = data.first_chunk_mut::<8>() {
+            *word = number.to_ne_bytes();
+        }
+        let at = walk.offset(number);
+        let start = Instant::now();
+        update(at, data)?;
+        let ns = start.elapsed().as_nanos() as u64;
+        batch.times_ns.push(ns);
+        spent_ns += ns;
+        if spent_ns >= limit_ns && batch.times_ns.len() >= limits.least {
+            break;
+        }
+    }
+    batch.busy_ns = spent_ns;
+    batch.counts = daxmap::cpu::counts().since(counts);
+    batch.faults = page_faults() - faults;
+    Ok(())
 }
 
 /// Page faults of this thread so far, with and without reading.

@@ -3,6 +3,7 @@
 #![allow(clippy::cast_precision_loss, clippy::cast_sign_loss)]
 
 mod device;
+mod engine;
 mod interrupt;
 mod json;
 mod machine;
@@ -12,6 +13,7 @@ mod plan;
 mod progress;
 mod results;
 mod scratch;
+mod sheet;
 mod summary;
 mod table;
 mod tally;
@@ -26,6 +28,7 @@ use std::time::{Duration, Instant};
 use daxmap::probe::{MapSync, Report};
 
 use device::Device;
+use engine::{Engine, Job};
 use machine::Machine;
 use measure::{Bench, Prepared};
 use methods::{Ready, prepare};
@@ -40,7 +43,8 @@ use trace::Calls;
 /// Says what lies under the directory first. Then updates of 8 B to 64 KiB in preallocated files
 /// there, which are removed at the end: through a region, with fdatasync, fsync, `O_DSYNC` and msync,
 /// and floors that none of them can undercut. Where there is no `MAP_SYNC`, its cache-line flush is
-/// emulated on DRAM, and called so.
+/// emulated on DRAM, and called so. Last, what an engine does: threads that append to one log, and
+/// whole files that take another's place.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The directory to measure in.
@@ -67,8 +71,9 @@ fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Shares of the time: counting system calls, and first touches.
+/// Shares of the time: counting system calls, what an engine does, and of the rest first touches.
 const COUNTING_SHARE: f64 = 0.1;
+const ENGINE_SHARE: f64 = 0.25;
 const FIRST_TOUCH_SHARE: f64 = 0.35;
 
 /// Runs the measurement, and says whether it went well. Errors name what failed.
@@ -155,23 +160,33 @@ fn measure(args: &Args, out: &mut impl Write) -> io::Result<Results> {
     progress.stage("making files");
     let layout = layout(directory);
     let methods = prepare_all(&scratch, layout, map_sync, &device, &mut notes)?;
+    let files = engine::available(scratch.path(), &mut notes)?;
     progress.stage("counting calls");
-    let calls = count_calls(&methods, &scratch, total.mul_f64(COUNTING_SHARE), &mut notes)?;
+    let budget = total.mul_f64(COUNTING_SHARE);
+    let calls = count_calls(&methods, &files, &scratch, budget, &mut notes)?;
 
     let mut bench = Bench::new(methods, layout, &device);
-    let left = total.saturating_sub(start.elapsed());
+    let deadline = start + total.mul_f64(1.0 - ENGINE_SHARE);
+    let left = deadline.saturating_duration_since(Instant::now());
     progress.stage("first touch");
     bench.run(Phase::FirstTouch, Instant::now() + left.mul_f64(FIRST_TOUCH_SHARE), &progress)?;
     progress.stage("steady state");
-    bench.run(Phase::Steady, start + total, &progress)?;
+    bench.run(Phase::Steady, deadline, &progress)?;
+    let tracks = bench.finish();
+
+    progress.stage("log and files");
+    let engine = Engine::new(&files, scratch.path(), layout.len(), &device);
+    let mut engine = engine.map_err(doing("bench"))?;
+    engine.run(start + total, &progress)?;
+    let jobs = engine.finish();
     drop(progress);
 
-    let tracks = bench.finish();
     notes.extend(results::neighbours(&tracks, &machine));
     Ok(Results {
         directory: directory.to_string_lossy().into_owned(),
         map_sync,
         rows: results::rows(&tracks, &calls, report.durability, &machine),
+        jobs: results::job_rows(&jobs, &calls, report.durability, &machine),
         report,
         machine,
         file_len: layout.len(),
@@ -245,13 +260,12 @@ fn prepare_all(
 
 /// A method that some filesystems or processors do not have. No space is an error all the same.
 fn is_optional(method: Method, error: &io::Error) -> bool {
-    use io::ErrorKind::{Interrupted, OutOfMemory, QuotaExceeded, StorageFull};
-    matches!(method, Method::CacheLineFlush | Method::StoreMsync)
-        && !matches!(error.kind(), Interrupted | OutOfMemory | QuotaExceeded | StorageFull)
+    matches!(method, Method::CacheLineFlush | Method::StoreMsync) && !scratch::is_final(error)
 }
 
 fn count_calls(
     methods: &Prepared,
+    files: &[Job],
     scratch: &Scratch,
     budget: Duration,
     notes: &mut Vec<String>,
@@ -259,7 +273,7 @@ fn count_calls(
     let names: Vec<Method> = methods.iter().map(|(method, _)| *method).collect();
     let directory = scratch.path().join("counting");
     fs::create_dir(&directory).map_err(doing("bench"))?;
-    let calls = match trace::count(&names, &directory, budget) {
+    let calls = match trace::count(&names, files, &directory, budget) {
         Ok(calls) => calls,
         Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
         Err(error) => {

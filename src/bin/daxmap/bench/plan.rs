@@ -248,7 +248,7 @@ impl Layout {
 
     /// Where the updates of a case go: `touched` is how many first touches there have been.
     pub fn walk(self, case: Case, phase: Phase, touched: u64) -> Walk {
-        let Some(size) = case.size else { return Walk { start: 0, stride: 0, slots: 1 } };
+        let Some(size) = case.size else { return Walk::NOWHERE };
         let stride = Self::stride(size, phase);
         let start = (0..size).map(|before| self.area_len(before)).sum();
         let slots = match phase {
@@ -269,6 +269,17 @@ pub struct Walk {
 }
 
 impl Walk {
+    /// Updates of this many bytes, one behind the other, in a file of `len` bytes.
+    pub fn log(len: u64, bytes: u64) -> Self {
+        Self { start: 0, stride: bytes, slots: len / bytes }
+    }
+
+    /// The numbers themselves.
+    pub const NUMBERS: Self = Self { start: 0, stride: 1, slots: u64::MAX };
+
+    /// For what has no offset.
+    pub const NOWHERE: Self = Self { start: 0, stride: 0, slots: 1 };
+
     /// The offset of the update with this number.
     #[inline]
     pub fn offset(self, number: u64) -> u64 {
@@ -316,6 +327,14 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_log_begins_again_where_the_next_record_does_not_fit() {
+        let log = Walk::log(200, 64);
+        assert_eq!([0, 1, 2, 3, 4].map(|number| log.offset(number)), [0, 64, 128, 0, 64]);
+        assert_eq!([0, 7].map(|number| Walk::NUMBERS.offset(number)), [0, 7]);
+        assert_eq!([0, 7].map(|number| Walk::NOWHERE.offset(number)), [0, 0]);
     }
 
     #[test]

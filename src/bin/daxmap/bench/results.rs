@@ -3,11 +3,12 @@
 use daxmap::Durability;
 use daxmap::probe::Report;
 
+use super::engine::{self, Job};
 use super::machine::Machine;
 use super::measure::Track;
 use super::plan::{Case, Method, Phase, SIZES};
-use super::tally::Times;
-use super::trace::Calls;
+use super::tally::{Tally, Times};
+use super::trace::{Calls, Run};
 use super::units;
 
 /// One line of the table.
@@ -19,6 +20,26 @@ pub struct Row {
     pub phase: Phase,
     /// What the update survives; `None` where there is nothing to survive.
     pub durability: Option<Durability>,
+    /// What was measured.
+    pub figures: Figures,
+}
+
+/// A line of the table of what an engine does.
+#[derive(Clone, Debug)]
+pub struct JobRow {
+    /// What was done.
+    pub job: Job,
+    /// What it survives.
+    pub durability: Durability,
+    /// What was measured; an update is a record of the log, or a whole file.
+    pub figures: Figures,
+    /// Per second, against the job that [`Job::base`] names; `None` where times are withheld.
+    pub ratio: Option<f64>,
+}
+
+/// What was measured of one row.
+#[derive(Clone, Copy, Debug)]
+pub struct Figures {
     /// Updates that were timed.
     pub updates: u64,
     /// `None` where times are withheld.
@@ -54,6 +75,8 @@ pub struct Results {
     pub seconds: f64,
     /// All rows, in the order of the table.
     pub rows: Vec<Row>,
+    /// What an engine does, in the order of its table.
+    pub jobs: Vec<JobRow>,
     /// What could not be measured, and why.
     pub notes: Vec<String>,
 }
@@ -63,6 +86,11 @@ impl Results {
     pub fn row(&self, method: Method, size: usize, phase: Phase) -> Option<&Row> {
         let wanted = Case { method, size: Some(size) };
         self.rows.iter().find(|row| row.case == wanted && row.phase == phase)
+    }
+
+    /// The row of a job.
+    pub fn job(&self, job: Job) -> Option<&JobRow> {
+        self.jobs.iter().find(|row| row.job == job)
     }
 
     /// The steady row of a method without sizes.
@@ -112,11 +140,37 @@ pub fn neighbours(tracks: &[Track], machine: &Machine) -> Vec<String> {
 }
 
 fn row(track: &Track, phase: Phase, calls: &Calls, region: Durability, machine: &Machine) -> Row {
-    let tally = track.tally(phase);
+    let run = Run::Update(track.case, phase);
     Row {
         case: track.case,
         phase,
         durability: track.case.method.durability(region),
+        figures: figures(track.tally(phase), calls.get(&run).copied(), machine),
+    }
+}
+
+/// Makes the rows of what an engine does.
+pub fn job_rows(
+    tracks: &[engine::Track],
+    calls: &Calls,
+    region: Durability,
+    machine: &Machine,
+) -> Vec<JobRow> {
+    let row = |track: &engine::Track| {
+        let base = tracks.iter().find(|other| other.job == track.job.base());
+        let ratio = base.and_then(|base| track.tally.ratio(&base.tally));
+        JobRow {
+            job: track.job,
+            durability: track.job.durability(region),
+            figures: figures(&track.tally, calls.get(&Run::Job(track.job)).copied(), machine),
+            ratio: if machine.times_withheld.is_some() { None } else { ratio },
+        }
+    };
+    tracks.iter().filter(|track| track.tally.updates > 0).map(row).collect()
+}
+
+fn figures(tally: &Tally, system_calls: Option<f64>, machine: &Machine) -> Figures {
+    Figures {
         updates: tally.updates,
         times: if machine.times_withheld.is_some() { None } else { tally.times() },
         device_bytes: tally.device_bytes(),
@@ -125,7 +179,40 @@ fn row(track: &Track, phase: Phase, calls: &Calls, region: Durability, machine: 
         fences: tally.fences(),
         write_backs: tally.write_backs(),
         non_temporal_lines: tally.non_temporal_lines(),
-        system_calls: calls.get(&(track.case, phase)).copied(),
+        system_calls,
         page_faults: tally.faults(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tally::Batch;
+    use super::*;
+
+    fn rows(times_withheld: Option<&'static str>) -> Vec<JobRow> {
+        let mut tracks = Vec::new();
+        for (threads, busy_ns) in [(1, 400), (4, 100)] {
+            let mut tally = Tally::default();
+            tally.add(&Batch { times_ns: vec![100; 4], busy_ns, ..Batch::default() });
+            tracks.push(engine::Track { job: Job::Persist { threads }, tally });
+        }
+        let machine = Machine { times_withheld, ..Machine::here() };
+        job_rows(&tracks, &Calls::new(), Durability::Fsync, &machine)
+    }
+
+    #[test]
+    fn jobs_are_compared_with_their_base() {
+        let rows = rows(None);
+        assert_eq!([rows[0].ratio, rows[1].ratio], [Some(1.0), Some(4.0)]);
+        assert!(rows.iter().all(|row| row.figures.times.is_some()));
+        assert!(rows.iter().all(|row| row.durability == Durability::Fsync));
+    }
+
+    #[test]
+    fn a_ratio_is_withheld_as_times_are() {
+        for row in rows(Some("emulated")) {
+            assert_eq!((row.ratio, row.figures.times), (None, None));
+            assert_eq!(row.figures.updates, 4, "counts hold");
+        }
     }
 }

@@ -65,6 +65,12 @@ pub fn make_file(path: &Path, len: u64) -> io::Result<File> {
     Ok(file)
 }
 
+/// True for no space and the like: an error, whatever else may be missing here without being one.
+pub fn is_final(error: &io::Error) -> bool {
+    use io::ErrorKind::{Interrupted, OutOfMemory, QuotaExceeded, StorageFull};
+    matches!(error.kind(), Interrupted | OutOfMemory | QuotaExceeded | StorageFull)
+}
+
 /// An error of the same kind that says what was being done.
 pub fn doing(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> io::Error {
     move |error| io::Error::new(error.kind(), format!("{what}: {error}"))

@@ -2,6 +2,7 @@
 
 use daxmap::Durability;
 
+use super::engine::{Job, RECORD};
 use super::plan::{Method, Phase, SIZES, SUMMARY_SIZE};
 use super::results::{Results, Row};
 use super::units;
@@ -12,7 +13,7 @@ pub fn lines(results: &Results) -> Vec<String> {
         return without_times(results, why);
     }
     let steady = |method| results.row(method, SUMMARY_SIZE, Phase::Steady);
-    let p50 = |method| steady(method).and_then(|row| row.times).map(|times| times.p50_ns);
+    let p50 = |method| steady(method).and_then(|row| row.figures.times).map(|times| times.p50_ns);
     let Some((persist, fdatasync)) = p50(Method::RegionPersist).zip(p50(Method::PwriteFdatasync))
     else {
         return vec!["fsync or MAP_SYNC? Not measured.".to_owned()];
@@ -26,6 +27,7 @@ pub fn lines(results: &Results) -> Vec<String> {
     if let Some(flush) = p50(Method::CacheLineFlush) {
         lines.push(emulated(results, flush, fdatasync));
     }
+    lines.extend(engine(results));
     lines.extend(remedy(results));
     lines
 }
@@ -77,7 +79,7 @@ fn with_fsync(results: &Results, level: Durability, persist: u64, fdatasync: u64
         units::time(persist),
         units::time(fdatasync)
     );
-    let flush = results.floor(Method::DeviceFlush).and_then(|row| row.times);
+    let flush = results.floor(Method::DeviceFlush).and_then(|row| row.figures.times);
     if let Some(flush) = flush.map(|times| times.p50_ns) {
         line += "; the device's flush alone takes ";
         line += &units::time(flush);
@@ -91,8 +93,8 @@ fn with_fsync(results: &Results, level: Durability, persist: u64, fdatasync: u64
 
 fn msync(results: &Results, fdatasync: u64) -> Option<String> {
     let row = results.row(Method::StoreMsync, SUMMARY_SIZE, Phase::Steady)?;
-    let msync = row.times?.p50_ns;
-    let bytes = |row: &Row| row.device_bytes.filter(|&bytes| bytes > 0.0);
+    let msync = row.figures.times?.p50_ns;
+    let bytes = |row: &Row| row.figures.device_bytes.filter(|&bytes| bytes > 0.0);
     let base = results.row(Method::PwriteFdatasync, SUMMARY_SIZE, Phase::Steady).and_then(bytes)?;
     let written = bytes(row)?;
     let slower = msync as f64 >= 1.2 * fdatasync as f64;
@@ -121,6 +123,33 @@ fn emulated(results: &Results, flush: u64, fdatasync: u64) -> String {
     line + ". That is the processor's share of MAP_SYNC, not a result for persistent memory."
 }
 
+/// What an engine's author asks next: threads, and whole files.
+fn engine(results: &Results) -> Option<String> {
+    const THREADS: u64 = 16;
+    const BYTES: usize = 1 << 20;
+    let times = |job| results.job(job).and_then(|row| row.figures.times);
+    let log = Job::Persist { threads: THREADS };
+    let ratio = results.job(log)?.ratio?;
+    let durable = if results.report.durability > Durability::ProcessOnly { "durable " } else { "" };
+    let mut line = format!(
+        "{THREADS} threads at one log make {} {durable}{RECORD}-byte updates per second, {} times \
+         as many as one thread",
+        units::rate(times(log)?.per_second),
+        units::ratio(ratio)
+    );
+    let files =
+        times(Job::Publish { bytes: BYTES }).zip(times(Job::PublishByHand { bytes: BYTES }));
+    if let Some((publish, by_hand)) = files {
+        line += "; a whole file of ";
+        line += &units::bytes(BYTES as f64);
+        line += " takes another's place in ";
+        line += &units::time(publish.p50_ns);
+        line += ", by hand in ";
+        line += &units::time(by_hand.p50_ns);
+    }
+    Some(line + ".")
+}
+
 fn remedy(results: &Results) -> Option<String> {
     if results.map_sync {
         return None;
@@ -133,16 +162,17 @@ fn without_times(results: &Results, why: &str) -> Vec<String> {
     let mut lines = vec![format!("fsync or MAP_SYNC? Times are withheld: {why}. The counts hold:")];
     let mut describe = |method: Method| {
         let Some(row) = results.row(method, SUMMARY_SIZE, Phase::Steady) else { return };
+        let figures = &row.figures;
         lines.push(format!(
             "{} bytes by {}{}: system calls {}, cache lines written back {}, fences {}, page \
              faults {}.",
             size(),
             method.label(),
             if method == Method::RegionPersist && results.map_sync { " (MAP_SYNC)" } else { "" },
-            row.system_calls.map_or_else(|| "unknown".to_owned(), units::count),
-            units::count(row.write_backs + row.non_temporal_lines),
-            units::count(row.fences),
-            units::count(row.page_faults),
+            figures.system_calls.map_or_else(|| "unknown".to_owned(), units::count),
+            units::count(figures.write_backs + figures.non_temporal_lines),
+            units::count(figures.fences),
+            units::count(figures.page_faults),
         ));
     };
     describe(Method::RegionPersist);

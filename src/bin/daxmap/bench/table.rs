@@ -1,139 +1,173 @@
-//! The table, and what its columns mean.
+//! The two tables, and what their columns mean.
 
 use std::io::{self, Write};
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use daxmap::Durability;
 
+use super::engine::{FILE_SIZES, RECORD};
 use super::plan::{Method, SIZES};
-use super::results::{Results, Row};
+use super::results::{Figures, JobRow, Results, Row};
+use super::sheet::{self, Form, Line};
 use super::units;
 
-const HEADER: [&str; 13] = [
-    "update",
-    "touch",
-    "p50",
-    "p99",
-    "p99.9",
-    "max",
-    "ops/s",
-    "device B/op",
-    "fences",
-    "write-backs",
-    "syscalls",
-    "faults",
-    "power cut",
-];
+const UPDATES: Form = Form {
+    header: &[
+        "update",
+        "touch",
+        "p50",
+        "p99",
+        "p99.9",
+        "max",
+        "ops/s",
+        "device B/op",
+        "fences",
+        "write-backs",
+        "syscalls",
+        "faults",
+        "power cut",
+    ],
+    figures: 2..12,
+    parts: [&[0, 1, 2, 3, 4, 5, 6, 12], &[0, 1, 7, 8, 9, 10, 11]],
+};
 
-/// Columns that are figures.
-const FIGURES: std::ops::Range<usize> = 2..12;
+const JOBS: Form = Form {
+    header: &[
+        "log or file",
+        "p50",
+        "p99",
+        "p99.9",
+        "max",
+        "ops/s",
+        "ratio",
+        "device B/op",
+        "flushes",
+        "syscalls",
+        "power cut",
+    ],
+    figures: 1..10,
+    parts: [&[0, 1, 2, 3, 4, 5, 6, 10], &[0, 7, 8, 9]],
+};
 
-/// The columns of the table, and of the two tables where that one is too wide.
-const ALL: [usize; 13] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
-const TIMES: [usize; 8] = [0, 1, 2, 3, 4, 5, 6, 12];
-const COUNTS: [usize; 7] = [0, 1, 7, 8, 9, 10, 11];
-
-/// Writes the table and its legend, for a terminal of this width.
+/// Writes the tables and their legend, for a terminal of this width.
 pub fn write(out: &mut impl Write, results: &Results, width: Option<u16>) -> io::Result<()> {
-    let all = table(results, &ALL);
-    let needed = all.lines().map(|line| line.chars().count()).max().unwrap_or(0);
-    if width.is_none_or(|width| usize::from(width) >= needed) {
-        writeln!(out, "{all}")?;
-    } else {
-        writeln!(out, "{}\n\n{}", table(results, &TIMES), table(results, &COUNTS))?;
-    }
+    sheet::write(out, &UPDATES, &updates(results), width)?;
+    writeln!(out)?;
+    sheet::write(out, &JOBS, &jobs(results), width)?;
     writeln!(out)?;
     legend(out, results)
 }
 
-/// Not fitted to the terminal: a figure broken over two lines is no figure.
-fn table(results: &Results, columns: &[usize]) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(columns.iter().map(|&column| HEADER[column]));
+fn updates(results: &Results) -> Vec<Line> {
+    let mut lines = Vec::new();
     for size in (0..SIZES.len()).map(Some).chain([None]) {
         let rows: Vec<&Row> = results.rows.iter().filter(|row| row.case.size == size).collect();
         if rows.is_empty() {
             continue;
         }
-        table.add_row([heading(size)]);
-        for row in rows {
-            let cells = cells(row, results);
-            table.add_row(columns.iter().map(|&column| &cells[column]));
-        }
+        lines
+            .push(Line::Heading(size.map_or("any size".to_owned(), |index| heading(SIZES[index]))));
+        lines.extend(rows.into_iter().map(|row| Line::Cells(update_cells(row, results))));
     }
-    for (position, column) in columns.iter().enumerate() {
-        if FIGURES.contains(column)
-            && let Some(column) = table.column_mut(position)
-        {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    table.trim_fmt()
+    lines
 }
 
-fn heading(size: Option<usize>) -> String {
-    match size {
-        Some(index) if SIZES[index] < 1024 => format!("{} B", SIZES[index]),
-        Some(index) => format!("{} KiB", SIZES[index] / 1024),
-        None => "any size".to_owned(),
+fn jobs(results: &Results) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let log = (format!("{} records, one behind the other", heading(RECORD)), RECORD);
+    let files =
+        FILE_SIZES.map(|bytes| (format!("{} file in another's place", heading(bytes)), bytes));
+    for (heading, bytes) in [log].into_iter().chain(files) {
+        let rows = results.jobs.iter().filter(|row| row.job.bytes() == bytes);
+        let rows = rows.map(|row| Line::Cells(job_cells(row, results)));
+        lines.push(Line::Heading(heading));
+        lines.extend(rows);
+    }
+    lines
+}
+
+fn heading(bytes: usize) -> String {
+    match bytes {
+        _ if bytes < 1 << 10 => format!("{bytes} B"),
+        _ if bytes < 1 << 20 => format!("{} KiB", bytes >> 10),
+        _ => format!("{} MiB", bytes >> 20),
     }
 }
 
-fn cells(row: &Row, results: &Results) -> [String; HEADER.len()] {
-    let dash = || "-".to_owned();
-    let withheld = results.machine.times_withheld.is_some();
-    let time = |ns: Option<u64>| match ns {
-        _ if withheld => "withheld".to_owned(),
-        Some(ns) => units::time(ns),
-        None => dash(),
-    };
-    let times = row.times;
-    [
-        format!("  {}", label(row, results)),
-        if row.case.size.is_some() { row.phase.label().to_owned() } else { String::new() },
-        time(times.map(|times| times.p50_ns)),
-        time(times.and_then(|times| times.p99_ns)),
-        time(times.and_then(|times| times.p999_ns)),
-        time(times.map(|times| times.max_ns)),
-        if withheld {
-            "withheld".to_owned()
-        } else {
-            times.map_or_else(dash, |times| units::rate(times.per_second))
-        },
-        row.device_bytes.map_or_else(dash, units::bytes),
-        units::count(row.fences),
-        write_backs(row),
-        row.system_calls.map_or_else(dash, units::count),
-        units::count(row.page_faults),
-        survives(row).to_owned(),
-    ]
-}
-
-fn label(row: &Row, results: &Results) -> String {
+fn update_cells(row: &Row, results: &Results) -> Vec<String> {
+    let figures = &row.figures;
     let label = row.case.method.label();
-    if row.case.method == Method::RegionPersist {
-        format!("{label} ({})", results.report.backend)
-    } else {
-        label.to_owned()
+    let own = row.case.method == Method::RegionPersist;
+    let touch = if row.case.size.is_some() { row.phase.label() } else { "" };
+    let mut cells = vec![name(label, own, results), touch.to_owned()];
+    cells.extend(times(figures, results));
+    cells.extend([
+        figures.device_bytes.map_or_else(dash, units::bytes),
+        units::count(figures.fences),
+        write_backs(figures),
+        figures.system_calls.map_or_else(dash, units::count),
+        units::count(figures.page_faults),
+        survives(row.durability).to_owned(),
+    ]);
+    cells
+}
+
+fn job_cells(row: &JobRow, results: &Results) -> Vec<String> {
+    let figures = &row.figures;
+    let mut cells = vec![name(&row.job.label(), row.job.is_own(), results)];
+    cells.extend(times(figures, results));
+    cells.extend([
+        or_withheld(row.ratio.map(units::ratio), results),
+        figures.device_bytes.map_or_else(dash, units::bytes),
+        figures.device_flushes.map_or_else(dash, units::count),
+        figures.system_calls.map_or_else(dash, units::count),
+        survives(Some(row.durability)).to_owned(),
+    ]);
+    cells
+}
+
+fn name(label: &str, own: bool, results: &Results) -> String {
+    if own { format!("  {label} ({})", results.report.backend) } else { format!("  {label}") }
+}
+
+fn dash() -> String {
+    "-".to_owned()
+}
+
+fn or_withheld(text: Option<String>, results: &Results) -> String {
+    match results.machine.times_withheld {
+        Some(_) => "withheld".to_owned(),
+        None => text.unwrap_or_else(dash),
     }
 }
 
-fn write_backs(row: &Row) -> String {
-    match (row.write_backs > 0.0, row.non_temporal_lines > 0.0) {
-        (_, false) => units::count(row.write_backs),
-        (false, true) => format!("{} nt", units::count(row.non_temporal_lines)),
+/// p50, p99, p99.9, max and ops/s.
+fn times(figures: &Figures, results: &Results) -> [String; 5] {
+    let times = figures.times;
+    [
+        times.map(|times| times.p50_ns).map(units::time),
+        times.and_then(|times| times.p99_ns).map(units::time),
+        times.and_then(|times| times.p999_ns).map(units::time),
+        times.map(|times| times.max_ns).map(units::time),
+        times.map(|times| units::rate(times.per_second)),
+    ]
+    .map(|text| or_withheld(text, results))
+}
+
+fn write_backs(figures: &Figures) -> String {
+    match (figures.write_backs > 0.0, figures.non_temporal_lines > 0.0) {
+        (_, false) => units::count(figures.write_backs),
+        (false, true) => format!("{} nt", units::count(figures.non_temporal_lines)),
         (true, true) => format!(
             "{} + {} nt",
-            units::count(row.write_backs),
-            units::count(row.non_temporal_lines)
+            units::count(figures.write_backs),
+            units::count(figures.non_temporal_lines)
         ),
     }
 }
 
 /// Whether the update outlives a power cut, in a word.
-pub fn survives(row: &Row) -> &'static str {
-    use daxmap::Durability;
-    match row.durability {
+pub fn survives(durability: Option<Durability>) -> &'static str {
+    match durability {
         Some(Durability::Fsync | Durability::PowerFail) => "survives",
         Some(Durability::ProcessOnly) => "lost",
         Some(_) => "unverified",
@@ -157,7 +191,7 @@ fn legend(out: &mut impl Write, results: &Results) -> io::Result<()> {
     let machine = &results.machine;
     writeln!(
         out,
-        "{}, {} CPU{}, Linux {}{}{}; one thread; files of {}; {:.0} s.",
+        "{}, {} CPU{}, Linux {}{}{}; one thread where no other number is given; files of {}; {:.0} s.",
         machine.cpu,
         machine.cpus,
         if machine.cpus == 1 { "" } else { "s" },
@@ -180,6 +214,12 @@ fn legend(out: &mut impl Write, results: &Results) -> io::Result<()> {
         "device B/op: bytes the block device wrote, whoever wrote them, in the middle batch.",
         "fences, write-backs: of this process, in cache lines; nt: stored past the cache. The \
          kernel's own are not counted.",
+        "log: the threads share one region; ops/s is of all together. By hand, one thread writes \
+         and syncs for as many.",
+        "file: p50 is from nothing to a durable file in place of the one of that name. By hand: \
+         temporary name, write, fsync, rename, fsync of the directory.",
+        "ratio: ops/s against one thread, or against the file by hand; the median over the rounds. \
+         flushes: of the device, per update.",
         "power cut: what the update is promised to do there. A drive that lies about its cache is \
          not noticed.",
     ];

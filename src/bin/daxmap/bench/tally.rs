@@ -22,6 +22,8 @@ pub struct Tally {
     faults: u64,
     bytes: PerBatch,
     flushes: PerBatch,
+    /// Updates per second of each batch.
+    rates: Vec<f64>,
 }
 
 /// What one batch adds.
@@ -29,9 +31,11 @@ pub struct Tally {
 pub struct Batch {
     /// Nanoseconds of each update.
     pub times_ns: Vec<u64>,
-    /// Write-backs and fences that this thread issued.
+    /// Nanoseconds that the updates took together: the sum, unless threads made them at once.
+    pub busy_ns: u64,
+    /// Write-backs and fences that the updating threads issued.
     pub counts: Counts,
-    /// Page faults of this thread.
+    /// Page faults of these threads.
     pub faults: u64,
     /// What the device counted meanwhile.
     pub device: Reading,
@@ -48,7 +52,7 @@ pub struct Times {
     pub p999_ns: Option<u64>,
     /// The slowest.
     pub max_ns: u64,
-    /// Updates per second, one after the other.
+    /// Updates per second: one after the other, or of all threads together.
     pub per_second: f64,
 }
 
@@ -73,17 +77,35 @@ impl PerBatch {
 
     /// The middle batch: what others wrote during a few batches does not move it.
     fn median(&self) -> Option<f64> {
-        if self.unknown || self.each.is_empty() {
+        if self.unknown {
             return None;
         }
-        let mut each = self.each.clone();
-        each.sort_unstable_by(f64::total_cmp);
-        Some(each[(each.len() - 1) / 2])
+        median(self.each.clone())
     }
 
     fn mean(&self, updates: u64) -> Option<f64> {
         (!self.unknown && updates > 0).then(|| self.sum as f64 / updates as f64)
     }
+}
+
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len().checked_sub(1)? / 2).copied()
+}
+
+impl Batch {
+    /// Adds what another thread did at the same time.
+    pub fn join(&mut self, other: &Self) {
+        self.times_ns.extend_from_slice(&other.times_ns);
+        add(&mut self.counts, other.counts);
+        self.faults += other.faults;
+    }
+}
+
+fn add(sum: &mut Counts, counts: Counts) {
+    sum.write_backs += counts.write_backs;
+    sum.non_temporal_lines += counts.non_temporal_lines;
+    sum.fences += counts.fences;
 }
 
 impl Default for Tally {
@@ -98,6 +120,7 @@ impl Default for Tally {
             faults: 0,
             bytes: PerBatch::default(),
             flushes: PerBatch::default(),
+            rates: Vec::new(),
         }
     }
 }
@@ -112,13 +135,12 @@ impl Tally {
         for &ns in &batch.times_ns {
             // It grows as needed: no u64 is out of its range.
             let _ = self.histogram.record(ns);
-            self.total_ns += ns;
         }
+        self.total_ns += batch.busy_ns;
+        self.rates.push(updates as f64 * 1e9 / batch.busy_ns.max(1) as f64);
         self.updates += updates;
         self.batches += 1;
-        self.counts.write_backs += batch.counts.write_backs;
-        self.counts.non_temporal_lines += batch.counts.non_temporal_lines;
-        self.counts.fences += batch.counts.fences;
+        add(&mut self.counts, batch.counts);
         self.faults += batch.faults;
         self.bytes.add(batch.device.bytes, updates);
         self.flushes.add(batch.device.flushes, updates);
@@ -140,6 +162,12 @@ impl Tally {
             max_ns: self.histogram.max(),
             per_second: self.updates as f64 * 1e9 / self.total_ns.max(1) as f64,
         })
+    }
+
+    /// How many times as many updates per second as `base`, whose batches ran in turn with these:
+    /// the middle one of the ratios within a round.
+    pub fn ratio(&self, base: &Self) -> Option<f64> {
+        median(self.rates.iter().zip(&base.rates).map(|(own, base)| own / base).collect())
     }
 
     fn per_update(&self, count: u64) -> f64 {
@@ -181,7 +209,7 @@ impl Tally {
         self.bytes.sum
     }
 
-    /// Nanoseconds in all updates.
+    /// Nanoseconds that all updates took.
     pub fn total_ns(&self) -> u64 {
         self.total_ns
     }
@@ -198,7 +226,8 @@ mod tests {
 
     fn batch(times_ns: Vec<u64>, bytes: Option<u64>) -> Batch {
         let device = Reading { bytes, flushes: None };
-        Batch { times_ns, device, ..Batch::default() }
+        let busy_ns = times_ns.iter().sum();
+        Batch { times_ns, busy_ns, device, ..Batch::default() }
     }
 
     #[test]
@@ -224,6 +253,32 @@ mod tests {
         }
         assert_eq!(tally.device_bytes(), Some(2048.0));
         assert!(tally.device_bytes_mean().expect("counted") > 100_000.0);
+    }
+
+    #[test]
+    fn threads_that_overlap_add_up_to_more_per_second() {
+        let mut both = batch(vec![100, 100], None);
+        let other = Batch { faults: 3, ..batch(vec![100, 100], None) };
+        both.join(&other);
+        assert_eq!((both.times_ns.len(), both.busy_ns, both.faults), (4, 200, 3));
+        let mut tally = Tally::default();
+        tally.add(&both);
+        let times = tally.times().expect("there are updates");
+        assert_eq!((times.p50_ns, times.per_second), (100, 2e7), "4 in 200 ns");
+    }
+
+    #[test]
+    fn one_slow_round_does_not_move_the_ratio() {
+        let (mut fast, mut slow) = (Tally::default(), Tally::default());
+        assert_eq!(fast.ratio(&slow), None);
+        for (own, base) in [(10, 40), (10, 40), (10, 9_000_000), (80, 320), (10, 40)] {
+            fast.add(&batch(vec![own], None));
+            slow.add(&batch(vec![base], None));
+        }
+        // A last round that only one of them had a turn in.
+        fast.add(&batch(vec![1], None));
+        assert_eq!(fast.ratio(&slow), Some(4.0));
+        assert_eq!(slow.ratio(&fast), Some(0.25));
     }
 
     #[test]

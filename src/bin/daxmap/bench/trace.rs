@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 
+use super::engine::{self, Job};
 use super::interrupt;
 use super::methods::{Visitor, prepare};
 use super::plan::{Case, Layout, Method, Phase, cases};
@@ -30,8 +31,9 @@ const END: i32 = 0x4558_0000;
 /// Bits of a mark that carry a number.
 const NUMBER: i32 = 0xffff;
 
-/// Updates that are counted at least, if the time is short.
+/// Updates and whole files that are counted at least, if the time is short.
 const COUNTED_MIN: u64 = 8;
+const FILES_MIN: u64 = 2;
 
 /// Run as a child of `daxmap bench`, which counts the system calls.
 #[derive(Debug, clap::Args)]
@@ -40,22 +42,31 @@ pub struct Args {
     directory: PathBuf,
     /// Time for one case, in microseconds.
     budget_us: u64,
-    /// Names of the methods, as in the JSON.
-    methods: Vec<String>,
+    /// Names of the methods and of the jobs with whole files, as in the JSON.
+    names: Vec<String>,
 }
 
-/// Average number of system calls of an update, for each case and phase that was watched.
-pub type Calls = HashMap<(Case, Phase), f64>;
+/// What is counted by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Run {
+    /// Updates of a case in a phase.
+    Update(Case, Phase),
+    /// Whole files.
+    Job(Job),
+}
+
+/// Average number of system calls of an update, for each run that was watched.
+pub type Calls = HashMap<Run, f64>;
 
 /// The child: asks to be watched, then runs the updates between marks.
 pub fn run_child(args: &Args) -> io::Result<()> {
-    let asked = |method: &Method| args.methods.iter().any(|name| name == method.key());
-    let methods: Vec<Method> = Method::ALL.into_iter().filter(asked).collect();
+    let asked = |key: &str| args.names.iter().any(|name| name == key);
+    let methods: Vec<Method> =
+        Method::ALL.into_iter().filter(|method| asked(method.key())).collect();
+    let jobs: Vec<Job> = Job::files().filter(|job| asked(job.key())).collect();
+    let runs = runs(&methods, &jobs);
     let layout = Layout::to_count();
     let mut ready = Vec::new();
-    for &method in &methods {
-        ready.push((method, prepare(method, &args.directory, layout.len())?));
-    }
     let nothing = std::ptr::null_mut::<libc::c_void>();
     // SAFETY: PTRACE_TRACEME ignores the other arguments.
     let traced = unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, nothing, nothing) };
@@ -63,19 +74,56 @@ pub fn run_child(args: &Args) -> io::Result<()> {
         return Err(doing("ptrace")(io::Error::last_os_error()));
     }
     rustix::process::kill_process(rustix::process::getpid(), Signal::STOP)?;
-    for (number, (case, phase)) in runs(&methods).into_iter().enumerate() {
-        let found = ready.iter_mut().find(|(method, _)| *method == case.method);
-        let (_, method) = found.expect("every case is one of these methods");
-        method.accept(&mut Marked { number, case, phase, layout, budget_us: args.budget_us })?;
+    for (number, &run) in runs.iter().enumerate() {
+        match run {
+            Run::Job(job) => count_files(number, job, args)?,
+            Run::Update(case, phase) => {
+                if ready.is_empty() {
+                    for &method in &methods {
+                        ready.push((method, prepare(method, &args.directory, layout.len())?));
+                    }
+                }
+                let found = ready.iter_mut().find(|(method, _)| *method == case.method);
+                let (_, method) = found.expect("every case is one of these methods");
+                let budget_us = args.budget_us;
+                method.accept(&mut Marked { number, case, phase, layout, budget_us })?;
+            }
+        }
     }
     Ok(())
 }
 
-/// Every case in every phase, in an order that parent and child agree on.
-fn runs(methods: &[Method]) -> Vec<(Case, Phase)> {
+/// Every job, then every case in every phase, in an order that parent and child agree on. The whole
+/// files come first: they go again before the methods need the space.
+fn runs(methods: &[Method], jobs: &[Job]) -> Vec<Run> {
     let cases = cases(methods);
-    let runs = cases.iter().flat_map(|&case| Phase::ALL.map(|phase| (case, phase)));
-    runs.filter(|(case, phase)| case.runs_in(*phase)).collect()
+    let updates = cases.iter().flat_map(|&case| Phase::ALL.map(|phase| (case, phase)));
+    let updates = updates.filter(|(case, phase)| case.runs_in(*phase));
+    let updates = updates.map(|(case, phase)| Run::Update(case, phase));
+    jobs.iter().copied().map(Run::Job).chain(updates).collect()
+}
+
+fn count_files(number: usize, job: Job, args: &Args) -> io::Result<()> {
+    let data = vec![0x5a; job.bytes()];
+    let directory = args.directory.join(job.bytes().to_string());
+    std::fs::create_dir(&directory)?;
+    // The first creates the name, the second replaces it.
+    engine::replace(job, &directory, &data)?;
+    let start = Instant::now();
+    engine::replace(job, &directory, &data)?;
+    let files = affordable(args.budget_us, start, FILES_MIN);
+    mark(BEGIN, number as u64);
+    for _ in 0..files {
+        engine::replace(job, &directory, &data)?;
+    }
+    mark(END, files);
+    std::fs::remove_dir_all(&directory)
+}
+
+/// How many the time is enough for, if one took since `start`.
+fn affordable(budget_us: u64, start: Instant, least: u64) -> u64 {
+    let one_us = start.elapsed().as_micros().max(1) as u64;
+    (budget_us / one_us).clamp(least, Layout::COUNTED)
 }
 
 struct Marked {
@@ -93,8 +141,7 @@ impl Visitor for Marked {
         let walk = self.layout.walk(self.case, self.phase, touched);
         let start = Instant::now();
         update(walk.offset(0), &data)?;
-        let one_us = start.elapsed().as_micros().max(1) as u64;
-        let updates = (self.budget_us / one_us).clamp(COUNTED_MIN, Layout::COUNTED);
+        let updates = affordable(self.budget_us, start, COUNTED_MIN);
         mark(BEGIN, self.number as u64);
         for number in 1..=updates {
             update(walk.offset(number), &data)?;
@@ -110,15 +157,21 @@ fn mark(kind: i32, number: u64) {
     let _ = rustix::process::getpgid(Pid::from_raw(kind | number));
 }
 
-/// Counts the system calls of these methods in a child. The error says why there is no count.
-pub fn count(methods: &[Method], directory: &Path, budget: Duration) -> io::Result<Calls> {
-    let runs = runs(methods);
+/// Counts the system calls of these methods and jobs in a child. The error says why there is no count.
+pub fn count(
+    methods: &[Method],
+    jobs: &[Job],
+    directory: &Path,
+    budget: Duration,
+) -> io::Result<Calls> {
+    let runs = runs(methods, jobs);
     let each_us = (budget.as_micros() as u64) / (runs.len().max(1) as u64);
     let child = Command::new(std::env::current_exe()?)
         .arg("bench-trace")
         .arg(directory)
         .arg(each_us.to_string())
         .args(methods.iter().map(|method| method.key()))
+        .args(jobs.iter().map(|job| job.key()))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -147,7 +200,7 @@ impl Watched {
     }
 
     /// Follows the child to its end.
-    fn watch(&mut self, runs: &[(Case, Phase)]) -> io::Result<Calls> {
+    fn watch(&mut self, runs: &[Run]) -> io::Result<Calls> {
         let mut calls = Calls::new();
         let mut meter = Meter::default();
         let mut options_set = false;

@@ -1,0 +1,59 @@
+//! Nothing that a crash can leave breaks a promise.
+
+use daxmap::ErrorKind;
+use daxmap::sim::filesystem::{Feature, Profile, Tally, Tamper};
+
+use crate::operations::ALL;
+use crate::{explore, explore_failed, run};
+
+#[test]
+fn every_operation_keeps_its_promise_on_every_profile() {
+    for profile in Profile::ALL {
+        let mut sum = Tally::default();
+        for operation in &ALL {
+            let of = format!("{} on {}", operation.name, profile.as_str());
+            let outcome = run(operation, profile, &[]);
+            outcome.result.unwrap_or_else(|error| panic!("{of}: {error}"));
+            let calls: Vec<&str> = outcome.history.calls().collect();
+            println!("{of}: {calls:?}");
+            let tally = explore(operation, &outcome.history)
+                .unwrap_or_else(|violation| panic!("{of}: {violation}\n{calls:#?}"));
+            assert_eq!(tally.sampled, 0, "{of}: looked at only in part");
+            println!("{of}: {tally}");
+            sum += tally;
+        }
+        println!("filesystem model, {}: {sum}", profile.as_str());
+    }
+}
+
+/// Without `O_TMPFILE` a file has a temporary name from the beginning; without the flags of
+/// renameat2(2), it is linked to its final one.
+#[test]
+fn where_the_filesystem_lacks_something_the_promise_is_the_same() {
+    for profile in Profile::ALL {
+        let mut sum = Tally::default();
+        for operation in &ALL {
+            let of = format!("{} on {}", operation.name, profile.as_str());
+            let lacks = [Feature::UnnamedFiles, Feature::RenameFlags].map(Tamper::Lack);
+            for tampers in [&lacks[..1], &lacks[1..], &lacks[..]] {
+                let outcome = run(operation, profile, tampers);
+                if let Err(error) = &outcome.result {
+                    let exchanges = operation.name.contains("Exchange");
+                    let unsupported = matches!(error.kind(), ErrorKind::Unsupported(_));
+                    assert!(exchanges && unsupported, "{of}, {tampers:?}: {error}");
+                    assert_eq!(outcome.after, outcome.before, "{of}, {tampers:?}");
+                }
+                // Without a journal it takes RENAME_EXCHANGE to replace what has a name.
+                let replaces = operation.name.starts_with("Replace") && !outcome.before.is_empty();
+                let unsafe_there = replaces && tampers.contains(&lacks[1]);
+                if unsafe_there && profile == Profile::NothingUntilFsync {
+                    assert!(explore(operation, &outcome.history).is_err(), "{of}: safe after all");
+                    continue;
+                }
+                sum += explore_failed(operation, profile, &outcome)
+                    .unwrap_or_else(|violation| panic!("{of}, {tampers:?}: {violation}"));
+            }
+        }
+        println!("filesystem model, {}, less of it: {sum}", profile.as_str());
+    }
+}

@@ -1,0 +1,80 @@
+//! Each call of each operation fails in turn: an error, and nothing has changed; or no error, and
+//! everything that was promised.
+
+use daxmap::ErrorKind;
+use daxmap::sim::filesystem::{Image, Profile, Tally, Tamper};
+use rustix::io::Errno;
+
+use crate::operations::{ALL, DRAIN, FILE, KEPT, OPEN, Operation, Outcome, is_leftover, sees};
+use crate::{explore_failed, run};
+
+fn names(image: &Image) -> Vec<String> {
+    image.names().map(|name| name.to_string_lossy().into_owned()).collect()
+}
+
+/// An error has changed no name, and left nothing.
+fn nothing_changed(outcome: &Outcome, whole: &Outcome, error: &daxmap::Error) {
+    let shown = |image: &Image| (sees(image, FILE), sees(image, KEPT));
+    if let ErrorKind::PublishedNotDurable(_) = error.kind() {
+        assert!(error.is_durability_unknown());
+        assert_eq!(shown(&outcome.after), shown(&whole.after));
+    } else {
+        assert_eq!(shown(&outcome.after), shown(&outcome.before));
+        assert_eq!(names(&outcome.after), names(&outcome.before));
+    }
+}
+
+fn fail_each_call(operation: &Operation, profile: Profile, errno: Errno) -> (usize, Tally) {
+    let whole = run(operation, profile, &[]);
+    assert!(whole.result.is_ok());
+    let calls: Vec<String> = whole.history.calls().map(str::to_owned).collect();
+    let (mut failed, mut tally) = (0, Tally::default());
+    for (number, call) in calls.iter().enumerate() {
+        // Those of whoever left the file unsynced.
+        let opens = operation.name == OPEN.name;
+        if opens && number < 2 {
+            continue;
+        }
+        let of = format!(
+            "{} on {}, {errno:?} from call {number}, {call}",
+            operation.name,
+            profile.as_str()
+        );
+        println!("{of}");
+        let outcome = run(operation, profile, &[Tamper::Fail(number, errno)]);
+        let writes_in_place = opens || operation.name == DRAIN.name;
+        match &outcome.result {
+            // What is written in place is not undone.
+            Err(error) if !writes_in_place => nothing_changed(&outcome, &whole, error),
+            Err(error) => assert!(
+                error.is_durability_unknown() || call.contains("fsync"),
+                "{of}: {error}, as if nothing had happened"
+            ),
+            Ok(_) => {
+                let kept = errno == Errno::INTR || call.contains("unlinkat");
+                assert!(kept, "{of}: no error");
+                let left = names(&outcome.after).iter().filter(|name| is_leftover(name)).count();
+                assert_eq!(left, usize::from(call.contains("unlinkat")), "{of}");
+            }
+        }
+        failed += usize::from(outcome.result.is_err());
+        tally += explore_failed(operation, profile, &outcome)
+            .unwrap_or_else(|violation| panic!("{of}: {violation}"));
+    }
+    (failed, tally)
+}
+
+#[test]
+fn a_failed_call_is_an_error_that_changed_nothing() {
+    for profile in Profile::ALL {
+        let (mut failed, mut sum) = (0, Tally::default());
+        for operation in &ALL {
+            for errno in [Errno::IO, Errno::NOSPC, Errno::INTR] {
+                let (errors, tally) = fail_each_call(operation, profile, errno);
+                failed += errors;
+                sum += tally;
+            }
+        }
+        println!("filesystem model, {}: {failed} failed calls, {sum}", profile.as_str());
+    }
+}

@@ -1,0 +1,267 @@
+//! The system calls that the protocols of files are made of: create, open, grow, drain, publish,
+//! clean up.
+//!
+//! All of them go through this list, and through nothing else. As users build the library, each is
+//! the kernel's, inlined. With the feature `sim`, a thread can enter a modelled filesystem
+//! ([`crate::sim::filesystem`]); then the same protocol code, not a copy of it, runs against the
+//! model, which answers for its own paths and descriptors and passes everything else on to the
+//! kernel. A thread that has entered none pays for one look at a thread-local variable a call.
+//!
+//! Files of the model are descriptors of memory files (memfd_create(2)), so what is not in this
+//! list (mmap, flock, extended attributes, close) works on them as on any file.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::io::IoSlice;
+use std::ops::Range;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{self, AtFlags, CWD, Dir, FallocateFlags, Mode, OFlags, RenameFlags, Stat};
+use rustix::io::{self, Errno, Result};
+
+use super::ground;
+use super::quirks::Quirks;
+use super::unwritten;
+use crate::probe::Report;
+
+/// From one list: the kernel's calls, what a model has to answer, and the choice between them.
+macro_rules! calls {
+    ($(
+        $(#[$doc:meta])*
+        fn $name:ident($($arg:ident: $type:ty),*) -> $answer:ty $kernel:block
+    )*) => {
+        /// The calls as the kernel answers them.
+        pub(crate) mod kernel {
+            use super::*;
+            $(#[inline] pub(crate) fn $name($($arg: $type),*) -> $answer $kernel)*
+        }
+
+        $(
+            $(#[$doc])*
+            #[inline]
+            pub(crate) fn $name($($arg: $type),*) -> $answer {
+                #[cfg(feature = "sim")]
+                if let Some(model) = entered() {
+                    return model.$name($($arg),*);
+                }
+                kernel::$name($($arg),*)
+            }
+        )*
+
+        /// What a modelled filesystem answers; what is not its own, it passes on.
+        #[cfg(feature = "sim")]
+        pub(crate) trait Calls {
+            $(
+                $(#[$doc])*
+                fn $name(&self, $($arg: $type),*) -> $answer {
+                    kernel::$name($($arg),*)
+                }
+            )*
+        }
+    };
+}
+
+calls! {
+    /// open(2).
+    fn open(path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
+        fs::open(path, flags, mode)
+    }
+
+    /// openat(2).
+    fn openat(directory: BorrowedFd<'_>, name: &OsStr, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
+        fs::openat(directory, name, flags, mode)
+    }
+
+    /// stat(2).
+    fn stat(path: &Path) -> Result<Stat> {
+        fs::stat(path)
+    }
+
+    /// fstatat(2) of the name itself, be it a symbolic link.
+    fn statat(directory: BorrowedFd<'_>, name: &OsStr) -> Result<Stat> {
+        fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    /// fstat(2).
+    fn fstat(file: BorrowedFd<'_>) -> Result<Stat> {
+        fs::fstat(file)
+    }
+
+    /// readlinkat(2).
+    fn readlinkat(directory: BorrowedFd<'_>, name: &OsStr) -> Result<CString> {
+        fs::readlinkat(directory, name, Vec::new())
+    }
+
+    /// realpath(3).
+    fn canonicalize(path: &Path) -> std::io::Result<PathBuf> {
+        path.canonicalize()
+    }
+
+    /// getdents64(2): every name in the directory.
+    fn each_name(directory: BorrowedFd<'_>, each: &mut dyn FnMut(&CStr)) -> Result<()> {
+        for entry in Dir::read_from(directory)? {
+            each(entry?.file_name());
+        }
+        Ok(())
+    }
+
+    /// What lies under a file, and what its filesystem does differently.
+    fn look(file: BorrowedFd<'_>, path: &Path) -> crate::Result<(Report, Quirks)> {
+        ground::look_closely(file, path)
+    }
+
+    /// [`look`], where a look at another file of the same mount may serve.
+    fn glance(file: BorrowedFd<'_>, path: &Path) -> crate::Result<(Report, Quirks)> {
+        ground::glance(file, path)
+    }
+
+    /// fallocate(2), which makes the file longer where the range ends past its end.
+    fn fallocate(file: BorrowedFd<'_>, offset: u64, len: u64) -> Result<()> {
+        fs::fallocate(file, FallocateFlags::empty(), offset, len)
+    }
+
+    /// fallocate(2), `FALLOC_FL_KEEP_SIZE`: the file stays as long as it is.
+    fn fallocate_within(file: BorrowedFd<'_>, offset: u64, len: u64) -> Result<()> {
+        fs::fallocate(file, FallocateFlags::KEEP_SIZE, offset, len)
+    }
+
+    /// fallocate(2), `FALLOC_FL_UNSHARE_RANGE`: extents that other files share become the file's own.
+    fn unshare(file: BorrowedFd<'_>, offset: u64, len: u64) -> Result<()> {
+        let flags = FallocateFlags::UNSHARE_RANGE | FallocateFlags::KEEP_SIZE;
+        fs::fallocate(file, flags, offset, len)
+    }
+
+    /// ftruncate(2).
+    fn ftruncate(file: BorrowedFd<'_>, len: u64) -> Result<()> {
+        fs::ftruncate(file, len)
+    }
+
+    /// pwrite(2).
+    fn pwrite(file: BorrowedFd<'_>, data: &[u8], offset: u64) -> Result<usize> {
+        io::pwrite(file, data, offset)
+    }
+
+    /// pwritev(2).
+    fn pwritev(file: BorrowedFd<'_>, data: &[IoSlice<'_>], offset: u64) -> Result<usize> {
+        io::pwritev(file, data, offset)
+    }
+
+    /// fchmod(2).
+    fn fchmod(file: BorrowedFd<'_>, mode: Mode) -> Result<()> {
+        fs::fchmod(file, mode)
+    }
+
+    /// FS_IOC_FIEMAP: see [`unwritten::unwritten`].
+    fn unwritten(file: BorrowedFd<'_>, len: u64) -> Result<Vec<Range<u64>>> {
+        unwritten::unwritten(file, len)
+    }
+
+    /// fdatasync(2).
+    fn fdatasync(file: BorrowedFd<'_>) -> Result<()> {
+        fs::fdatasync(file)
+    }
+
+    /// fsync(2), of a file.
+    fn fsync(file: BorrowedFd<'_>) -> Result<()> {
+        fs::fsync(file)
+    }
+
+    /// fsync(2), of a directory.
+    fn fsync_directory(directory: BorrowedFd<'_>) -> Result<()> {
+        fs::fsync(directory)
+    }
+
+    /// posix_fadvise(2), `POSIX_FADV_DONTNEED`, of the whole file: clean pages leave the cache.
+    fn forget_cached(file: BorrowedFd<'_>) -> Result<()> {
+        fs::fadvise(file, 0, None, fs::Advice::DontNeed)
+    }
+
+    /// posix_fadvise(2), `POSIX_FADV_RANDOM`: no read-ahead.
+    fn read_at_random(file: BorrowedFd<'_>) -> Result<()> {
+        fs::fadvise(file, 0, None, fs::Advice::Random)
+    }
+
+    /// linkat(2) of an open file that may have no name.
+    fn link_open(file: BorrowedFd<'_>, directory: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+        // linkat(2): /proc/self/fd needs no privilege; AT_EMPTY_PATH works without /proc.
+        let through_proc = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let follow = AtFlags::SYMLINK_FOLLOW;
+        match fs::linkat(CWD, through_proc.as_str(), directory, name, follow) {
+            Err(Errno::NOENT) => {
+                fs::linkat(file, OsStr::new(""), directory, name, AtFlags::EMPTY_PATH)
+            }
+            result => result,
+        }
+    }
+
+    /// linkat(2), within a directory.
+    fn linkat(directory: BorrowedFd<'_>, from: &OsStr, to: &OsStr) -> Result<()> {
+        fs::linkat(directory, from, directory, to, AtFlags::empty())
+    }
+
+    /// renameat(2), within a directory.
+    fn renameat(directory: BorrowedFd<'_>, from: &OsStr, to: &OsStr) -> Result<()> {
+        fs::renameat(directory, from, directory, to)
+    }
+
+    /// renameat2(2), within a directory.
+    fn renameat2(directory: BorrowedFd<'_>, from: &OsStr, to: &OsStr, flags: RenameFlags) -> Result<()> {
+        fs::renameat_with(directory, from, directory, to, flags)
+    }
+
+    /// unlinkat(2) of a file.
+    fn unlinkat(directory: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+        fs::unlinkat(directory, name, AtFlags::empty())
+    }
+}
+
+#[cfg(feature = "sim")]
+use entering::entered;
+#[cfg(feature = "sim")]
+pub(crate) use entering::{Entered, enter};
+
+/// The model that a thread has entered.
+#[cfg(feature = "sim")]
+mod entering {
+    use std::cell::RefCell;
+    use std::marker::PhantomData;
+    use std::rc::Rc;
+    use std::sync::Arc;
+
+    use super::Calls;
+
+    thread_local! {
+        static MODEL: RefCell<Option<Arc<dyn Calls>>> = const { RefCell::new(None) };
+    }
+
+    pub(super) fn entered() -> Option<Arc<dyn Calls>> {
+        // Gone already where a region is dropped as its thread ends.
+        MODEL.try_with(|model| model.borrow().clone()).ok().flatten()
+    }
+
+    /// Until it is dropped, on the thread that made it, calls go to the model.
+    #[derive(Debug)]
+    pub(crate) struct Entered {
+        before: Restore,
+        on_this_thread: PhantomData<Rc<()>>,
+    }
+
+    struct Restore(Option<Arc<dyn Calls>>);
+
+    impl std::fmt::Debug for Restore {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str(if self.0.is_some() { "another model" } else { "the kernel" })
+        }
+    }
+
+    pub(crate) fn enter(model: Arc<dyn Calls>) -> Entered {
+        let before = MODEL.with(|entered| entered.replace(Some(model)));
+        Entered { before: Restore(before), on_this_thread: PhantomData }
+    }
+
+    impl Drop for Entered {
+        fn drop(&mut self) {
+            let _ = MODEL.try_with(|entered| entered.replace(self.before.0.take()));
+        }
+    }
+}
