@@ -125,7 +125,7 @@ fn everything_acknowledged_is_there(kind: &'static str) {
         ahead += found - acknowledged;
     }
     println!(
-        "\nevidence: guests killed under load on {kind} with MAP_SYNC | {} guests in {acknowledged} \
+        "\nevidence: emulated guests killed under load on {kind} with MAP_SYNC | {} guests in {acknowledged} \
          steps, 0 failures; {ahead} more steps were done than acknowledged | that a write-back is \
          needed: a killed guest keeps every store",
         kills()

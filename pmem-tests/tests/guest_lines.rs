@@ -82,7 +82,7 @@ fn everything_acknowledged_is_there(kind: &str, prepared: &Prepared, room: &Path
     let counts = recording.counts();
     println!("{kind}, seed {SEED:#x}: {counts}; {ahead} images ahead of the last step");
     println!(
-        "\nevidence: power cuts of a guest on {kind} with MAP_SYNC, cache line by cache line | \
+        "\nevidence: power cuts of an emulated guest on {kind} with MAP_SYNC, cache line by cache line | \
          {images} images at {} moments of {} steps, {differing} lines that could be either way, 0 \
          failures | values a line held in between; several processors; hardware",
         stops(),
