@@ -311,6 +311,29 @@ fn every_line_is_written_one_way_once_whatever_the_edges() {
     }
 }
 
+/// What goes past the cache is ordered before what the thread stores later.
+#[test]
+fn long_copies_and_fills_are_ordered() {
+    let len = ORDERED_NON_TEMPORAL_MIN.max(CACHED_DOMAIN_NON_TEMPORAL_MIN);
+    let pages = Pages::new(len.next_multiple_of(4096));
+    let source = payload(len);
+    let cpu = Cpu::get();
+    for past_the_cache in [false, true] {
+        let len = if past_the_cache { len } else { 64 };
+        let ordered = u64::from(past_the_cache && cpu.non_temporal.is_some());
+        let before = counts();
+        // SAFETY: `len` bytes lie within the mapping.
+        let copied = unsafe { cpu.store_flush_cached_domain(pages.0, source.as_ptr(), len) };
+        assert_eq!(copied, Ok(()));
+        assert_eq!(counts().since(before).order_fences, ordered, "copy of {len} bytes");
+        let before = counts();
+        // SAFETY: as above.
+        let filled = unsafe { cpu.fill_flush(pages.0, 7, len) };
+        assert_eq!(filled, written_back(len));
+        assert_eq!(counts().since(before).order_fences, ordered, "fill of {len} bytes");
+    }
+}
+
 /// What the processor is given, not what the counters say: the counters are kept outside of the
 /// routines and would not notice a line that a routine leaves out.
 #[cfg(target_arch = "x86_64")]

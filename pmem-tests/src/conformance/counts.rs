@@ -12,13 +12,14 @@ mod counting {
         Verdict::NotApplicable("built without the feature `counters`")
     }
 
+    pub(in crate::conformance) use flush_counts as deep_flush_counts;
     pub(in crate::conformance) use flush_counts as write_flush_counts;
 }
 
 #[cfg(feature = "counters")]
 mod counting {
     use daxmap::cpu::{Counts, Cpu, LineCover, counts};
-    use daxmap::{Granularity, Region, Result};
+    use daxmap::{Backend, Granularity, Region, Result};
 
     use super::{Bench, PAGE, Verdict};
 
@@ -55,7 +56,7 @@ mod counting {
 
     pub(in crate::conformance) fn flush_counts(bench: &Bench<'_>) -> Verdict {
         let region = bench.create(4 * PAGE);
-        let fence = u64::from(bench.facts().granularity != Granularity::Page);
+        let fence = fence(bench);
         for (offset, len) in RANGES {
             region.fill_flush(0, region.len(), 7).expect("the region can be filled");
             let write_backs = write_backs(bench, lines(offset, len));
@@ -81,8 +82,39 @@ mod counting {
             each_line_once(bench, &*region, "write_flush", offset, len, wrote);
             let filled = counted(|| region.fill_flush(offset, len, 3));
             each_line_once(bench, &*region, "fill_flush", offset, len, filled);
+            let mut persisted = counted(|| region.write_persist(offset, &data));
+            assert_eq!(persisted.fences, fence(bench), "write_persist({offset}, {len})");
+            persisted.fences = 0;
+            each_line_once(bench, &*region, "write_persist", offset, len, persisted);
         }
         Verdict::Passed
+    }
+
+    /// A deep flush and a close wait for what was flushed, as a drain does; where the kernel is
+    /// asked to go further, it does not empty the caches.
+    pub(in crate::conformance) fn deep_flush_counts(bench: &Bench<'_>) -> Verdict {
+        let region = bench.create(4 * PAGE);
+        let facts = bench.facts();
+        for (offset, len) in RANGES {
+            let before = counts();
+            let flushed = region.deep_flush(offset, len);
+            // The kernel offers no deep flush of a device; the lines are written back all the same.
+            assert_eq!(flushed.is_ok(), facts.backend != Backend::DevDax, "{flushed:?}");
+            let all = match facts.backend {
+                Backend::FsDax | Backend::DevDax => lines(offset, len),
+                _ => write_backs(bench, lines(offset, len)),
+            };
+            let expected = Counts { write_backs: all, fences: fence(bench), ..Counts::default() };
+            assert_eq!(counts().since(before), expected, "deep_flush({offset}, {len})");
+        }
+        let closed = counted(|| region.close());
+        assert_eq!(closed, Counts { fences: fence(bench), ..Counts::default() }, "close");
+        Verdict::Passed
+    }
+
+    /// Fences of a drain.
+    fn fence(bench: &Bench<'_>) -> u64 {
+        u64::from(bench.facts().granularity != Granularity::Page)
     }
 
     fn each_line_once(
@@ -100,4 +132,4 @@ mod counting {
     }
 }
 
-pub(super) use counting::{flush_counts, write_flush_counts};
+pub(super) use counting::{deep_flush_counts, flush_counts, write_flush_counts};

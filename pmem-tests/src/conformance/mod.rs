@@ -111,6 +111,7 @@ checks! {
     views::views: "a view has the bytes of its range, and stores through it are stores";
     counts::flush_counts: "flush of n lines is n write-backs and no fence, drain one fence";
     counts::write_flush_counts: "every line of a write is written back, or bypasses the cache, once";
+    counts::deep_flush_counts: "a deep flush writes every line back once and waits, and so does a close";
     gone::truncated: "access to a page that is gone is an error, and the others go on";
     gone::truncated_to_nothing: "the same when the whole file is gone";
     gone::grow_when_truncated: "growth of a truncated file does not kill";
