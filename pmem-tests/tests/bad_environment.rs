@@ -261,6 +261,10 @@ fn truncated_by_another_process() {
         let told = message.starts_with("read ") && message.contains("[30000, 30100)");
         assert!(told && message.contains(&*path.to_string_lossy()), "{message}");
         assert_eq!(fs::metadata(&path).expect("a file").len(), 4096);
+        // A write longer than what is gathered must not fill the hole with itself.
+        let error = region.write(20_000, &vec![7; 20_000]).expect_err("the pages are gone");
+        assert!(matches!(error.kind(), ErrorKind::Gone), "{error}");
+        assert_eq!(fs::metadata(&path).expect("a file").len(), 4096);
         assert_eq!(region.load_u64(0).expect("the first page is left"), u64::MAX / 255);
     }
 }
@@ -419,6 +423,11 @@ fn a_forked_child_neither_drains_nor_hangs() {
         println!("the build directory is no page-cache filesystem: nothing is shared there");
         return;
     }
+    let gathered = Options::new()
+        .len(1 << 20)
+        .create(directory.path().join("gathered"))
+        .expect("the region can be made");
+    gathered.write(0, b"parent").expect("the parent writes");
     let stop = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         for id in 0..2 {
@@ -439,7 +448,9 @@ fn a_forked_child_neither_drains_nor_hangs() {
                 let refused = |result: Result<()>| {
                     result.is_err_and(|error| matches!(error.kind(), ErrorKind::Unsupported(_)))
                 };
-                let all = refused(region.drain())
+                // A write elsewhere would send what the parent gathered.
+                let all = refused(gathered.write(8192, b"child"))
+                    && refused(region.drain())
                     && refused(region.grow(2 << 20))
                     && refused(region.close());
                 // SAFETY: ends the child without its destructors.

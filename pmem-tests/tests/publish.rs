@@ -474,6 +474,36 @@ fn an_exchange_keeps_exactly_the_version_it_replaced() {
 }
 
 #[test]
+fn exchanges_that_keep_under_one_name_bring_no_old_version_back() {
+    // Two publishers share the kept name. What each has published stays, until the other publishes.
+    const EACH: u64 = 150;
+    let directory = Directory::new(HERE);
+    let path = directory.path().join("file");
+    draft(&path, 0).commit(Commit::Replace).unwrap();
+    std::thread::scope(|scope| {
+        for who in [0, 1] {
+            let path = &path;
+            scope.spawn(move || {
+                let mut others = 0;
+                for turn in 1..=EACH {
+                    let mine = turn * 2 + who;
+                    draft(path, mine).commit(Commit::keep("kept")).unwrap();
+                    let found = version(path).expect("there is a version");
+                    if found % 2 == who {
+                        assert_eq!(found, mine, "an older version is back");
+                    } else {
+                        assert!(found >= others, "{found} is back, after {others}");
+                        others = found;
+                    }
+                }
+            });
+        }
+    });
+    let last = version(&path).unwrap();
+    assert!([EACH * 2, EACH * 2 + 1].contains(&last), "{last} is there in the end");
+}
+
+#[test]
 fn leftovers_are_removed_and_nothing_else() {
     on_each(|_, directory| {
         fs::write(directory.join(A_DRAFTS_NAME), b"left").unwrap();

@@ -9,6 +9,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::primitives::primitive;
 use crate::region::calls;
 use crate::region::draft::{is_temporary, lock};
 
@@ -86,6 +87,10 @@ fn remove(directory: BorrowedFd<'_>, name: &OsStr) -> Result<Fate> {
     let locked = calls::fstat(fd.as_fd()).map_err(failed("fstat"))?;
     match calls::statat(directory, name) {
         Ok(named) if (named.st_dev, named.st_ino) == (locked.st_dev, locked.st_ino) => {
+            // It may be an old version on its way out, whose place has been taken and not synced:
+            // where there is no journal, it must not lose its last name before that.
+            primitive!("leftovers.sync_first", calls::fsync_directory(directory), Ok(()))
+                .map_err(failed("fsync of the directory"))?;
             calls::unlinkat(directory, name).map_err(failed("unlinkat"))?;
             Ok(Fate::Removed)
         }

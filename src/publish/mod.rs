@@ -113,8 +113,9 @@ pub enum Commit<'a> {
     /// It stays, and the commit fails with `EEXIST`.
     CreateOnly,
     /// It is replaced as with `Replace`, and stays under this other name of the same directory.
-    /// The version kept is exactly the one replaced, whoever else publishes meanwhile. A file
-    /// that has the other name is replaced. If there is nothing to keep, the commit fails with
+    /// The version kept is exactly the one replaced, whoever else publishes meanwhile: exchanges
+    /// in one directory wait for each other (flock(2) on the directory). A file that has the other
+    /// name is replaced. If there is nothing to keep, the commit fails with
     /// `ENOENT`.
     Exchange(&'a OsStr),
 }
@@ -276,7 +277,9 @@ fn name(place: &mut Place, region: &AnyRegion, quirks: Quirks, how: Commit<'_>) 
             };
             check_kept_name(place, keep)?;
             inherit(&old, region, quirks)?;
-            exchange(place, region, quirks, keep)
+            // Two exchanges make one version the old one: another's in between would bring the
+            // replaced version back.
+            place.alone(|place| exchange(place, region, quirks, keep))
         }
     }
 }
@@ -312,12 +315,17 @@ fn check_kept_name(place: &Place, keep: &OsStr) -> Result<()> {
 fn exchange(place: &mut Place, region: &AnyRegion, quirks: Quirks, keep: &OsStr) -> Result<()> {
     let name = place.name().to_owned();
     match place.name_as_new(region.as_fd(), keep) {
-        Ok(()) => place.exchange(keep, &name).inspect_err(|_| place.unname(keep)),
+        Ok(()) => {
+            place.exchange(keep, &name).inspect_err(|_| place.unname_if(region.as_fd(), keep))
+        }
         Err(error) if error.errno() == Some(Errno::EXIST) => {
             let temporary = place.name_temporarily(region.as_fd())?.to_owned();
             place.exchange(&temporary, keep)?;
             place.exchange(keep, &name).inspect_err(|_| {
-                let _ = place.exchange(&temporary, keep);
+                if place.exchange(&temporary, keep).is_err() {
+                    // It is the name of the version kept before, not the draft's.
+                    place.leave_temporary();
+                }
                 place.settle_names(quirks);
             })?;
             if primitive!("publish.older_until_synced", !quirks.no_journal, true) {

@@ -156,12 +156,31 @@ impl Place {
             // No RENAME_NOREPLACE here (rename(2)): link refuses an existing name too.
             Err(Errno::INVAL | Errno::NOSYS) => {
                 calls::linkat(directory, temporary, name).map_err(failed("linkat"))?;
-                calls::unlinkat(directory, temporary).map_err(failed("unlinkat"))?;
+                // The file has its name: an error now would say that it has not. Dropping the place
+                // tries again.
+                if calls::unlinkat(directory, temporary).is_err() {
+                    return Ok(());
+                }
             }
             result => result.map_err(failed("renameat2"))?,
         }
         self.temporary = None;
         Ok(())
+    }
+
+    /// Waits for others that exchange names in this directory, and keeps them off meanwhile
+    /// (flock(2) on the directory). Where there are no locks, nobody is kept off.
+    pub(crate) fn alone<T>(&mut self, exchange: impl FnOnce(&mut Self) -> T) -> T {
+        let flock = |how| while let Err(Errno::INTR) = fs::flock(self.directory(), how) {};
+        primitive!("publish.exchange_alone", flock(FlockOperation::LockExclusive), ());
+        let result = exchange(self);
+        let _ = fs::flock(self.directory(), FlockOperation::Unlock);
+        result
+    }
+
+    /// Forgets the temporary name: it leads to somebody else's file.
+    pub(crate) fn leave_temporary(&mut self) {
+        self.temporary = None;
     }
 
     /// Gives the file its final name, in place of whatever has it. linkat(2) cannot replace, so
@@ -250,11 +269,16 @@ impl Place {
 
     /// Takes the final name back from the file, if it is still its own.
     pub(crate) fn unname_own(&self, fd: BorrowedFd<'_>) {
-        let (own, named) = (calls::fstat(fd), calls::statat(self.directory(), &self.name));
+        self.unname_if(fd, &self.name);
+    }
+
+    /// Takes a name from the file, if it is the file's.
+    pub(crate) fn unname_if(&self, fd: BorrowedFd<'_>, name: &OsStr) {
+        let (own, named) = (calls::fstat(fd), calls::statat(self.directory(), name));
         if let (Ok(own), Ok(named)) = (own, named)
             && (own.st_dev, own.st_ino) == (named.st_dev, named.st_ino)
         {
-            self.unname(&self.name);
+            self.unname(name);
         }
     }
 

@@ -268,7 +268,8 @@ impl PageCacheRegion {
             let why = "a forked child cannot write what its parent gathered";
             return Err(Error::new(Operation::Write, ErrorKind::Unsupported(why)).at(&self.path));
         }
-        primitive!("page_cache.send.length", self.check_length(), Ok(()))
+        // Also as far as the run goes: it may be a longer region's.
+        primitive!("page_cache.send.length", self.check_length(gather.end()), Ok(()))
             .map_err(|error| self.poison(gather, error))?;
         let (start, len) = (gather.start(), gather.bytes().len() as u64);
         let sent = self.changing(gather, |gather| {
@@ -303,7 +304,7 @@ impl PageCacheRegion {
             if gather.overlaps(at, data.len()) {
                 self.send(gather)?;
             }
-            primitive!("page_cache.write.length", self.check_length(), Ok(()))
+            primitive!("page_cache.write.length", self.check_length(0), Ok(()))
                 .map_err(|error| self.poison(gather, error))?;
             self.changing(gather, |_| self.put(at, data)).map_err(|errno| {
                 let error = Error::os(operation, "pwrite", errno);
@@ -341,8 +342,8 @@ impl PageCacheRegion {
     /// Asks for the size alone. Whoever asks for the time of the last change, as fstat(2) does,
     /// makes the kernel give the next write a new one (multigrain timestamps, fs/inode.c), and
     /// ext4 then journals the inode at every sync: 8 KiB to the device instead of 4.
-    fn check_length(&self) -> Result<()> {
-        let len = self.len();
+    fn check_length(&self, end: u64) -> Result<()> {
+        let len = self.len().max(end);
         let found = fs::statx(&self.fd, "", AtFlags::EMPTY_PATH, StatxFlags::SIZE)
             .map_err(|errno| Error::os(Operation::Drain, "statx", errno).at(&self.path))?
             .stx_size;
@@ -390,7 +391,7 @@ impl PageCacheRegion {
         let covers = {
             let mut gather = lock(&shared.gather);
             if gather.is_empty() {
-                primitive!("page_cache.sync.length", self.check_length(), Ok(()))
+                primitive!("page_cache.sync.length", self.check_length(0), Ok(()))
                     .map_err(|error| self.poison(&mut gather, error))?;
             }
             primitive!("page_cache.sync.send", self.send(&mut gather), Ok(()))?;

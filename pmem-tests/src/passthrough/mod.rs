@@ -15,6 +15,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
@@ -29,6 +30,11 @@ use rustix::mount::{MountFlags, mount};
 
 /// Nothing is known for longer than the answer takes: tests look through the mount and behind it.
 const TTL: Duration = Duration::ZERO;
+
+/// Syncs of files begun so far, by all filesystems of this process.
+pub static SYNCS: AtomicU64 = AtomicU64::new(0);
+/// Milliseconds that every sync of a file takes longer.
+pub static SYNC_DELAY_MS: AtomicU64 = AtomicU64::new(0);
 
 /// Mounts `behind` on `point`, and serves it from another thread until it is unmounted.
 ///

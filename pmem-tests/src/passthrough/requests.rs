@@ -3,7 +3,8 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::SystemTime;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
 
 use fuser::{
     BsdFileFlags, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, LockOwner, OpenFlags,
@@ -13,7 +14,9 @@ use fuser::{
 use rustix::fs::{self, AtFlags, FallocateFlags, FileType, Mode, OFlags, SeekFrom, XattrFlags};
 use rustix::io::{Errno, pread, pwrite};
 
-use super::{Handle, Server, TTL, answer, answer_entry, errno_of, through_proc};
+use super::{
+    Handle, SYNC_DELAY_MS, SYNCS, Server, TTL, answer, answer_entry, errno_of, through_proc,
+};
 
 impl Filesystem for Server {
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
@@ -256,6 +259,8 @@ impl Filesystem for Server {
         datasync: bool,
         reply: ReplyEmpty,
     ) {
+        SYNCS.fetch_add(1, Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(SYNC_DELAY_MS.load(Ordering::SeqCst)));
         answer(reply, self.file(fh).and_then(|file| Self::sync(file, datasync)));
     }
 

@@ -1,8 +1,9 @@
 //! What a crash left is opened and cleaned up, and crashes again while it is.
 
 use daxmap::publish::clean_leftovers;
-use daxmap::sim::filesystem::{Image, Limits, Model, Profile, Shown, Tally, Verdict};
-use daxmap::{Options, Region};
+use daxmap::sim::filesystem::{Image, Limits, Model, Profile, Shown, Tally, Tamper, Verdict};
+use daxmap::{ErrorKind, Options, Region};
+use rustix::io::Errno;
 
 use crate::operations::{ALL, FILE, KEPT, is_leftover, sees};
 use crate::run;
@@ -73,4 +74,42 @@ fn what_a_crash_leaves_can_be_opened_and_cleaned_up_and_crash_again() {
             profile.as_str()
         );
     }
+}
+
+/// A publisher whose last sync fails leaves the old version under a temporary name, where nothing
+/// orders a name and a link count. Whoever cleans up must not take its last name before the new
+/// version's is durable.
+#[test]
+fn cleaning_up_after_a_failed_publish_does_not_break_the_name() {
+    let profile = Profile::NothingUntilFsync;
+    let mut cleaned = 0;
+    for operation in &ALL {
+        let calls: Vec<String> =
+            run(operation, profile, &[]).history.calls().map(str::to_owned).collect();
+        for (number, _) in calls.iter().enumerate().filter(|(_, call)| call.contains("fsync")) {
+            let model = Model::new(profile).expect("memory files can be made");
+            let inside = model.enter();
+            let region = (operation.before)(&model);
+            model.settle();
+            (operation.unsynced)(&model);
+            model.tamper(Tamper::Fail(number, Errno::IO));
+            let result = (operation.run)(&model, region);
+            let Err(error) = result else { continue };
+            if !matches!(error.kind(), ErrorKind::PublishedNotDurable(_)) {
+                continue;
+            }
+            cleaned += clean_leftovers(model.path()).expect("it can be cleaned up").removed;
+            let history = model.history();
+            drop(inside);
+            let explored =
+                history.explore(Limits::default(), |crash| match crash.image.shows(FILE) {
+                    Shown::Broken => Err("the name leads to a deleted file".into()),
+                    _ => Ok(()),
+                });
+            if let Err(violation) = explored {
+                panic!("{}, call {number} fails: {violation}", operation.name);
+            }
+        }
+    }
+    assert!(cleaned > 0, "nothing was left to clean up");
 }

@@ -101,7 +101,7 @@ pub const PRIMITIVES: &[Primitive] = &[
     primitive(
         "page_cache.sync.covers_before",
         "a sync vouches for no write that came after it began",
-        &[Conformance, Loom],
+        &[GroupCommit],
     ),
     primitive("page_cache.sync.length", "a drain notices that the file was cut", &[Conformance]),
     primitive(
@@ -112,12 +112,12 @@ pub const PRIMITIVES: &[Primitive] = &[
     primitive(
         "page_cache.write.length",
         "a long write does not fill the hole of a cut",
-        &[Conformance],
+        &[BadEnvironment],
     ),
     primitive(
         "page_cache.send.fork",
         "a forked child does not write what its parent gathered",
-        &[BadEnvironment, Conformance],
+        &[BadEnvironment],
     ),
     primitive(
         "page_cache.drain.fork",
@@ -302,6 +302,16 @@ pub const PRIMITIVES: &[Primitive] = &[
     primitive(
         "publish.older_until_synced",
         "nor the name that the version in place is kept under",
+        &[ModelledFilesystem],
+    ),
+    primitive(
+        "publish.exchange_alone",
+        "exchanges under one kept name bring no old version back",
+        &[Publish],
+    ),
+    primitive(
+        "leftovers.sync_first",
+        "cleaning up takes no last name before the new one is durable",
         &[ModelledFilesystem],
     ),
     primitive(

@@ -22,6 +22,7 @@ pub enum Suite {
     SyncErrors,
     BadEnvironment,
     BadInput,
+    GroupCommit,
     Conformance,
     ConformanceUnguarded,
     Instructions,
@@ -37,7 +38,7 @@ enum Build {
 }
 
 impl Suite {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Unit,
         Self::Loom,
         Self::SystemCalls,
@@ -48,6 +49,7 @@ impl Suite {
         Self::SyncErrors,
         Self::BadEnvironment,
         Self::BadInput,
+        Self::GroupCommit,
         Self::Conformance,
         Self::ConformanceUnguarded,
         Self::Instructions,
@@ -67,6 +69,7 @@ impl Suite {
             Self::SyncErrors => Build::Test("sync_errors"),
             Self::BadEnvironment => Build::Test("bad_environment"),
             Self::BadInput => Build::Test("bad_input"),
+            Self::GroupCommit => Build::Test("group_commit"),
             Self::Conformance => Build::Test("conformance"),
             Self::ConformanceUnguarded => Build::Test("conformance_unguarded"),
             Self::Instructions => Build::Test("instructions"),

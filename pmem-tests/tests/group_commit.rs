@@ -1,0 +1,32 @@
+//! A sync vouches for no write that came after it began: on a filesystem whose syncs take long.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use daxmap::{Options, Region};
+use pmem_tests::passthrough::{SYNC_DELAY_MS, SYNCS};
+use pmem_tests::scratch::Filesystem;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[test]
+fn a_write_made_during_a_sync_gets_a_sync_of_its_own() {
+    let filesystem = Filesystem::fuse(env!("CARGO_TARGET_TMPDIR"));
+    let path = filesystem.path().join("region");
+    let region = Options::new().len(1 << 20).create(&path).expect("a region can be made");
+    SYNC_DELAY_MS.store(300, Ordering::SeqCst);
+    let before = SYNCS.load(Ordering::SeqCst);
+    std::thread::scope(|scope| {
+        scope.spawn(|| region.write_persist(0, b"first").expect("the first thread's"));
+        let began = Instant::now();
+        while SYNCS.load(Ordering::SeqCst) == before {
+            assert!(began.elapsed() < PATIENCE, "the first thread does not sync");
+            std::thread::yield_now();
+        }
+        // Gathered: nothing of it reaches the file before the drain.
+        region.write_flush(8192, b"second").expect("write");
+        region.drain().expect("drain");
+    });
+    assert_eq!(SYNCS.load(Ordering::SeqCst) - before, 2, "syncs for two writes");
+    SYNC_DELAY_MS.store(0, Ordering::SeqCst);
+}
