@@ -269,6 +269,27 @@ fn truncated_by_another_process() {
     }
 }
 
+/// A drain failed, and whoever had written was told. What was gathered must not reach the file by a
+/// later view all the same, when the file is as long as before again.
+#[test]
+#[allow(unsafe_code)]
+fn what_was_gathered_before_a_failure_is_forgotten() {
+    let disk = Directory::new(HERE);
+    let path = disk.path().join("region");
+    let region = Options::new().len(65_536).create(&path).expect("a region can be made");
+    region.write(0, b"lost").expect("gathered");
+    let file = File::options().write(true).open(&path).expect("open");
+    file.set_len(4096).expect("the file can be cut");
+    let error = region.drain().expect_err("the file was cut");
+    assert!(matches!(error.kind(), ErrorKind::Gone), "{error}");
+    file.set_len(65_536).expect("the file can be made longer");
+    // SAFETY: nobody changes the bytes.
+    let view = unsafe { region.slice(0, 4) }.expect("reads go on");
+    assert_eq!(view, [0; 4]);
+    drop(region);
+    assert_eq!(fs::read(&path).expect("read")[..4], [0; 4], "it turns up after an error");
+}
+
 /// Not a test of its own: with the variable set it is the other process of `two_writers`.
 #[test]
 fn other_process() {

@@ -138,7 +138,7 @@ pub const PRIMITIVES: &[Primitive] = &[
     primitive(
         "page_cache.poison.forget_gathered",
         "what was never drained does not turn up after a failure",
-        &[Conformance, SyncErrors, BlockFaults],
+        &[BadEnvironment],
     ),
     primitive(
         "page_cache.poison_is_sticky",

@@ -63,9 +63,10 @@ fn run() -> io::Result<Vec<&'static str>> {
     let programs = Programs::build(&suites, &target)?;
     for &suite in &suites {
         let began = Instant::now();
-        if let Verdict::Failed(tests) = programs.run(suite, None)? {
-            let failed = tests.join(", ");
-            return Err(io::Error::other(format!("{} fails by itself: {failed}", suite.label())));
+        match programs.run(suite, None, None)? {
+            Verdict::Passed => {}
+            Verdict::Hangs => return Err(failing(suite, "it hangs")),
+            Verdict::Failed(tests) => return Err(failing(suite, &tests.join(", "))),
         }
         println!("{} passes with everything in place, {:.1?}", suite.label(), began.elapsed());
     }
@@ -85,12 +86,30 @@ fn run() -> io::Result<Vec<&'static str>> {
     Ok(rows.iter().filter(|r| r.killed_by.is_none()).map(|r| r.primitive.name).collect())
 }
 
-/// The first test that notices.
+fn failing(suite: Suite, what: &str) -> io::Error {
+    io::Error::other(format!("{} fails with everything in place: {what}", suite.label()))
+}
+
+/// The first test that notices: it fails twice without the primitive, and passes with it. A suite
+/// that dies or hangs must do so twice, and pass with everything in place.
 fn killer(programs: &Programs, primitive: &Primitive) -> io::Result<Option<String>> {
     for &suite in primitive.suites {
-        if let Verdict::Failed(tests) = programs.run(suite, Some(primitive.name))? {
-            let test = tests.first().map_or("dies or hangs", String::as_str);
-            return Ok(Some(format!("{}: {test}", suite.label())));
+        let first = programs.run(suite, None, Some(primitive.name))?;
+        let (test, said) = match &first {
+            Verdict::Passed => continue,
+            Verdict::Failed(tests) => match tests.first() {
+                Some(test) => (Some(test.as_str()), test.as_str()),
+                None => (None, "the program dies"),
+            },
+            Verdict::Hangs => (None, "a thread waits for ever"),
+        };
+        if let Verdict::Passed = programs.run(suite, test, Some(primitive.name))? {
+            println!("{}: {said} failed only once", primitive.name);
+            continue;
+        }
+        match programs.run(suite, test, None)? {
+            Verdict::Passed => return Ok(Some(format!("{}: {said}", suite.label()))),
+            _ => return Err(failing(suite, said)),
         }
     }
     Ok(None)

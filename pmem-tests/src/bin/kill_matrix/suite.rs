@@ -2,9 +2,12 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal};
 
 /// A run that takes longer has noticed: it hangs.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -102,8 +105,10 @@ impl Suite {
 /// What a suite says.
 pub enum Verdict {
     Passed,
-    /// Names of the tests that failed; empty if the program died or hung.
+    /// Names of the tests that failed; empty if the program died.
     Failed(Vec<String>),
+    /// It did not end in time.
+    Hangs,
 }
 
 /// The programs, built.
@@ -133,15 +138,25 @@ impl Programs {
         Ok(Self(programs))
     }
 
-    /// Runs a suite without a primitive, or with all of them.
-    pub fn run(&self, suite: Suite, removed: Option<&str>) -> io::Result<Verdict> {
+    /// Runs a suite, or one test of it, without a primitive, or with all of them.
+    pub fn run(
+        &self,
+        suite: Suite,
+        only: Option<&str>,
+        removed: Option<&str>,
+    ) -> io::Result<Verdict> {
         let mut command = Command::new(&self.0[&suite]);
-        command.args(suite.filter()).env("RUSTFLAGS", "--cfg mutants").env_remove("DAXMAP_REMOVED");
+        match only {
+            Some(test) => command.args(["--exact", test]),
+            None => command.args(suite.filter()),
+        };
+        command.env("RUSTFLAGS", "--cfg mutants").env_remove("DAXMAP_REMOVED");
         if let Some(name) = removed {
             command.env("DAXMAP_REMOVED", name);
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn()?;
+        // Guests, tracers and publishers end with a test that hangs.
+        let mut child = command.process_group(0).spawn()?;
         let mut stdout = child.stdout.take().expect("it is piped");
         let reader = std::thread::spawn(move || {
             let mut text = Vec::new();
@@ -154,9 +169,9 @@ impl Programs {
                 break status;
             }
             if began.elapsed() > PATIENCE {
-                child.kill()?;
+                rustix::process::kill_process_group(Pid::from_child(&child), Signal::KILL)?;
                 child.wait()?;
-                return Ok(Verdict::Failed(Vec::new()));
+                return Ok(Verdict::Hangs);
             }
             std::thread::sleep(Duration::from_millis(20));
         };
@@ -180,6 +195,7 @@ fn cargo(arguments: &[&str], rustflags: &str, target: &Path) -> io::Result<PathB
         .arg("--target-dir")
         .arg(target)
         .env("RUSTFLAGS", rustflags)
+        .env_remove("DAXMAP_REMOVED")
         .stderr(Stdio::inherit())
         .output()?;
     if !output.status.success() {
