@@ -269,6 +269,30 @@ fn truncated_by_another_process() {
     }
 }
 
+/// A failed sync is final for every region of the file, whoever asked for it; and not for one that
+/// is opened afterwards, to recover.
+#[test]
+fn a_failed_sync_is_final_for_all_regions_and_no_longer() {
+    let disk = Directory::new(HERE);
+    let path = disk.path().join("region");
+    let options = Options::new().len(65_536).lock(false);
+    let regions: Vec<AnyRegion> = std::iter::once(options.create(&path))
+        .chain((0..2).map(|_| options.open(&path)))
+        .collect::<Result<_>>()
+        .expect("three regions of one file");
+    regions[1].write(0, b"lost").expect("write");
+    let failed = with_failing(libc::SYS_fdatasync, libc::EIO, || regions[1].drain());
+    assert_eq!(errno_of(&failed.expect_err("the sync fails")), Some(libc::EIO));
+    for region in &regions {
+        let error = region.write(0, b"after").expect_err("it is final");
+        assert!(error.is_poisoned(), "{error}");
+        assert!(region.drain().expect_err("it is final").is_poisoned());
+    }
+    let recovered = options.open(&path).expect("whoever opens now recovers");
+    recovered.write_persist(0, b"after").expect("a new life of the file");
+    assert!(regions[0].drain().expect_err("the old one is over").is_poisoned());
+}
+
 /// A drain failed, and whoever had written was told. What was gathered must not reach the file by a
 /// later view all the same, when the file is as long as before again.
 #[test]

@@ -94,7 +94,7 @@ impl Shared {
     /// [`poison`](Self::poison), so that no region misses it.
     fn admit(&self, latch: &Arc<Latch>) -> bool {
         let mut members = lock(&self.members);
-        if primitive!("siblings.new_life", members.poisoned, false) {
+        if members.poisoned {
             return false;
         }
         members.latches.retain(|latch| latch.strong_count() > 0);

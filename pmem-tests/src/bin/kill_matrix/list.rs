@@ -197,9 +197,8 @@ pub const PRIMITIVES: &[Primitive] = &[
     primitive(
         "siblings.poison_all",
         "an error is final for every region of the file",
-        &[Conformance],
+        &[BadEnvironment],
     ),
-    primitive("siblings.new_life", "who opens after an error is not poisoned", &[Conformance]),
     primitive(
         "siblings.failed_growth_is_final",
         "a failed sync of a growth is final",
