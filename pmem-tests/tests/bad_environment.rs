@@ -269,6 +269,59 @@ fn truncated_by_another_process() {
     }
 }
 
+/// A growth must not fill the hole of a cut, where data was, with zeros.
+#[test]
+fn growth_of_a_cut_file() {
+    let memory = Filesystem::tmpfs(HERE, 16 * MIB);
+    let disk = Directory::new(HERE);
+    for directory in [memory.path(), disk.path()] {
+        let path = directory.join("region");
+        let region = Options::new().len(65_536).create(&path).expect("a region can be made");
+        File::options().write(true).open(&path).and_then(|file| file.set_len(4096)).expect("cut");
+        let error = region.grow(131_072).expect_err("the file was cut");
+        assert!(matches!(error.kind(), ErrorKind::Gone), "{error}");
+        assert_eq!(fs::metadata(&path).expect("a file").len(), 4096);
+        assert!(region.write(0, b"x").expect_err("it is final").is_poisoned());
+    }
+}
+
+/// Whoever holds the lock may remove the file. Who has opened it meanwhile, and gets the lock when it
+/// is given up, must not go on with a file that has no name.
+#[test]
+fn an_open_that_waits_at_the_lock_gets_the_file_that_has_the_name() {
+    const LASTS: Duration = Duration::from_secs(2);
+    let memory = Filesystem::tmpfs(HERE, 16 * MIB);
+    let path = memory.path().join("region");
+    let options = Options::new().len(4096);
+    let began = std::time::Instant::now();
+    let opened = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for turn in 0_u64.. {
+                if began.elapsed() > LASTS {
+                    break;
+                }
+                if let Ok(region) = options.open_or_create(&path) {
+                    // Not each time, so that there is a file to open.
+                    if turn.is_multiple_of(2) {
+                        fs::remove_file(&path).expect("only who has the lock removes the file");
+                    }
+                    drop(region);
+                }
+            }
+        });
+        let mut opened = 0;
+        while began.elapsed() < LASTS {
+            if let Ok(region) = Options::new().open(&path) {
+                let names = rustix::fs::fstat(&region).expect("fstat").st_nlink;
+                assert_eq!(names, 1, "a region of a file without a name, after {opened}");
+                opened += 1;
+            }
+        }
+        opened
+    });
+    assert!(opened > 0, "no open met the file");
+}
+
 /// A failed sync is final for every region of the file, whoever asked for it; and not for one that
 /// is opened afterwards, to recover.
 #[test]

@@ -105,9 +105,7 @@ pub(super) fn make_storable(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<()
         Ok(()) | Err(Errno::OPNOTSUPP) => {}
         Err(errno) => return Err(failed("fallocate")(errno)),
     }
-    // What is dirty stays.
-    primitive!("storage.storable.fsync", calls::fsync(fd), Ok(()))
-        .map_err(|errno| Error::os(Operation::Sync, "fsync", errno))?;
+    // What is dirty stays; the callers have synced.
     let _ = primitive!("storage.storable.forget_cached", calls::forget_cached(fd), Ok(()));
     // Reads that the kernel makes for us are to bring single pages too.
     let _ = calls::read_at_random(fd);

@@ -224,7 +224,7 @@ pub const PRIMITIVES: &[Primitive] = &[
         "a failed growth leaves the file as it was",
         &[Conformance, BadEnvironment, ModelledFilesystem],
     ),
-    primitive("storage.extend.cut", "a growth does not fill the hole of a cut", &[Conformance]),
+    primitive("storage.extend.cut", "a growth does not fill the hole of a cut", &[BadEnvironment]),
     primitive(
         "storage.storable.cut",
         "a cut file is noticed, not made longer again",
@@ -241,7 +241,6 @@ pub const PRIMITIVES: &[Primitive] = &[
         "shared extents are made the file's own",
         &[WritableMapping],
     ),
-    primitive("storage.storable.fsync", "dirty pages can leave the cache", &[WritableMapping]),
     primitive("storage.storable.forget_cached", "large folios leave the cache", &[WritableMapping]),
     primitive(
         "open.fsync",
@@ -261,7 +260,7 @@ pub const PRIMITIVES: &[Primitive] = &[
     primitive(
         "open.still_named",
         "the locked file is the one that the path names",
-        &[BadEnvironment, Conformance],
+        &[BadEnvironment],
     ),
     primitive("create.extend", "a created file is complete", &[Conformance, ModelledFilesystem]),
     primitive(
