@@ -769,3 +769,36 @@ fn threads_that_wait_outside_the_region_are_reported() {
     let message = report.expect_failure().message;
     assert!(message.contains("waits outside the region"), "{message}");
 }
+
+/// After a failed sync the kernel has the pages marked clean: to flush the same bytes again does
+/// not help, to write them again does.
+#[test]
+fn flushing_again_after_a_failed_drain_covers_nothing_and_writing_again_does() {
+    for (again, clean) in [(false, false), (true, true)] {
+        for mode in [Mode::Adr, Mode::PageCache] {
+            let faults = Faults { forgets_errors: true, ..Faults::default() };
+            let report = Explorer::new(mode, 4096).faults(faults).fail_drains(true).run(
+                move |region, notes| {
+                    region.write(0, b"12345678")?;
+                    if region.persist(0, 8).is_err() {
+                        if again {
+                            region.write(0, b"12345678")?;
+                        }
+                        region.persist(0, 8)?;
+                    }
+                    notes.ack(1);
+                    Ok(())
+                },
+                |region, history| {
+                    let mut found = [0; 8];
+                    region.read(0, &mut found).map_err(|error| error.to_string())?;
+                    if history.last_acked() == Some(1) && &found != b"12345678" {
+                        return Err("acknowledged, and not there".to_owned());
+                    }
+                    Ok(())
+                },
+            );
+            assert_eq!(report.failure.is_none(), clean, "{mode:?}, written again: {again}");
+        }
+    }
+}

@@ -84,6 +84,7 @@ const NOT_ASKED: &[(&str, &str)] = &[
     ("read_only", "access rights"),
     ("flush_counts", "the library's counters of instructions"),
     ("write_flush_counts", "the library's counters of instructions"),
+    ("deep_flush_counts", "the library's counters of instructions"),
 ];
 
 #[test]

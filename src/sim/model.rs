@@ -104,6 +104,9 @@ pub(super) struct Model {
     dirty: Vec<u32>,
     /// What each thread flushed since its last drain.
     captures: Vec<(u16, Vec<Capture>)>,
+    /// Lines that a failed drain left marked clean, and the operation of its capture: until
+    /// something is stored there again, no capture covers them.
+    lost: Vec<(u32, u32)>,
     /// Every line stored to since [`forget`](Self::forget), some twice; kept if `tracks`.
     pub(super) stored: Vec<u32>,
     pub(super) tracks: bool,
@@ -127,6 +130,7 @@ impl Model {
             free: NONE,
             dirty: Vec::new(),
             captures: Vec::new(),
+            lost: Vec::new(),
             stored: Vec::new(),
             tracks: false,
             op: 0,
@@ -284,7 +288,8 @@ impl Model {
         // Of the captures of one line the last one took the most.
         for at in 0..captures.len() {
             let Capture { line, before } = captures[at];
-            if captures.get(at + 1).is_none_or(|next| next.line != line) {
+            let last = captures.get(at + 1).is_none_or(|next| next.line != line);
+            if last && self.is_dirty(line, before) {
                 self.settle(line as usize, |store| {
                     if store.streamed { store.thread == thread } else { store.op < before }
                 });
@@ -295,12 +300,39 @@ impl Model {
         self.drop_clean();
     }
 
-    /// Forgets what this thread captured, as a failed sync does: the kernel marks the pages clean
-    /// and drops what it knew, so the next sync covers nothing of it.
+    /// Forgets what this thread captured, as a failed sync does: the kernel marks the pages clean,
+    /// so no later sync covers them, whoever asks and whatever is flushed again, until something is
+    /// stored there.
     pub(super) fn lose_captures(&mut self, thread: u16) {
+        let mut mine = Vec::new();
         for (_, captures) in self.captures.iter_mut().filter(|(of, _)| *of == thread) {
-            captures.clear();
+            mine.append(captures);
         }
+        for Capture { line, before } in mine {
+            // A streamed store captures nothing but itself.
+            let before = if before == 0 { self.op + 1 } else { before };
+            match self.lost.iter_mut().find(|(of, _)| *of == line) {
+                Some((_, lost)) => *lost = before.max(*lost),
+                None => self.lost.push((line, before)),
+            }
+        }
+    }
+
+    /// Whether a capture of the line covers anything: it does if no failed drain had it, or if
+    /// something was stored there since.
+    fn is_dirty(&mut self, line: u32, before: u32) -> bool {
+        let Some(at) = self.lost.iter().position(|(of, _)| *of == line) else { return true };
+        let (_, lost) = self.lost[at];
+        let mut store = self.lists[line as usize].head;
+        while store != NONE {
+            let found = &self.stores[store as usize];
+            if found.op >= lost && (found.op < before || found.streamed) {
+                self.lost.swap_remove(at);
+                return true;
+            }
+            store = found.next;
+        }
+        false
     }
 
     /// Makes the stores of a line durable that `is_durable` picks. Older ones that stay lose the
@@ -350,6 +382,7 @@ impl Model {
             self.settle(line as usize, |_| true);
         }
         self.captures.clear();
+        self.lost.clear();
         self.stored.clear();
     }
 
@@ -362,6 +395,7 @@ impl Model {
         self.stores.clear();
         self.free = NONE;
         self.stored.clear();
+        self.lost.clear();
         for (_, captures) in &mut self.captures {
             captures.clear();
         }

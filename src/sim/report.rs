@@ -27,11 +27,17 @@ pub struct Report {
 }
 
 impl Report {
-    /// True if every crash point was exhausted: no image that the mode allows is left out, for
-    /// this workload.
+    /// True if there was a crash point, nothing failed, and every crash point of every run was
+    /// exhausted: no image that the mode allows is left out, for this workload, up to the depth of
+    /// crashes that was asked for. Of several threads, the runs are those within the bounds of
+    /// [`Explorer::preemptions`](super::Explorer::preemptions) and
+    /// [`Explorer::schedules`](super::Explorer::schedules), not all interleavings.
     #[must_use]
     pub fn is_exhaustive(&self) -> bool {
-        self.exhausted == self.crash_points && !self.out_of_budget
+        self.crash_points > 0
+            && self.exhausted == self.crash_points
+            && !self.out_of_budget
+            && self.failure.is_none()
     }
 
     /// Ends a test: returns the counts of an exploration without a failure.
