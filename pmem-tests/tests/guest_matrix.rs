@@ -442,9 +442,13 @@ fn the_first_stores_to_a_new_region_do_not_fault() {
     );
     for kind in ["ext4", "xfs-2m", "xfs"] {
         let path = format!("/mnt/{kind}/file");
-        records.expect(&path, &[("faults_after_create", "0"), ("faults_after_grow", "0")]);
-        let control: u64 = records.get(&path, "faults_of_control").parse().unwrap();
-        assert!(control > 0, "a mapping that nobody populated did not fault: nothing was counted");
+        let faults = |of| records.get(&path, of).parse::<u64>().unwrap();
+        // One of the program's own, of its stack or its code, may be among them.
+        for of in ["faults_after_create", "faults_after_grow"] {
+            assert!(faults(of) <= 1, "{path}: {} {of}", faults(of));
+        }
+        let control = faults("faults_of_control");
+        assert!(control >= 16, "{control} faults of a mapping that nobody populated");
     }
 }
 

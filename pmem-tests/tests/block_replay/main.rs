@@ -141,8 +141,21 @@ impl Bench {
         Self { flavour, logging, looked_at, template, tally: Tally::default() }
     }
 
+    /// Somebody else's look at the device, which the kernel answers with EBUSY, does not last.
     fn mount<'disk>(&self, disk: &'disk dyn Disk) -> std::io::Result<Mounted<'disk>> {
-        Mounted::with_options(disk, self.flavour.filesystem, self.flavour.options)
+        const PATIENCE: Duration = Duration::from_secs(5);
+        let began = Instant::now();
+        loop {
+            match Mounted::with_options(disk, self.flavour.filesystem, self.flavour.options) {
+                Err(error)
+                    if error.kind() == std::io::ErrorKind::ResourceBusy
+                        && began.elapsed() < PATIENCE =>
+                {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                result => return result,
+            }
+        }
     }
 
     /// Runs a workload. Returns the log, the position at which the workload began, and what was
