@@ -279,7 +279,8 @@ fn name(place: &mut Place, region: &AnyRegion, quirks: Quirks, how: Commit<'_>) 
             inherit(&old, region, quirks)?;
             // Two exchanges make one version the old one: another's in between would bring the
             // replaced version back.
-            place.alone(|place| exchange(place, region, quirks, keep))
+            place.exclude_others()?;
+            exchange(place, region, quirks, keep)
         }
     }
 }

@@ -168,14 +168,21 @@ impl Place {
         Ok(())
     }
 
-    /// Waits for others that exchange names in this directory, and keeps them off meanwhile
-    /// (flock(2) on the directory). Where there are no locks, nobody is kept off.
-    pub(crate) fn alone<T>(&mut self, exchange: impl FnOnce(&mut Self) -> T) -> T {
-        let flock = |how| while let Err(Errno::INTR) = fs::flock(self.directory(), how) {};
-        primitive!("publish.exchange_alone", flock(FlockOperation::LockExclusive), ());
-        let result = exchange(self);
-        let _ = fs::flock(self.directory(), FlockOperation::Unlock);
-        result
+    /// Waits for others that exchange names in this directory, and keeps them off for as long as
+    /// this place lives (flock(2) on the directory). Where there are no locks, nobody is kept off.
+    pub(crate) fn exclude_others(&self) -> Result<()> {
+        loop {
+            let locked = primitive!(
+                "publish.exchange_alone",
+                fs::flock(self.directory(), FlockOperation::LockExclusive),
+                Ok(())
+            );
+            match locked {
+                Err(Errno::INTR) => {}
+                Ok(()) | Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
+                Err(errno) => return Err(Error::os(Operation::Lock, "flock", errno)),
+            }
+        }
     }
 
     /// Forgets the temporary name: it leads to somebody else's file.
