@@ -126,6 +126,17 @@ pub enum ErrorKind {
     PublishedNotDurable(Errno),
     /// Not possible on this backend or on this processor, and why.
     Unsupported(&'static str),
+    /// The region does not hold what was expected (`a daxmap log`, ...). Nothing was changed.
+    WrongFormat(&'static str),
+    /// Written by a newer version of this library, in a format that this one does not know.
+    NewerFormat {
+        /// The version found.
+        found: u32,
+        /// The newest version known.
+        newest: u32,
+    },
+    /// These bytes were durable and are no longer what was written: what they are.
+    Damaged(&'static str),
 }
 
 /// An error: operation, path, byte range, cause, and whether durability is now unknown.
@@ -312,6 +323,11 @@ impl fmt::Display for ErrorKind {
                  show what it showed before"
             ),
             Self::Unsupported(why) => f.write_str(why),
+            Self::WrongFormat(expected) => write!(f, "this is not {expected}"),
+            Self::NewerFormat { found, newest } => {
+                write!(f, "written in format version {found}, the newest known here is {newest}")
+            }
+            Self::Damaged(what) => write!(f, "damaged: {what}"),
         }
     }
 }
@@ -341,6 +357,9 @@ impl From<Error> for std::io::Error {
             | ErrorKind::Empty
             | ErrorKind::Unaligned { .. }
             | ErrorKind::WrongFileType(_) => std::io::ErrorKind::InvalidInput,
+            ErrorKind::WrongFormat(_) | ErrorKind::NewerFormat { .. } | ErrorKind::Damaged(_) => {
+                std::io::ErrorKind::InvalidData
+            }
             _ => std::io::ErrorKind::Other,
         };
         Self::new(kind, error)

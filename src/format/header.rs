@@ -1,0 +1,176 @@
+//! What the file is: the header, in two copies.
+//!
+//! The header is written when everything else of a new structure is durable, the first copy
+//! before the second. So a valid copy says that the structure is complete; and if neither is valid
+//! while the second is still all zero, then the structure never was, and nothing in it has been
+//! acknowledged. Afterwards the header does not change, and one damaged copy costs nothing.
+//!
+//! | offset | bytes | what |
+//! |---|---|---|
+//! | 0 | 8 | magic: `daxmap` and two letters for the kind |
+//! | 8 | 4 | format version |
+//! | 12 | 4 | zero |
+//! | 16 | 8 | salt of the file |
+//! | 24 | 32 | four numbers that the kind gives a meaning |
+//! | 56 | 8 | check value of bytes 0 to 55, keyed by the magic and by the place |
+//!
+//! The first copy is at offset 0 of the region, the second at 4096; the rest of both pages is
+//! zero.
+
+use super::PAGE;
+use super::check::Key;
+use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::primitives::primitive;
+use crate::region::Region;
+
+/// What a structure is, as its first eight bytes say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Log,
+    State,
+    Checkpoint,
+}
+
+impl Kind {
+    const ALL: [Self; 3] = [Self::Log, Self::State, Self::Checkpoint];
+
+    pub(crate) const fn magic(self) -> [u8; 8] {
+        match self {
+            Self::Log => *b"daxmapLG",
+            Self::State => *b"daxmapST",
+            Self::Checkpoint => *b"daxmapCP",
+        }
+    }
+
+    /// As it stands in messages, with its article.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Log => "a daxmap log",
+            Self::State => "a daxmap state",
+            Self::Checkpoint => "a daxmap checkpoint file",
+        }
+    }
+
+    fn of(magic: [u8; 8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.magic() == magic)
+    }
+}
+
+/// Bytes of a copy.
+pub(crate) const HEADER_BYTES: usize = 64;
+/// Where the copies are.
+const COPIES: [u64; 2] = [0, PAGE];
+/// Bytes that the header takes at the start of the region.
+pub(crate) const HEADER_AREA: u64 = 2 * PAGE;
+
+/// A valid header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) kind: Kind,
+    pub(crate) version: u32,
+    pub(crate) salt: u64,
+    pub(crate) numbers: [u64; 4],
+}
+
+/// What stands where a header should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// A header; `copies` of its two copies are whole.
+    Header { header: Header, copies: u8 },
+    /// The structure was never completed: all zero, or a crash cut its creation short.
+    Blank,
+}
+
+impl Header {
+    /// Looks for the header of a structure of this kind.
+    ///
+    /// # Errors
+    ///
+    /// `WrongFormat` if it is something else, `NewerFormat` if its version is above `newest`,
+    /// `Damaged` if both copies are; and those of reading.
+    pub(crate) fn find(region: &impl Region, kind: Kind, newest: u32) -> Result<Found> {
+        if region.len() < HEADER_AREA {
+            return Err(Error::new(Operation::Open, ErrorKind::WrongFormat(kind.name())));
+        }
+        let mut area = vec![0; HEADER_AREA as usize];
+        region.read(0, &mut area).map_err(|error| error.during(Operation::Open))?;
+        let copies = COPIES.map(|at| Self::decode(at, &area[at as usize..][..HEADER_BYTES]));
+        let valid: Vec<Self> = copies.iter().copied().flatten().collect();
+        let Some(header) = valid.first() else { return blank_or_damaged(&area, kind) };
+        if header.kind != kind {
+            return Err(Error::new(Operation::Open, ErrorKind::WrongFormat(kind.name())));
+        }
+        if header.version > newest {
+            let newer = ErrorKind::NewerFormat { found: header.version, newest };
+            return Err(Error::new(Operation::Open, newer));
+        }
+        let copies = valid.iter().filter(|copy| *copy == header).count() as u8;
+        Ok(Found::Header { header: *header, copies })
+    }
+
+    /// Completes a new structure: everything else in it is durable.
+    pub(crate) fn complete(&self, region: &impl Region) -> Result<()> {
+        for at in COPIES {
+            region.write_flush(at, &self.encode(at))?;
+            primitive!("format.header_in_order", region.drain(), Ok(()))?;
+        }
+        primitive!("format.header_in_order", Ok(()), region.drain())
+    }
+
+    /// Makes both copies whole again, of which one is.
+    pub(crate) fn heal(&self, region: &impl Region) -> Result<()> {
+        self.complete(region)
+    }
+
+    fn encode(&self, at: u64) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0; HEADER_BYTES];
+        bytes[..8].copy_from_slice(&self.kind.magic());
+        bytes[8..12].copy_from_slice(&self.version.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.salt.to_le_bytes());
+        for (place, number) in bytes[24..56].chunks_exact_mut(8).zip(self.numbers) {
+            place.copy_from_slice(&number.to_le_bytes());
+        }
+        let check = key(self.kind).check(at, &bytes[..56]);
+        bytes[56..].copy_from_slice(&check.to_le_bytes());
+        bytes
+    }
+
+    fn decode(at: u64, bytes: &[u8]) -> Option<Self> {
+        let number = |from: usize| {
+            let mut word = [0; 8];
+            word.copy_from_slice(&bytes[from..from + 8]);
+            u64::from_le_bytes(word)
+        };
+        let kind = Kind::of(number(0).to_le_bytes())?;
+        let valid = number(56) == key(kind).check(at, &bytes[..56]);
+        primitive!("format.header_check", valid, true).then(|| Self {
+            kind,
+            version: number(8) as u32,
+            salt: number(16),
+            numbers: [number(24), number(32), number(40), number(48)],
+        })
+    }
+}
+
+fn key(kind: Kind) -> Key {
+    Key::new(u64::from_le_bytes(kind.magic()))
+}
+
+/// No copy is valid. A creation that a crash cut short has, in the first copy, parts of it, and
+/// nothing anywhere else.
+fn blank_or_damaged(area: &[u8], kind: Kind) -> Result<Found> {
+    let zero = |range: std::ops::Range<usize>| area[range].iter().all(|&byte| byte == 0);
+    let magic = &area[..8];
+    let ours = magic.iter().zip(kind.magic()).all(|(&found, ours)| found == 0 || found == ours);
+    if ours && zero(HEADER_BYTES..HEADER_AREA as usize) {
+        return Ok(Found::Blank);
+    }
+    let second = &area[PAGE as usize..][..8];
+    let kinds = [magic, second].map(|magic| Kind::ALL.iter().find(|kind| kind.magic() == *magic));
+    let what = if kinds.iter().flatten().any(|found| **found == kind) {
+        ErrorKind::Damaged("both copies of the header")
+    } else {
+        ErrorKind::WrongFormat(kind.name())
+    };
+    Err(Error::new(Operation::Open, what).over(0, HEADER_AREA))
+}
