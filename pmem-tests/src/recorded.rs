@@ -16,11 +16,12 @@ use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 use store_recorder::{Control, LINE_BYTES, Word};
 
-use crate::guest::{Guest, GuestError, Persistence, Running, program, recorder};
+use crate::guest::{Guest, GuestError, Output, PATIENCE, Persistence, Running, program, recorder};
 use crate::scratch::Filesystem;
 
-/// Time in which a guest gets somewhere; it may be paused, and is emulated.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// After that time `ci/vm` ends a guest whose test is gone. A test has limits of its own for
+/// everything it waits for; how long it looks at a guest that stands depends on the number of images.
+const ORPHANED: Duration = Duration::from_secs(3600);
 const POLL: Duration = Duration::from_micros(300);
 /// Size of the NVDIMM: what mkfs.xfs wants, and a multiple of what a namespace is aligned to.
 const NVDIMM: &str = "384M";
@@ -69,8 +70,13 @@ impl Prepared {
     }
 
     /// Boots a guest on a copy in `directory`, which is made, mounts the filesystem at /mnt/dax,
-    /// and starts the guest program with these words. It says something, acknowledges its first
-    /// step, and is stopped there.
+    /// and starts the guest program with these words. It prints a line, acknowledges its first
+    /// step, and is stopped there. The line need not be out then: it goes through a process of the
+    /// guest, which stands too. [`Recording::end`] returns it.
+    ///
+    /// # Errors
+    ///
+    /// There was no guest, or it did not get there.
     pub fn start(&self, directory: &Path, words: &str) -> Result<Recording, GuestError> {
         std::fs::create_dir_all(directory)?;
         let copy = std::process::Command::new("cp")
@@ -88,27 +94,19 @@ impl Prepared {
         );
         let control = Control::open(&directory.join("control"))?;
         control.set(Word::StopAfterStep, 1);
-        let mut running = guest(directory)
+        let running = guest(directory)
             .file(program()?)
             .record(recorder()?)
-            .timeout(2 * PATIENCE)
+            .timeout(ORPHANED)
             .spawn(&["sh", "-ec", &script])?;
-        let said = running.line()?;
-        if said.is_none() {
-            return Err(running
-                .wait()
-                .err()
-                .unwrap_or_else(|| io::Error::other("the program ended without a word").into()));
-        }
         let mut recording = Recording {
             kind: self.kind,
             offset: self.offset,
             directory: directory.to_owned(),
             control,
             running,
-            said: said.unwrap_or_default(),
         };
-        recording.wait_for_stop(1)?;
+        recording.wait_for_stop(1, "the first step to be acknowledged")?;
         Ok(recording)
     }
 }
@@ -156,16 +154,9 @@ pub struct Recording {
     directory: PathBuf,
     control: Control,
     running: Running,
-    said: String,
 }
 
 impl Recording {
-    /// The first line that the program printed.
-    #[must_use]
-    pub fn said(&self) -> &str {
-        &self.said
-    }
-
     /// The last step that the program acknowledged.
     #[must_use]
     pub fn acknowledged(&self) -> u64 {
@@ -189,20 +180,29 @@ impl Recording {
     /// # Errors
     ///
     /// The guest ended, or did not get there.
-    pub fn stop_after(&mut self, events: u64) -> io::Result<()> {
+    pub fn stop_after(&mut self, events: u64) -> Result<(), GuestError> {
         let stop_at = self.control.get(Word::Events) + events.max(2);
         self.control.set(Word::StopAt, stop_at);
-        self.wait_for_stop(stop_at)
+        self.wait_for_stop(stop_at, &format!("event {stop_at}"))
     }
 
-    fn wait_for_stop(&mut self, event: u64) -> io::Result<()> {
+    fn wait_for_stop(&mut self, event: u64, awaited: &str) -> Result<(), GuestError> {
         let began = Instant::now();
         while self.control.get(Word::Stopped) < event {
             if !self.running.is_running() {
-                return Err(io::Error::other("the guest ended before it was stopped"));
+                let Output { status, stdout } = self.running.wait()?;
+                let reason = format!("the program ended with {status} before {awaited}");
+                return Err(GuestError::NoGuest { reason, stdout });
             }
             if began.elapsed() > PATIENCE {
-                return Err(io::Error::other("the guest did not get to where it is stopped"));
+                return Err(io::Error::other(format!(
+                    "the guest was waited for {} s for {awaited}; it is at event {}, and has \
+                     acknowledged step {}",
+                    PATIENCE.as_secs(),
+                    self.control.get(Word::Events),
+                    self.acknowledged()
+                ))
+                .into());
             }
             std::thread::sleep(POLL);
         }
@@ -257,14 +257,19 @@ impl Recording {
         Filesystem::image(parent, self.kind, image, self.offset)
     }
 
-    /// Ends the guest and removes its files.
+    /// Lets the guest run until the first line of its program is out, ends it, and removes its
+    /// files. Returns the line.
     ///
     /// # Errors
     ///
-    /// Of killing it, and of removing files.
-    pub fn end(self) -> io::Result<()> {
+    /// There was no line, or the guest could not be killed, or files not be removed.
+    pub fn end(mut self) -> io::Result<String> {
+        self.control.set(Word::StopAt, 0);
+        let line = self.running.line("the first line of the guest's program")?;
+        let line = line.ok_or_else(|| io::Error::other("the guest's program printed no line"))?;
         self.running.kill()?;
-        std::fs::remove_dir_all(&self.directory)
+        std::fs::remove_dir_all(&self.directory)?;
+        Ok(line)
     }
 
     /// Boots another guest on an image, which must be called `nvdimm0`, mounts it with DAX and
