@@ -131,7 +131,7 @@ fn something_is_lost(kind: &str, prepared: &Prepared, room: &Path, care: &str) {
 /// Stores to one page of a hole after the other, written back and fenced; returns at how many
 /// stops the durable lines did not have all of them where the file says they are.
 fn pages_lost(kind: &str, prepared: &Prepared, room: &Path, mapping: &str) -> u64 {
-    let words = format!("sparse /mnt/dax/sparse {mapping}");
+    let words = format!("sparse /mnt/dax/sparse {mapping} recorder");
     let mut recording = prepared.start(&room.join(mapping), &words).unwrap();
     let image = room.join("nvdimm0");
     let mut random = Random(SEED);

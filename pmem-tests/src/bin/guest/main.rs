@@ -26,11 +26,11 @@ guest faults PATH      page faults at the first store to every page of a new reg
 guest bad PATH OFFSET  reads around a page that a memory error took away
 guest conformance PLACE BACKEND DURABILITY GRANULARITY
                        every check of the trait in a directory or on a device
-guest run-load DIRECTORY CARE recorder|console
-                       writes and acknowledges until somebody ends it
+guest run-load DIRECTORY CARE recorder|console|log [STEPS]
+                       writes and acknowledges until somebody ends it, or so many steps
 guest check-load DIRECTORY LEAST MOST
                        whether so many steps are there, and no half of anything
-guest sparse PATH sync|plain
+guest sparse PATH sync|plain recorder|console|log [PAGES]
                        stores to holes through a mapping with or without MAP_SYNC
 guest replace PATH FLAG
                        replaces a file that has the DAX flag (1) or not (0), and looks again
@@ -54,14 +54,17 @@ fn main() -> ExitCode {
             len.and_then(|len| said(report::create(Path::new(&paths[0]), len)))
         }
         "replace" if paths.len() == 2 => flag::replace(Path::new(&paths[0]), paths[1] == "1"),
-        "run-load" if paths.len() == 3 => {
-            load::run(Path::new(&paths[0]), &paths[1], &paths[2]).map_err(std::io::Error::other)
+        "run-load" if paths.len() == 3 || paths.len() == 4 => {
+            load::run(Path::new(&paths[0]), &paths[1], &paths[2], paths.get(3))
+                .map_err(std::io::Error::other)
         }
         "check-load" if paths.len() == 3 => {
             load::check_both(Path::new(&paths[0]), &paths[1], &paths[2])
                 .map_err(std::io::Error::other)
         }
-        "sparse" if paths.len() == 2 => load::sparse(Path::new(&paths[0]), paths[1] == "sync"),
+        "sparse" if paths.len() == 3 || paths.len() == 4 => {
+            load::sparse(Path::new(&paths[0]), &paths[1], &paths[2], paths.get(3))
+        }
         "bad" if paths.len() == 2 => {
             let offset = paths[1].parse().map_err(std::io::Error::other);
             offset.and_then(|offset| said(bad::run(Path::new(&paths[0]), offset)))
