@@ -22,7 +22,7 @@ const ROOM: u64 = 4 << 30;
 const BACKEND: &str = "backend=fsdax durability=PowerFail";
 
 fn stops() -> u64 {
-    std::env::var("DAXMAP_GUEST_STOPS").map_or(25, |n| n.parse().expect("a number of stops"))
+    std::env::var("DAXMAP_GUEST_STOPS").map_or(15, |n| n.parse().expect("a number of stops"))
 }
 
 /// A generator of numbers: Knuth's MMIX.

@@ -2,12 +2,14 @@
 //! recorded it in a guest: replayed to every mark and to every flush, mounted, recovered, checked.
 //! docs/guest_runs.md says what this shows and what it does not. Needs root for the mounts.
 //!
-//! `DAXMAP_LOG_STEPS` sets the number of steps of each load.
+//! `DAXMAP_LOG_STEPS` sets the number of steps of each load, 12 at least: the first that a control
+//! of names can lose.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use pmem_tests::blockdev::{Disk, Filesystem, Image, MemoryDisk, Mounted};
 use pmem_tests::guest::{Guest, Persistence, program};
@@ -21,6 +23,8 @@ const ROOM: u64 = 2 << 30;
 /// Of the images that are not at a mark, one in so many is given to fsck.
 const FSCK_EVERY: u64 = 4;
 const PAGE: u64 = 4096;
+/// Each step starts a process of the guest, which is emulated.
+const TIMEOUT: Duration = Duration::from_secs(1200);
 
 fn steps() -> u64 {
     std::env::var("DAXMAP_LOG_STEPS").map_or(40, |n| n.parse().expect("a number of steps"))
@@ -129,6 +133,7 @@ impl Recorded {
             .nvdimm("384M")
             .nvdimm("1G")
             .keep_files(room)
+            .timeout(TIMEOUT)
             .file(program().unwrap())
             .run_script(&script)
             .unwrap();
@@ -323,14 +328,6 @@ fn what_was_acknowledged_is_in_the_log(filesystem: Filesystem) {
         "{filesystem}: {} entries; lost by controls: {lost_by:?}",
         recorded.log.entries().len()
     );
-    println!(
-        "\nevidence: what {filesystem} on emulated persistent memory gave to the device, by \
-         dm-log-writes, through the page cache and with MAP_SYNC | {} images, at {marks} marks and \
-         {flushes} flushes, mounted, recovered and checked, {fscks} of them by fsck, 0 failures; \
-         without syncs or MAP_SYNC something was missing at {lost} of {control_marks} marks | data \
-         stored through a DAX mapping, which no log of a block device sees",
-        marks + flushes
-    );
     // A mark at the beginning of each run, and one after each step.
     assert_eq!(marks, 3 * (steps() + 1));
     assert!(flushes > marks, "{flushes} flushes: the steps did not sync");
@@ -340,6 +337,14 @@ fn what_was_acknowledged_is_in_the_log(filesystem: Filesystem) {
             "{filesystem}, {run:?}: nothing was lost, so the test is void"
         );
     }
+    println!(
+        "\nevidence: what {filesystem} on emulated persistent memory gave to the device, by \
+         dm-log-writes, through the page cache and with MAP_SYNC | {} images, at {marks} marks and \
+         {flushes} flushes, mounted, recovered and checked, {fscks} of them by fsck, 0 failures; \
+         without syncs or MAP_SYNC something was missing at {lost} of {control_marks} marks | data \
+         stored through a DAX mapping, which no log of a block device sees",
+        marks + flushes
+    );
 }
 
 #[test]
