@@ -21,11 +21,11 @@ use crate::mapping::{TRIAL_LEN, Trial};
 enum Acknowledge {
     /// By an instruction that the recorder sees at once: no system call, whose locks and fences
     /// could make durable what the load forgot.
-    ToRecorder,
+    Recorder,
     /// By a line of output.
-    ToConsole,
+    Console,
     /// By a mark in the log of the device [`LOG_NAME`].
-    ToLog,
+    Log,
 }
 
 /// What device-mapper calls the device whose writes are logged.
@@ -34,27 +34,27 @@ const LOG_NAME: &str = "log";
 impl Acknowledge {
     fn named(name: &str) -> Option<Self> {
         match name {
-            "recorder" => Some(Self::ToRecorder),
-            "console" => Some(Self::ToConsole),
-            "log" => Some(Self::ToLog),
+            "recorder" => Some(Self::Recorder),
+            "console" => Some(Self::Console),
+            "log" => Some(Self::Log),
             _ => None,
         }
     }
 
     fn step(self, step: u64) {
         match self {
-            Self::ToRecorder => {
+            Self::Recorder => {
                 // SAFETY: a nop; its operand names an address and does not access it.
                 unsafe {
                     std::arch::asm!("nop dword ptr [rax + {magic}]", magic = const ACKNOWLEDGE,
                         in("rax") step, options(nostack, preserves_flags));
                 }
             }
-            Self::ToConsole => {
+            Self::Console => {
                 println!("acknowledged {step}");
                 io::stdout().flush().expect("the host reads what the load says");
             }
-            Self::ToLog => {
+            Self::Log => {
                 let mark = format!("step-{step}");
                 let words = ["message", LOG_NAME, "0", "mark", &mark];
                 let marked = Command::new("dmsetup").args(words).status();
