@@ -5,6 +5,7 @@
 //! `DAXMAP_LOG_STEPS` sets the number of steps of each load, 12 at least: the first that a control
 //! of names can lose.
 
+use std::fmt::Write;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -116,14 +117,13 @@ impl Recorded {
         );
         let mut expected = Vec::new();
         for run in Run::ALL {
-            let (words, says) = run.words();
-            script += &format!(
-                "\nmount -t {filesystem} -o dax={} /dev/mapper/log /mnt/dax
-                 dmsetup message log 0 mark {}
+            let (dax, name, (words, says)) = (run.dax(), run.name(), run.words());
+            let _ = write!(
+                script,
+                "\nmount -t {filesystem} -o dax={dax} /dev/mapper/log /mnt/dax
+                 dmsetup message log 0 mark {name}
                  ./guest {words}
-                 umount /mnt/dax",
-                run.dax(),
-                run.name()
+                 umount /mnt/dax"
             );
             expected.push(says);
         }
