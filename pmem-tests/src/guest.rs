@@ -199,7 +199,11 @@ impl Guest {
     /// Boots and starts the command.
     pub fn spawn(&self, command: &[&str]) -> Result<Running, GuestError> {
         let timeout = self.timeout.unwrap_or(TIMEOUT);
-        let child = Command::new(workspace().join("ci/vm"))
+        // If the thread that runs the test is gone, so is the guest: a test that is killed drops
+        // nothing, and a guest that stands would stand for its whole time.
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "TERM"])
+            .arg(workspace().join("ci/vm"))
             .args(&self.options)
             .args(["--timeout", &timeout.as_secs().to_string()])
             .arg("--")

@@ -27,8 +27,8 @@ const POLL: Duration = Duration::from_micros(300);
 const NVDIMM: &str = "384M";
 /// Bytes compared at a time.
 const CHUNK: usize = 64 << 10;
-/// Where the superblock ends, in bytes of the filesystem: ext4 has it from 1024 on, xfs from 0, of 512.
-const SUPERBLOCK_END: u64 = 2048;
+/// Bytes of a block of the filesystems.
+const BLOCK: usize = 4096;
 /// Where `ci/vm` says that the NVDIMM is.
 const BASE: u64 = 0x1_0000_0000;
 
@@ -212,13 +212,8 @@ impl Recording {
     }
 
     /// Writes an image of the stopped guest's memory: `pick` chooses for each line that is not the
-    /// same everywhere, but for those of the superblock, which are as they are durable. Returns how
-    /// many it chose for.
-    ///
-    /// A superblock torn between two lines has a wrong checksum, and is read before any journal is:
-    /// neither ext4 nor xfs mounts it, though they need it to be written whole, and persistent memory
-    /// without a BTT does not write sectors whole (Documentation/driver-api/nvdimm/btt.rst). That is
-    /// between them and the device, and nothing that syncs can change.
+    /// same everywhere, but for those that the filesystem needs to be written with their sector
+    /// ([`is_written_whole`]), which are as they are durable. Returns how many it chose for.
     ///
     /// # Errors
     ///
@@ -226,7 +221,6 @@ impl Recording {
     pub fn image(&self, path: &Path, mut pick: impl FnMut() -> Line) -> io::Result<u64> {
         let open = |name: &str| File::open(self.directory.join(name));
         let (live, arrived, durable) = (open("nvdimm0")?, open("arrived")?, open("durable")?);
-        let superblock = self.offset..self.offset + SUPERBLOCK_END;
         let image = File::create(path)?;
         image.set_len(live.metadata()?.len())?;
         let mut chunks = [vec![0; CHUNK], vec![0; CHUNK], vec![0; CHUNK]];
@@ -238,19 +232,13 @@ impl Recording {
             arrived.read_exact_at(came, at)?;
             durable.read_exact_at(safe, at)?;
             if now != safe || came != safe {
-                let lines = LINE_BYTES as usize;
-                let others = now.chunks(lines).zip(came.chunks(lines));
-                let places = (at..).step_by(lines);
-                for ((safe, (now, came)), place) in safe.chunks_mut(lines).zip(others).zip(places) {
-                    if now == safe && came == safe || superblock.contains(&place) {
+                let others = now.chunks(BLOCK).zip(came.chunks(BLOCK));
+                let places = (at..).step_by(BLOCK);
+                for ((safe, (now, came)), place) in safe.chunks_mut(BLOCK).zip(others).zip(places) {
+                    if place == self.offset || is_written_whole(safe) || is_written_whole(now) {
                         continue;
                     }
-                    differing += 1;
-                    match pick() {
-                        Line::Durable => {}
-                        Line::Arrived => safe.copy_from_slice(came),
-                        Line::Live => safe.copy_from_slice(now),
-                    }
+                    differing += mix(safe, now, came, &mut pick);
                 }
             }
             if safe.iter().any(|byte| *byte != 0) { image.write_all_at(safe, at) } else { Ok(()) }
@@ -303,6 +291,42 @@ impl Recording {
         let reason = format!("the program ended with {}", output.status);
         Err(GuestError::NoGuest { reason, stdout: output.stdout })
     }
+}
+
+/// Chooses for the lines of a block that are not the same everywhere; returns how many.
+fn mix(safe: &mut [u8], now: &[u8], came: &[u8], pick: &mut impl FnMut() -> Line) -> u64 {
+    let lines = LINE_BYTES as usize;
+    let mut differing = 0;
+    for (safe, (now, came)) in safe.chunks_mut(lines).zip(now.chunks(lines).zip(came.chunks(lines)))
+    {
+        if now == safe && came == safe {
+            continue;
+        }
+        differing += 1;
+        match pick() {
+            Line::Durable => {}
+            Line::Arrived => safe.copy_from_slice(came),
+            Line::Live => safe.copy_from_slice(now),
+        }
+    }
+    differing
+}
+
+/// What a block of xfs begins with that holds metadata in its place: superblock and headers of an
+/// allocation group, b-trees, directories, inodes (fs/xfs/libxfs/xfs_format.h, xfs_da_format.h).
+const XFS_METADATA: [&[u8]; 12] = [
+    b"XFSB", b"AB3B", b"AB3C", b"IAB3", b"FIB3", b"RMB3", b"R3FC", b"BMA3", b"XDB3", b"XDD3",
+    b"XDF3", b"IN",
+];
+
+/// True for a block of metadata that xfs overwrites in its place, and needs the device to write in
+/// whole sectors: with lines of two versions its checksum is wrong, and recovery ends there
+/// (`xfs_agi_read_verify`) instead of taking it from the log. Persistent memory without a BTT does
+/// not promise whole sectors (Documentation/driver-api/nvdimm/btt.rst). That is between xfs and the
+/// device, and nothing that syncs can change. ext4 takes all such blocks from its journal but the
+/// superblock, which it reads first; that is in the first block of either filesystem.
+fn is_written_whole(block: &[u8]) -> bool {
+    XFS_METADATA.iter().any(|magic| block.starts_with(magic))
 }
 
 /// Calls `act` with the offset of every chunk of a file that may have data.
