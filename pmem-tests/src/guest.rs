@@ -6,16 +6,18 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-/// Exit status of `ci/vm` for a guest that ran out of time.
-const STATUS_TIMED_OUT: i32 = 124;
-/// Exit status of `ci/vm` for a guest that could not be had or ended without a status.
-const STATUS_NO_GUEST: i32 = 125;
+mod running;
+
+pub use running::{PATIENCE, Running};
+
+/// Time after which `ci/vm` kills a guest unless told otherwise.
+const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// What the guest's NVDIMMs say is safe when the power goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +101,7 @@ impl From<io::Error> for GuestError {
 #[derive(Clone, Debug, Default)]
 pub struct Guest {
     options: Vec<OsString>,
+    timeout: Option<Duration>,
 }
 
 impl Guest {
@@ -179,7 +182,7 @@ impl Guest {
     /// Time after which the guest is killed; 300 s unless set. Whole seconds.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
-        self.option("--timeout", timeout.as_secs().to_string())
+        Self { timeout: Some(timeout), ..self }
     }
 
     /// Boots, runs the command, and waits for its end. A first word with a slash is a static
@@ -195,20 +198,21 @@ impl Guest {
 
     /// Boots and starts the command.
     pub fn spawn(&self, command: &[&str]) -> Result<Running, GuestError> {
-        let mut child = Command::new(workspace().join("ci/vm"))
+        let timeout = self.timeout.unwrap_or(TIMEOUT);
+        // If the thread that runs the test is gone, so is the guest: a test that is killed drops
+        // nothing, and a guest that stands would stand for its whole time.
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "TERM"])
+            .arg(workspace().join("ci/vm"))
             .args(&self.options)
+            .args(["--timeout", &timeout.as_secs().to_string()])
             .arg("--")
             .args(command)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
-        // ci/vm speaks up at its end only, and less than a pipe holds: reading its errors
-        // after the output cannot block it.
-        let Some(stdout) = child.stdout.take().map(BufReader::new) else {
-            return Err(io::Error::other("no pipe for the output").into());
-        };
-        Ok(Running { child, stdout, seen: String::new() })
+        Ok(Running::new(child, timeout)?)
     }
 
     fn option(mut self, name: &str, value: impl Into<OsString>) -> Self {
@@ -220,77 +224,6 @@ impl Guest {
     fn flag(mut self, name: &str) -> Self {
         self.options.push(name.into());
         self
-    }
-}
-
-/// A guest that runs. Dropping it kills the guest.
-#[derive(Debug)]
-pub struct Running {
-    child: Child,
-    stdout: BufReader<ChildStdout>,
-    seen: String,
-}
-
-impl Running {
-    /// The next line the command printed, without its end; `None` when it has ended.
-    pub fn line(&mut self) -> io::Result<Option<String>> {
-        let start = self.seen.len();
-        if self.stdout.read_line(&mut self.seen)? == 0 {
-            return Ok(None);
-        }
-        Ok(Some(self.seen[start..].trim_end_matches('\n').to_owned()))
-    }
-
-    /// True until the guest, or `ci/vm`, has ended.
-    pub fn is_running(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
-    }
-
-    /// Waits for the end of the command.
-    pub fn wait(mut self) -> Result<Output, GuestError> {
-        let mut rest = Vec::new();
-        self.stdout.read_to_end(&mut rest)?;
-        let mut stdout = std::mem::take(&mut self.seen);
-        stdout.push_str(&String::from_utf8_lossy(&rest));
-        let mut reason = String::new();
-        if let Some(mut stderr) = self.child.stderr.take() {
-            stderr.read_to_string(&mut reason)?;
-        }
-        match self.child.wait()?.code() {
-            Some(STATUS_TIMED_OUT) => Err(GuestError::TimedOut { reason, stdout }),
-            None | Some(STATUS_NO_GUEST) => Err(GuestError::NoGuest { reason, stdout }),
-            Some(status) => Ok(Output { status, stdout }),
-        }
-    }
-
-    /// Cuts the guest's power at this moment and returns the lines it had printed. The
-    /// contents of its NVDIMMs stay where [`Guest::keep_files`] put them: every store it
-    /// executed, flushed or not, and the disks as the host's page cache has them.
-    pub fn kill(mut self) -> io::Result<String> {
-        self.terminate()?;
-        let mut rest = Vec::new();
-        self.stdout.read_to_end(&mut rest)?;
-        self.child.wait()?;
-        let mut stdout = std::mem::take(&mut self.seen);
-        stdout.push_str(&String::from_utf8_lossy(&rest));
-        Ok(stdout)
-    }
-
-    /// Asks `ci/vm` to kill the guest and to clean up after it.
-    fn terminate(&self) -> io::Result<()> {
-        let pid = self.child.id().to_string();
-        let killed = Command::new("kill").args(["-TERM", &pid]).status()?;
-        if killed.success() { Ok(()) } else { Err(io::Error::other("ci/vm is gone already")) }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if let Ok(None) = self.child.try_wait() {
-            // Nothing is left to tell if this fails: ci/vm then ends with its own timeout.
-            let _ = self.terminate();
-            let _ = self.child.wait();
-        }
     }
 }
 

@@ -19,3 +19,4 @@ pub mod snapshot;
 pub mod traced;
 pub mod unprivileged;
 pub mod versions;
+pub mod write_log;

@@ -34,6 +34,7 @@ const PUBLISH_EVERY: u64 = 12;
 const CREATE_EVERY: u64 = 20;
 /// Names that created files take in turn.
 const CREATE_NAMES: u64 = 8;
+const CREATED_BYTES: usize = 3000;
 
 /// What a writer does between a store and the claim that it is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +45,7 @@ pub enum Care {
     NoWriteBack,
     /// No fence: only the write-back.
     NoFence,
-    /// Nothing.
+    /// Nothing: files too are written and renamed without a sync.
     None,
 }
 
@@ -182,6 +183,13 @@ impl Load {
     fn publish(&self, step: u64) -> Result<()> {
         let content = versions::content(step, published_len(step));
         let path = self.directory.join("published");
+        if self.care == Care::None {
+            let draft = self.directory.join("draft");
+            fs::write(&draft, &content)
+                .and_then(|()| fs::rename(&draft, &path))
+                .expect("a file can be replaced");
+            return Ok(());
+        }
         let draft = self.options.clone().len(content.len() as u64).draft(&path)?;
         draft.write(0, &content)?;
         draft.commit(Commit::Replace)?.close()
@@ -195,7 +203,11 @@ impl Load {
             }
             _ => {}
         }
-        let content = versions::content(step, 3000);
+        let content = versions::content(step, CREATED_BYTES);
+        if self.care == Care::None {
+            fs::write(&path, &content).expect("a file can be created");
+            return Ok(());
+        }
         let region = self.options.clone().len(content.len() as u64).create(&path)?;
         region.write_persist(0, &content)?;
         region.close()
@@ -282,6 +294,48 @@ pub fn check_opened(
     check_all(directory, &bytes, &possible)
 }
 
+/// As [`check`], but where the contents are not to be had: names and lengths of one of the
+/// `possible` steps.
+///
+/// # Errors
+///
+/// What is missing, or has a length that it never had.
+pub fn check_lengths(
+    directory: &Path,
+    possible: RangeInclusive<u64>,
+) -> std::result::Result<(), String> {
+    let of = |name: &str| match fs::metadata(directory.join(name)) {
+        Ok(metadata) => Ok(Some(metadata.len())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(format!("{name}: {error}")),
+    };
+    let (least, most) = (*possible.start(), *possible.end());
+    let lens = [least, most].map(len_after);
+    let len = of("region")?;
+    if !len.is_some_and(|len| lens.contains(&len)) {
+        return Err(format!(
+            "{least} acknowledged, the region's length is {len:?}, not of {lens:?}"
+        ));
+    }
+    let lens = [least, most].map(|step| match step / PUBLISH_EVERY * PUBLISH_EVERY {
+        0 => None,
+        version => Some(published_len(version) as u64),
+    });
+    let len = of("published")?;
+    if !lens.contains(&len) {
+        return Err(format!(
+            "{least} acknowledged, {len:?} bytes are published, not one of {lens:?}"
+        ));
+    }
+    for name in created(least).map(created_name) {
+        let len = of(&name)?;
+        if len != Some(CREATED_BYTES as u64) {
+            return Err(format!("{least} acknowledged, the length of {name} is {len:?}"));
+        }
+    }
+    Ok(())
+}
+
 fn check_all(
     directory: &Path,
     region: &[u8],
@@ -352,14 +406,18 @@ fn check_published(directory: &Path, steps: u64) -> std::result::Result<(), Stri
     Ok(())
 }
 
-/// The files of the last creations whose name has not come up again.
-fn check_created(directory: &Path, steps: u64) -> std::result::Result<(), String> {
+/// The last steps up to `steps` that created a file whose name has not come up again.
+fn created(steps: u64) -> impl Iterator<Item = u64> {
     let newest = steps / CREATE_EVERY;
-    for creation in (newest + 2).saturating_sub(CREATE_NAMES).max(1)..=newest {
-        let step = creation * CREATE_EVERY;
+    let oldest = (newest + 2).saturating_sub(CREATE_NAMES).max(1);
+    (oldest..=newest).map(|creation| creation * CREATE_EVERY)
+}
+
+fn check_created(directory: &Path, steps: u64) -> std::result::Result<(), String> {
+    for step in created(steps) {
         let name = created_name(step);
         let content = fs::read(directory.join(&name)).map_err(|e| format!("{name}: {e}"))?;
-        if content != versions::content(step, 3000) {
+        if content != versions::content(step, CREATED_BYTES) {
             return Err(format!("{name} is not what step {step} created"));
         }
     }
@@ -377,7 +435,10 @@ mod tests {
         for step in 1..=250 {
             assert_eq!(load.step().unwrap(), step);
             assert_eq!(check(directory.path(), possible(step)), Ok(Found { steps: step }));
+            assert_eq!(check_lengths(directory.path(), step..=step), Ok(()));
         }
+        // A growth, and a file that was replaced, are noticed by their lengths.
+        assert!(check_lengths(directory.path(), 200..=200).is_err());
         // The step after the acknowledged one may be there, but no more, and nothing less.
         assert!(check(directory.path(), possible(249)).is_ok());
         assert!(check(directory.path(), possible(248)).is_err());
@@ -407,6 +468,7 @@ mod tests {
             let content = fs::read(&path).unwrap();
             fs::write(&path, &content[1..]).unwrap();
             assert!(check(directory.path(), possible(290)).is_err(), "{name}");
+            assert!(check_lengths(directory.path(), possible(290)).is_err(), "{name}");
             fs::write(&path, content).unwrap();
         }
         assert!(check(directory.path(), possible(290)).is_ok());

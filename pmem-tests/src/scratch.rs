@@ -123,7 +123,7 @@ impl Filesystem {
     ///
     /// # Errors
     ///
-    /// What mount said.
+    /// What mount said, and the end of the kernel's log.
     ///
     /// # Panics
     ///
@@ -146,7 +146,8 @@ impl Filesystem {
             .output()
             .map_err(|error| format!("mount: {error}"))?;
         if !output.status.success() {
-            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+            let said = String::from_utf8_lossy(&output.stderr);
+            return Err(format!("{said}the kernel's last words:\n{}", kernel_words()));
         }
         Ok(Self { mounted, server: None, _directory: directory })
     }
@@ -244,6 +245,15 @@ pub fn kernel_has(filesystem: &str) -> bool {
             .status()
             .is_ok_and(|status| status.success())
             && listed()
+}
+
+/// The end of the kernel's log, which says why it did not mount something.
+fn kernel_words() -> String {
+    const LINES: usize = 30;
+    let output = Command::new("dmesg").output().map(|output| output.stdout).unwrap_or_default();
+    let output = String::from_utf8_lossy(&output);
+    let lines: Vec<&str> = output.lines().collect();
+    lines[lines.len().saturating_sub(LINES)..].join("\n")
 }
 
 /// Gives the calling thread a mount namespace of its own, once. Threads and programs that it

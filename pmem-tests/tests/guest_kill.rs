@@ -79,7 +79,7 @@ impl Machine<'_> {
     fn kill(mut guest: Running, steps: u64) -> u64 {
         let mut seen = 0;
         while seen < steps.max(1) {
-            let Some(line) = guest.line().unwrap() else {
+            let Some(line) = guest.line("an acknowledgement").unwrap() else {
                 panic!("the guest ended by itself: {:?}", guest.wait());
             };
             seen += u64::from(line.starts_with("acknowledged "));
@@ -95,7 +95,7 @@ impl Machine<'_> {
 /// The next line that begins with `start`, and the guest; if it ended, what came instead.
 fn line_with(mut guest: Running, start: &str) -> Result<(String, Running), String> {
     let mut before = Vec::new();
-    while let Some(line) = guest.line().unwrap() {
+    while let Some(line) = guest.line(start).unwrap() {
         if line.starts_with(start) {
             return Ok((line, guest));
         }

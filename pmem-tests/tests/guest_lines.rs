@@ -18,9 +18,11 @@ const SUBSETS: u64 = 3;
 const CONTROL_STOPS: u64 = 10;
 /// Bytes of the tmpfs that holds what is recorded; most of it is holes.
 const ROOM: u64 = 4 << 30;
+/// What the load says of its region.
+const BACKEND: &str = "backend=fsdax durability=PowerFail";
 
 fn stops() -> u64 {
-    std::env::var("DAXMAP_GUEST_STOPS").map_or(25, |n| n.parse().expect("a number of stops"))
+    std::env::var("DAXMAP_GUEST_STOPS").map_or(15, |n| n.parse().expect("a number of stops"))
 }
 
 /// A generator of numbers: Knuth's MMIX.
@@ -53,7 +55,6 @@ fn check(recording: &Recording, image: &Path, steps: u64) -> Result<load::Found,
 fn everything_acknowledged_is_there(kind: &str, prepared: &Prepared, room: &Path) {
     let words = "run-load /mnt/dax/load full recorder";
     let mut recording = prepared.start(&room.join("full"), words).unwrap();
-    assert_eq!(recording.said(), "backend=fsdax durability=PowerFail");
     let image = room.join("nvdimm0");
     let mut random = Random(SEED);
     let (mut images, mut differing, mut ahead) = (0, 0, 0);
@@ -99,7 +100,7 @@ fn everything_acknowledged_is_there(kind: &str, prepared: &Prepared, room: &Path
         .reboot(&image, &format!("check-load /mnt/dax/load {steps} {}", steps + 1))
         .unwrap();
     assert!(said.starts_with("found "), "{said}");
-    recording.end().unwrap();
+    assert_eq!(recording.end().unwrap(), BACKEND);
 }
 
 /// The load with something left out: at one stop at least, what was acknowledged is missing.
@@ -124,15 +125,14 @@ fn something_is_lost(kind: &str, prepared: &Prepared, room: &Path, care: &str) {
         recording.stop_after(2 + random.below(50)).unwrap();
     }
     assert!(what_was_lost.is_some(), "{kind} with {care}: nothing was lost, so the test is void");
-    recording.end().unwrap();
+    assert_eq!(recording.end().unwrap(), BACKEND);
 }
 
 /// Stores to one page of a hole after the other, written back and fenced; returns at how many
 /// stops the durable lines did not have all of them where the file says they are.
 fn pages_lost(kind: &str, prepared: &Prepared, room: &Path, mapping: &str) -> u64 {
-    let words = format!("sparse /mnt/dax/sparse {mapping}");
+    let words = format!("sparse /mnt/dax/sparse {mapping} recorder");
     let mut recording = prepared.start(&room.join(mapping), &words).unwrap();
-    assert_eq!(recording.said(), "mapped");
     let image = room.join("nvdimm0");
     let mut random = Random(SEED);
     let mut lost = 0;
@@ -151,7 +151,7 @@ fn pages_lost(kind: &str, prepared: &Prepared, room: &Path, mapping: &str) -> u6
     }
     let pages = recording.acknowledged();
     println!("{kind}, {mapping}: {lost} of {CONTROL_STOPS} moments of {pages} pages lost some");
-    recording.end().unwrap();
+    assert_eq!(recording.end().unwrap(), "mapped");
     lost
 }
 

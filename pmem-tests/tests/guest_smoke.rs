@@ -72,7 +72,7 @@ fn a_killed_guest_leaves_its_nvdimm() {
     let mut running = guest
         .spawn(&["sh", "-ec", "echo kept | dd of=/dev/pmem0 conv=fsync; echo written; sleep 1000"])
         .unwrap();
-    while running.line().unwrap().expect("the guest ended early") != "written" {}
+    while running.line("what was written").unwrap().expect("the guest ended early") != "written" {}
     running.kill().unwrap();
     let found = guest.run(&["head", "-c", "5", "/dev/pmem0"]);
     std::fs::remove_dir_all(&kept).unwrap();

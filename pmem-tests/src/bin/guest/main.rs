@@ -23,18 +23,23 @@ guest report PATH...   what the library reports of each path
 guest create PATH LEN  creates a region, writes to it, and prints its report
 guest require PATH...  creates a region that must survive a power cut, or says why not
 guest faults PATH      page faults at the first store to every page of a new region
-guest bad PATH OFFSET  reads around a page that a memory error took away
+guest bad PATH OFFSET [PROGRAM]
+                       reads around a page that a memory error took away, or takes away now:
+                       PROGRAM is given the path and the offset
 guest conformance PLACE BACKEND DURABILITY GRANULARITY
                        every check of the trait in a directory or on a device
-guest run-load DIRECTORY CARE recorder|console
-                       writes and acknowledges until somebody ends it
+guest run-load DIRECTORY CARE recorder|console|log [STEPS]
+                       writes and acknowledges until somebody ends it, or so many steps
 guest check-load DIRECTORY LEAST MOST
                        whether so many steps are there, and no half of anything
-guest sparse PATH sync|plain
+guest sparse PATH sync|plain recorder|console|log [PAGES]
                        stores to holes through a mapping with or without MAP_SYNC
 guest replace PATH FLAG
                        replaces a file that has the DAX flag (1) or not (0), and looks again
-guest poison PATH      takes the first page away, as a memory error would, then loads it";
+guest poison PATH OFFSET
+                       takes a page away with MADV_HWPOISON, then loads it
+guest poison-bad PATH OFFSET
+                       the same, of a DAX file, when the device knows of the bad block";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -47,24 +52,31 @@ fn main() -> ExitCode {
         "probe" => paths.iter().try_for_each(|path| mapping::print_probe(Path::new(path))),
         "capture" => capture::print(paths),
         "load" if paths.len() == 1 => poison::load(Path::new(&paths[0])),
-        "poison" if paths.len() == 1 => poison::poison(Path::new(&paths[0])),
+        "poison" | "poison-bad" if paths.len() == 2 => {
+            let offset = paths[1].parse().map_err(std::io::Error::other);
+            let reported = command == "poison-bad";
+            offset.and_then(|offset| poison::poison(Path::new(&paths[0]), offset, reported))
+        }
         "report" => paths.iter().try_for_each(|path| said(report::print(Path::new(path)))),
         "create" if paths.len() == 2 => {
             let len = paths[1].parse().map_err(std::io::Error::other);
             len.and_then(|len| said(report::create(Path::new(&paths[0]), len)))
         }
         "replace" if paths.len() == 2 => flag::replace(Path::new(&paths[0]), paths[1] == "1"),
-        "run-load" if paths.len() == 3 => {
-            load::run(Path::new(&paths[0]), &paths[1], &paths[2]).map_err(std::io::Error::other)
+        "run-load" if paths.len() == 3 || paths.len() == 4 => {
+            load::run(Path::new(&paths[0]), &paths[1], &paths[2], paths.get(3))
+                .map_err(std::io::Error::other)
         }
         "check-load" if paths.len() == 3 => {
             load::check_both(Path::new(&paths[0]), &paths[1], &paths[2])
                 .map_err(std::io::Error::other)
         }
-        "sparse" if paths.len() == 2 => load::sparse(Path::new(&paths[0]), paths[1] == "sync"),
-        "bad" if paths.len() == 2 => {
+        "sparse" if paths.len() == 3 || paths.len() == 4 => {
+            load::sparse(Path::new(&paths[0]), &paths[1], &paths[2], paths.get(3))
+        }
+        "bad" if paths.len() == 2 || paths.len() == 3 => {
             let offset = paths[1].parse().map_err(std::io::Error::other);
-            offset.and_then(|offset| said(bad::run(Path::new(&paths[0]), offset)))
+            offset.and_then(|offset| said(bad::run(Path::new(&paths[0]), offset, paths.get(2))))
         }
         "require" => paths.iter().try_for_each(|path| said(report::require(Path::new(path)))),
         "faults" if paths.len() == 1 => said(touch::run(Path::new(&paths[0]))),

@@ -5,10 +5,11 @@
 //! Installs a signal handler, and loads from memory that is expected to fault.
 #![allow(unsafe_code)]
 
-use crate::mapping::{Trial, open};
+use crate::mapping::{TRIAL_LEN, Trial, open};
 use std::io;
 use std::mem::MaybeUninit;
 use std::path::Path;
+use std::process::Command;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -17,23 +18,33 @@ static LOADING: AtomicBool = AtomicBool::new(false);
 
 const PAGE: usize = 4096;
 
-/// Maps the file, poisons its first page with `MADV_HWPOISON` (root only), and loads from it.
+/// Maps the file, poisons a page with `MADV_HWPOISON` (root only), and loads from it.
 ///
-pub fn poison(path: &Path) -> io::Result<()> {
+/// On a DAX file that only takes the page out of all mappings, and the next access brings it back:
+/// for it, the device is told of a bad block first (`reported`), as a machine check would.
+pub fn poison(path: &Path, offset: usize, reported: bool) -> io::Result<()> {
+    if offset > TRIAL_LEN - PAGE {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
     let file = open(path)?;
     let trial = Trial::map(&file, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED)?;
     report_sigbus()?;
-    // SAFETY: the mapping is longer than a page; populating and poisoning change what later
-    // accesses do, and the only one is `load_from`, which expects that.
-    let populated = unsafe { libc::madvise(trial.address, PAGE, libc::MADV_POPULATE_WRITE) };
+    let page = trial.address.wrapping_byte_add(offset);
+    // SAFETY: the page lies in the mapping, by the check above; populating and poisoning change
+    // what later accesses do, and the only one is `load_from`, which expects that.
+    let populated = unsafe { libc::madvise(page, PAGE, libc::MADV_POPULATE_WRITE) };
     if populated == -1 {
         return Err(io::Error::last_os_error());
     }
+    if reported {
+        let status = Command::new("mkbadblock").arg(path).arg(offset.to_string()).status()?;
+        println!("reported={}", status.success());
+    }
     // SAFETY: as above.
-    if unsafe { libc::madvise(trial.address, PAGE, libc::MADV_HWPOISON) } == -1 {
+    if unsafe { libc::madvise(page, PAGE, libc::MADV_HWPOISON) } == -1 {
         return Err(io::Error::last_os_error());
     }
-    load_from(&trial);
+    load_from(page);
     Ok(())
 }
 
@@ -42,18 +53,19 @@ pub fn load(path: &Path) -> io::Result<()> {
     let file = open(path)?;
     let trial = Trial::map(&file, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED)?;
     report_sigbus()?;
-    load_from(&trial);
+    load_from(trial.address);
     Ok(())
 }
 
-fn load_from(trial: &Trial) {
+/// Loads from a page of a mapping.
+fn load_from(page: *mut libc::c_void) {
     // SAFETY: populating changes nothing that is accessed by anyone else.
-    let populated = unsafe { libc::madvise(trial.address, PAGE, libc::MADV_POPULATE_WRITE) };
+    let populated = unsafe { libc::madvise(page, PAGE, libc::MADV_POPULATE_WRITE) };
     let error = io::Error::last_os_error();
     println!("populate_write={}", if populated == 0 { "ok".into() } else { error.to_string() });
     LOADING.store(true, Ordering::Relaxed);
     // SAFETY: mapped and readable. If the page is gone the handler ends the process.
-    let byte = unsafe { ptr::read_volatile(trial.address.cast::<u8>()) };
+    let byte = unsafe { ptr::read_volatile(page.cast::<u8>()) };
     println!("load=ok value={byte}");
 }
 
