@@ -131,6 +131,18 @@ calls! {
         fs::fallocate(file, flags, offset, len)
     }
 
+    /// fstatvfs(2): bytes that the file's filesystem has free. One that counts nothing (tmpfs
+    /// without a limit, some FUSE servers) has room for everything.
+    fn room(file: BorrowedFd<'_>) -> Result<u64> {
+        let space = fs::fstatvfs(file)?;
+        Ok(if space.f_blocks == 0 { u64::MAX } else { space.f_bfree.saturating_mul(space.f_frsize) })
+    }
+
+    /// syncfs(2).
+    fn syncfs(file: BorrowedFd<'_>) -> Result<()> {
+        fs::syncfs(file)
+    }
+
     /// ftruncate(2).
     fn ftruncate(file: BorrowedFd<'_>, len: u64) -> Result<()> {
         fs::ftruncate(file, len)
