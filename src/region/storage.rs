@@ -17,6 +17,11 @@ use crate::primitives::primitive;
 /// large folios and extents.
 const PIECE: usize = 1 << 20;
 
+/// From this many bytes on, the filesystem is asked for its free space before any is taken. Less is
+/// taken and given back in a moment; and being asked makes xfs free, at once, what the last removed
+/// file had, beside the syncs that follow: 80 us of the 350 us that publishing 1 MiB takes in memory.
+const ASKED_FIRST: u64 = 64 << 20;
+
 /// Makes `from..to` of the file allocated, zero, written and durable, and the file at least `to`
 /// bytes long. Returns how long the file was before; on an error it is that long again. It may be
 /// longer than `from`: a region can be the first part of a file.
@@ -37,22 +42,23 @@ pub(super) fn extend(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<u64> {
         // Somebody cut it: growing over the cut would leave a hole where data was.
         return Err(Error::new(Operation::Allocate, ErrorKind::Gone));
     }
-    let extended = primitive!("storage.extend.allocate", allocate(fd, from, to, &found), Ok(()))
-        .and_then(|()| {
-            primitive!(
-                "storage.extend.zeros",
-                write_zeros(fd, from, to),
-                calls::ftruncate(fd, to).map_err(|errno| Error::os(
-                    Operation::Allocate,
-                    "ftruncate",
-                    errno
-                ))
-            )
-        })
-        .and_then(|()| {
-            primitive!("storage.extend.fsync", calls::fsync(fd), Ok(()))
-                .map_err(|errno| Error::os(Operation::Sync, "fsync", errno))
-        });
+    let extended =
+        primitive!("storage.extend.allocate", allocate(fd, from, to, Taken::by(&found)), Ok(()))
+            .and_then(|()| {
+                primitive!(
+                    "storage.extend.zeros",
+                    write_zeros(fd, from, to),
+                    calls::ftruncate(fd, to).map_err(|errno| Error::os(
+                        Operation::Allocate,
+                        "ftruncate",
+                        errno
+                    ))
+                )
+            })
+            .and_then(|()| {
+                primitive!("storage.extend.fsync", calls::fsync(fd), Ok(()))
+                    .map_err(|errno| Error::os(Operation::Sync, "fsync", errno))
+            });
     if extended.is_err() {
         primitive!("storage.extend.shrink_back", shrink_back(fd, file_len), ());
     }
@@ -69,8 +75,7 @@ pub(super) fn shrink_back(fd: BorrowedFd<'_>, len: u64) {
 /// by then must be filled, see [`unwritten`](calls::unwritten). Nothing is synced. Where the
 /// filesystem cannot say which parts are unwritten, all of it is extended now.
 pub(super) fn reserve(fd: BorrowedFd<'_>, len: u64) -> Result<()> {
-    let found = calls::fstat(fd).map_err(|errno| Error::os(Operation::Allocate, "fstat", errno))?;
-    allocate(fd, 0, len, &found)?;
+    allocate(fd, 0, len, Taken { file_len: 0, bytes: 0 })?;
     match calls::unwritten(fd, len) {
         Ok(parts) if parts.first() == Some(&(0..len)) => Ok(()),
         _ => extend(fd, 0, len).map(drop),
@@ -89,7 +94,7 @@ pub(super) fn make_storable(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<()
     }
     // A store allocates the whole page that it hits, in the file.
     let to = to.next_multiple_of(page_size() as u64).min(file_len);
-    let missing = to.saturating_sub(found.st_blocks.cast_unsigned() * 512);
+    let missing = to.saturating_sub(Taken::by(&found).bytes);
     primitive!("storage.storable.room", check_room(fd, missing), Ok(()))
         .map_err(failed("fallocate"))?;
     let allocated = primitive!("storage.storable.allocate", allocate_within(fd, from, to), Ok(()));
@@ -132,13 +137,31 @@ fn unshare(fd: BorrowedFd<'_>, from: u64, to: u64) -> std::result::Result<(), Er
     }
 }
 
-/// Gives `from..to` of the file space of its own, and the file that length, from what it was
-/// `found` to be; to that it goes back on an error.
-fn allocate(fd: BorrowedFd<'_>, from: u64, to: u64, found: &Stat) -> Result<()> {
-    let file_len = found.st_size.cast_unsigned();
-    // Space that it has past its end may be any of the space that it has.
-    let missing = to.saturating_sub(file_len).saturating_sub(found.st_blocks.cast_unsigned() * 512);
-    let mut allocated = primitive!("storage.allocate.room", check_room(fd, missing), Ok(()));
+/// What a file has before an allocation.
+#[derive(Clone, Copy)]
+struct Taken {
+    file_len: u64,
+    /// Space, in bytes.
+    bytes: u64,
+}
+
+impl Taken {
+    fn by(found: &Stat) -> Self {
+        Self {
+            file_len: found.st_size.cast_unsigned(),
+            bytes: found.st_blocks.cast_unsigned() * 512,
+        }
+    }
+}
+
+/// Gives `from..to` of the file space of its own, and the file that length. On an error it has
+/// what it had `before`.
+fn allocate(fd: BorrowedFd<'_>, from: u64, to: u64, before: Taken) -> Result<()> {
+    let file_len = before.file_len;
+    // All of the space that it has may lie past its end.
+    let missing = to.saturating_sub(file_len).saturating_sub(before.bytes);
+    let asks = missing >= primitive!("storage.allocate.room", ASKED_FIRST, u64::MAX);
+    let mut allocated = if asks { check_room(fd, missing) } else { Ok(()) };
     if allocated.is_ok() {
         allocated = take(fd, from, to, file_len);
         if allocated == Err(Errno::NOSPC) {
