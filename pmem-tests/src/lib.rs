@@ -9,6 +9,7 @@ pub mod cut;
 pub mod failing;
 pub mod guest;
 pub mod load;
+pub mod long_run;
 pub mod passthrough;
 pub mod random;
 #[cfg(feature = "sim")]
