@@ -7,6 +7,7 @@ pub mod conformance;
 pub mod corpus;
 pub mod cut;
 pub mod failing;
+mod fuse;
 pub mod guest;
 pub mod load;
 pub mod long_run;
