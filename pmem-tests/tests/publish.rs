@@ -454,8 +454,11 @@ fn space_that_was_just_freed_is_room() {
         let fill = format!("head -c {most} /dev/zero > '{}'", old.display());
         let filled = std::process::Command::new("sh").args(["-c", &fill]).status().unwrap();
         assert!(filled.success(), "{kind} {mount}");
+        // The mount is known to the next draft, which so comes at once.
+        let path = filesystem.path().join("file");
+        drop(Options::new().len(1).draft(&path).unwrap());
         fs::remove_file(&old).unwrap();
-        let draft = Options::new().len(most).draft(filesystem.path().join("file"));
+        let draft = Options::new().len(most).draft(&path);
         drop(draft.unwrap_or_else(|error| panic!("{kind} {mount}: {error}")));
     }
 }

@@ -220,7 +220,6 @@ pub const PRIMITIVES: &[Primitive] = &[
         "what a failed allocation took is free at once",
         &[Publish, ModelledFilesystem],
     ),
-    primitive("storage.room.sync", "space that was just freed counts", &[Publish]),
     primitive(
         "storage.extend.zeros",
         "new bytes are written, not unwritten extents",
