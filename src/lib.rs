@@ -47,6 +47,7 @@ compile_error!("daxmap supports 64-bit Linux only");
 pub mod cpu;
 mod durability;
 mod error;
+mod fiemap;
 mod format;
 mod primitives;
 pub mod probe;

@@ -7,8 +7,10 @@ pub mod conformance;
 pub mod corpus;
 pub mod cut;
 pub mod failing;
+mod fuse;
 pub mod guest;
 pub mod load;
+pub mod long_run;
 pub mod passthrough;
 pub mod random;
 #[cfg(feature = "sim")]

@@ -3,8 +3,8 @@
 //! Probing reads the mount table and a dozen files of sysfs, some 150 us, of which a program that
 //! publishes all the time would pay a new share with every file. What it answers for a file on
 //! the page cache depends on the mount, not on the file. So the file itself is asked what only it
-//! can answer (which mount and device it is on, and the trial mapping with `MAP_SYNC`); the rest is
-//! used again while the kernel reports no change of the mount table (proc(5): mountinfo can be
+//! can answer (which mount and device it is on, whether it is DAX, and if it may be, the trial mapping
+//! with `MAP_SYNC`); the rest is used again while the kernel reports no change of the mount table (proc(5): mountinfo can be
 //! polled for that), and for a second at most.
 
 use std::fs::File;
@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{self, AtFlags, StatxFlags};
+use rustix::fs::{self, AtFlags, StatxAttributes, StatxFlags};
 
 use super::mapping::page_size;
 use super::quirks::Quirks;
@@ -59,10 +59,10 @@ static LAST: Mutex<Option<Known>> = Mutex::new(None);
 
 /// As [`look_closely`], from what is known of the mount where that will do.
 pub(super) fn glance(fd: BorrowedFd<'_>, path: &Path) -> Result<(Report, Quirks)> {
-    let Some(spot) = spot(fd)? else { return look_closely(fd, path) };
+    let Some((spot, dax)) = spot(fd)? else { return look_closely(fd, path) };
     let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = last.as_ref().filter(|known| known.holds(spot))
-        && probe::try_map_sync(fd, page_size()) == known.report.map_sync
+        && (dax == Dax::No || probe::try_map_sync(fd, page_size()) == known.report.map_sync)
     {
         let report = Report { path: path.to_owned(), ..known.report.clone() };
         return Ok((report, known.quirks));
@@ -97,16 +97,26 @@ fn depends_on_the_mount_only(report: &Report) -> bool {
         && matches!(report.map_sync, MapSync::Refused(_))
 }
 
+/// What the file's inode is: `MAP_SYNC` is refused if it is not DAX (`daxdev_mapping_supported`,
+/// include/linux/dax.h), and may be if it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Dax {
+    No,
+    /// Or the kernel does not say (before Linux 5.8).
+    Possibly,
+}
+
 /// `None` if the kernel does not number mounts (before Linux 5.8).
-fn spot(fd: BorrowedFd<'_>) -> Result<Option<Spot>> {
+fn spot(fd: BorrowedFd<'_>) -> Result<Option<(Spot, Dax)>> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let found = fs::statx(fd, "", flags, StatxFlags::MNT_ID)
         .map_err(|errno| Error::os(Operation::Probe, "statx", errno))?;
     let numbered = found.stx_mask & StatxFlags::MNT_ID.bits() != 0;
-    Ok(numbered.then_some(Spot {
-        mount: found.stx_mnt_id,
-        device: (found.stx_dev_major, found.stx_dev_minor),
-    }))
+    let device = (found.stx_dev_major, found.stx_dev_minor);
+    let says = found.stx_attributes_mask.contains(StatxAttributes::DAX);
+    let is = found.stx_attributes.contains(StatxAttributes::DAX);
+    let dax = if says && !is { Dax::No } else { Dax::Possibly };
+    Ok(numbered.then_some((Spot { mount: found.stx_mnt_id, device }, dax)))
 }
 
 #[cfg(test)]

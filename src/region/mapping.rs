@@ -82,7 +82,9 @@ impl Mapping {
 
     fn reserve_exactly(len: usize, align: usize, guard: bool) -> Result<Self, Errno> {
         let len = len.checked_next_multiple_of(page_size()).ok_or(Errno::NOMEM)?;
-        let span = len.checked_add(align).ok_or(Errno::NOMEM)?;
+        // The kernel's choice is a multiple of the page size already.
+        let slack = if align > page_size() { align } else { 0 };
+        let span = len.checked_add(slack).ok_or(Errno::NOMEM)?;
         // SAFETY: a new anonymous mapping at an address of the kernel's choice.
         let start = unsafe {
             mm::mmap_anonymous(

@@ -190,7 +190,8 @@ impl Options {
     ///
     /// The file is allocated, filled with zeros, synced and mapped before it gets its name, so a
     /// file of this name is always complete; then the directory is synced. An error leaves no
-    /// file behind.
+    /// file behind, and takes no space. (A disk is called full once the filesystem was synced, so
+    /// that what was removed a moment ago counts as free.)
     ///
     /// # Errors
     ///

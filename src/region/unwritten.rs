@@ -1,50 +1,11 @@
 //! Which parts of a file are allocated but were never written.
-//!
-//! # Safety
-//!
-//! The danger here is the kernel writing past a buffer: the structure is laid out as in
-//! include/uapi/linux/fiemap.h, with its size checked against the size in the request number.
-#![allow(unsafe_code)]
 
-use std::ops::Range;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ops::{ControlFlow, Range};
+use std::os::fd::BorrowedFd;
 
 use rustix::io::Errno;
 
-/// `FS_IOC_FIEMAP` (include/uapi/linux/fs.h): `_IOWR('f', 11, struct fiemap)`.
-const FS_IOC_FIEMAP: u32 = 0xc020_660b;
-/// `FIEMAP_EXTENT_LAST` and `FIEMAP_EXTENT_UNWRITTEN` (include/uapi/linux/fiemap.h).
-const LAST: u32 = 0x1;
-const UNWRITTEN: u32 = 0x800;
-/// Extents asked for at a time. A fresh file has a few.
-const BATCH: usize = 32;
-
-/// `struct fiemap_extent`.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct Extent {
-    logical: u64,
-    physical: u64,
-    length: u64,
-    reserved64: [u64; 2],
-    flags: u32,
-    reserved: [u32; 3],
-}
-const _: () = assert!(size_of::<Extent>() == 56);
-
-/// `struct fiemap` with room for a batch.
-#[repr(C)]
-struct Request {
-    start: u64,
-    length: u64,
-    flags: u32,
-    mapped_extents: u32,
-    extent_count: u32,
-    reserved: u32,
-    extents: [Extent; BATCH],
-}
-const _: () =
-    assert!(std::mem::offset_of!(Request, extents) == (FS_IOC_FIEMAP >> 16 & 0x3fff) as usize);
+use crate::fiemap;
 
 /// The parts of the first `len` bytes that hold no written blocks: unwritten extents and holes.
 /// Bytes still in the page cache do not count as written: sync first.
@@ -58,35 +19,12 @@ const _: () =
 /// Documentation/filesystems/fiemap.rst.
 pub(super) fn unwritten(fd: BorrowedFd<'_>, len: u64) -> Result<Vec<Range<u64>>, Errno> {
     let mut parts = Parts { found: Vec::new(), written_to: 0 };
-    let mut start = 0;
-    while start < len {
-        let mut request = Request {
-            start,
-            length: len - start,
-            flags: 0,
-            mapped_extents: 0,
-            extent_count: BATCH as u32,
-            reserved: 0,
-            extents: [Extent::default(); BATCH],
-        };
-        // SAFETY: the request reads and writes the header, and writes at most `extent_count`
-        // extents behind it, for which there is room; the assertions above compare both layouts.
-        let answer = unsafe { libc::ioctl(fd.as_raw_fd(), FS_IOC_FIEMAP.into(), &raw mut request) };
-        if answer != 0 {
-            let error = std::io::Error::last_os_error();
-            return Err(Errno::from_io_error(&error).unwrap_or(Errno::IO));
-        }
-        let extents = request.extents.get(..request.mapped_extents as usize).ok_or(Errno::IO)?;
-        for extent in extents.iter().filter(|extent| extent.flags & UNWRITTEN == 0) {
+    fiemap::extents(fd, 0..len, |extent| {
+        if extent.flags & fiemap::UNWRITTEN == 0 {
             parts.written(extent.logical, extent.logical.saturating_add(extent.length), len);
         }
-        match extents.last() {
-            Some(last) if last.flags & LAST == 0 && last.length > 0 => {
-                start = last.logical.saturating_add(last.length);
-            }
-            _ => break,
-        }
-    }
+        ControlFlow::Continue(())
+    })?;
     parts.written(len, len, len);
     Ok(parts.found)
 }

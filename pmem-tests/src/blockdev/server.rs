@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use fuser::{
     Errno as FuseErrno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
@@ -13,6 +13,7 @@ use fuser::{
 use rustix::io::Errno;
 
 use super::medium::Medium;
+use crate::fuse::{self, answer, errno_of};
 
 /// The name of the file.
 pub(super) const FILE: &str = "medium";
@@ -42,34 +43,11 @@ impl Server {
         let root = inode == INodeNo::ROOT;
         let size = if root { 0 } else { lock(&self.medium).size() };
         FileAttr {
-            ino: inode,
-            size,
-            blocks: size / 512,
-            atime: SystemTime::UNIX_EPOCH,
-            mtime: SystemTime::UNIX_EPOCH,
-            ctime: SystemTime::UNIX_EPOCH,
-            crtime: SystemTime::UNIX_EPOCH,
             kind: if root { FileType::Directory } else { FileType::RegularFile },
             perm: 0o700,
-            nlink: 1,
-            uid: 0,
-            gid: 0,
-            rdev: 0,
-            blksize: 4096,
-            flags: 0,
+            ..fuse::attributes(inode, size)
         }
     }
-}
-
-fn answer(reply: ReplyEmpty, result: Result<(), Errno>) {
-    match result {
-        Ok(()) => reply.ok(),
-        Err(errno) => reply.error(errno_of(errno)),
-    }
-}
-
-fn errno_of(errno: Errno) -> FuseErrno {
-    FuseErrno::from_i32(errno.raw_os_error())
 }
 
 /// A thread that serves a block device must not wait for one: its memory allocations never

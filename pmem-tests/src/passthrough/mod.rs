@@ -21,12 +21,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    Config, Errno as FuseErrno, FileAttr, FileHandle, FileType, Generation, INodeNo, OpenFlags,
-    ReplyEmpty, ReplyEntry, ReplyXattr, Session, SessionACL,
+    Config, FileAttr, FileHandle, FileType, Generation, INodeNo, OpenFlags, ReplyEntry, ReplyXattr,
+    Session, SessionACL,
 };
 use rustix::fs::{self, AtFlags, Dir, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::{Errno, Result};
 use rustix::mount::{MountFlags, mount};
+
+use crate::fuse::{self, errno_of};
 
 /// Nothing is known for longer than the answer takes: tests look through the mount and behind it.
 const TTL: Duration = Duration::ZERO;
@@ -104,32 +106,17 @@ fn time(seconds: i64, nanoseconds: u64) -> SystemTime {
 
 fn attributes(inode: u64, found: &Stat) -> FileAttr {
     FileAttr {
-        ino: INodeNo(inode),
-        size: found.st_size.cast_unsigned(),
         blocks: found.st_blocks.cast_unsigned(),
         atime: time(found.st_atime, found.st_atime_nsec),
         mtime: time(found.st_mtime, found.st_mtime_nsec),
         ctime: time(found.st_ctime, found.st_ctime_nsec),
-        crtime: SystemTime::UNIX_EPOCH,
         kind: kind_of(found.st_mode),
         perm: (found.st_mode & 0o7777) as u16,
         nlink: found.st_nlink as u32,
         uid: found.st_uid,
         gid: found.st_gid,
         rdev: found.st_rdev as u32,
-        blksize: 4096,
-        flags: 0,
-    }
-}
-
-fn errno_of(errno: Errno) -> FuseErrno {
-    FuseErrno::from_i32(errno.raw_os_error())
-}
-
-fn answer(reply: ReplyEmpty, result: Result<()>) {
-    match result {
-        Ok(()) => reply.ok(),
-        Err(errno) => reply.error(errno_of(errno)),
+        ..fuse::attributes(INodeNo(inode), found.st_size.cast_unsigned())
     }
 }
 

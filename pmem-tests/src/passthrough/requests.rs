@@ -14,9 +14,8 @@ use fuser::{
 use rustix::fs::{self, AtFlags, FallocateFlags, FileType, Mode, OFlags, SeekFrom, XattrFlags};
 use rustix::io::{Errno, pread, pwrite};
 
-use super::{
-    Handle, SYNC_DELAY_MS, SYNCS, Server, TTL, answer, answer_entry, errno_of, through_proc,
-};
+use super::{Handle, SYNC_DELAY_MS, SYNCS, Server, TTL, answer_entry, through_proc};
+use crate::fuse::{answer, errno_of};
 
 impl Filesystem for Server {
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {

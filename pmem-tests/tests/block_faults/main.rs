@@ -18,11 +18,11 @@ mod model;
 mod names;
 mod run;
 
-use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use pmem_tests::blockdev::{Fault, FaultyDisk, Filesystem, Image};
+use pmem_tests::long_run::{say, setting};
 use rustix::io::Errno;
 
 use history::History;
@@ -33,19 +33,6 @@ const HISTORIES: u64 = 6;
 
 /// No history makes as many requests.
 const REQUESTS_MAX: u64 = 2_000;
-
-/// A number from the environment.
-fn setting(name: &str, default: u64) -> u64 {
-    match std::env::var(name) {
-        Ok(number) => number.parse().unwrap_or_else(|_| panic!("{name} is not a number")),
-        Err(_) => default,
-    }
-}
-
-/// Past the test runner's capture: the figures belong to the evidence.
-fn say(what: &str) {
-    let _ = writeln!(std::io::stderr(), "{what}");
-}
 
 #[derive(Default)]
 struct Tally {

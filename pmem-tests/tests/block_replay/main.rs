@@ -24,7 +24,6 @@ mod background;
 mod facts;
 mod workload;
 
-use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -32,6 +31,7 @@ use std::time::{Duration, Instant};
 use pmem_tests::blockdev::{
     Crash, Disk, FaultyDisk, Filesystem, Image, Limits, Log, MemoryDisk, Mounted, Stretch,
 };
+use pmem_tests::long_run::{say, setting};
 
 use facts::Facts;
 use workload::Lie;
@@ -67,19 +67,6 @@ const FLAVOURS: [Flavour; 4] = [
 fn flavours() -> impl Iterator<Item = Flavour> {
     let only = std::env::var("DAXMAP_REPLAY_ON").unwrap_or_default();
     FLAVOURS.into_iter().filter(move |flavour| flavour.name.contains(&only))
-}
-
-/// A number from the environment.
-fn setting(name: &str, default: u64) -> u64 {
-    match std::env::var(name) {
-        Ok(number) => number.parse().unwrap_or_else(|_| panic!("{name} is not a number")),
-        Err(_) => default,
-    }
-}
-
-/// Past the test runner's capture: the figures belong to the evidence.
-fn say(what: &str) {
-    let _ = writeln!(std::io::stderr(), "{what}");
 }
 
 /// One test at a time: what is measured is one filesystem's.

@@ -51,7 +51,8 @@ fn fail_each_call(operation: &Operation, profile: Profile, errno: Errno) -> (usi
                 "{of}: {error}, as if nothing had happened"
             ),
             Ok(_) => {
-                let kept = errno == Errno::INTR || call.contains("unlinkat");
+                let again = errno == Errno::NOSPC && call.contains("fallocate");
+                let kept = errno == Errno::INTR || call.contains("unlinkat") || again;
                 assert!(kept, "{of}: no error");
                 let left = names(&outcome.after).iter().filter(|name| is_leftover(name)).count();
                 assert_eq!(left, usize::from(call.contains("unlinkat")), "{of}");
@@ -77,4 +78,35 @@ fn a_failed_call_is_an_error_that_changed_nothing() {
         }
         println!("filesystem model, {}: {failed} failed calls, {sum}", profile.as_str());
     }
+}
+
+/// Space that turns up once the filesystem is synced is enough; space that does not is an error,
+/// and what an allocation took before it failed is given back before the file is closed.
+#[test]
+fn an_allocation_is_tried_again_once_the_filesystem_is_synced() {
+    let allocates = |operation: &&Operation| {
+        let whole = run(operation, Profile::Ext4, &[]);
+        whole.history.calls().any(|call| call.contains("fallocate"))
+    };
+    let mut seen = 0;
+    for operation in ALL.iter().filter(allocates) {
+        let whole = run(operation, Profile::Ext4, &[]);
+        let first = whole.history.calls().position(|call| call.contains("fallocate")).unwrap();
+        let once = Tamper::Fail(first, Errno::NOSPC);
+        let outcome = run(operation, Profile::Ext4, &[once]);
+        assert!(outcome.result.is_ok(), "{}: {:?}", operation.name, outcome.result);
+        let calls: Vec<&str> = outcome.history.calls().skip(first).take(4).collect();
+        let [failed, given_back, synced, again] = calls[..] else { panic!("{calls:?}") };
+        assert!(failed.contains("fallocate") && again.contains("fallocate"), "{calls:?}");
+        assert!(given_back.contains("ftruncate") && synced == "syncfs", "{calls:?}");
+        // The second attempt is three calls later.
+        let outcome = run(operation, Profile::Ext4, &[once, Tamper::Fail(first + 3, Errno::NOSPC)]);
+        let error = outcome.result.as_ref().expect_err("there is no space");
+        assert_eq!(error.errno(), Some(Errno::NOSPC), "{}: {error}", operation.name);
+        nothing_changed(&outcome, &whole, error);
+        let last = outcome.history.calls().filter(|call| !call.contains("unlinkat")).last();
+        assert!(last.is_some_and(|call| call.contains("ftruncate")), "{last:?}");
+        seen += 1;
+    }
+    assert!(seen >= 8, "{seen} operations allocate");
 }

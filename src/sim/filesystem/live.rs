@@ -341,6 +341,12 @@ impl Live {
         Ok(())
     }
 
+    /// Whoever syncs the filesystem wants space. What that makes durable is left open: a program
+    /// that relied on it would be told so.
+    pub(super) fn sync_all(&mut self) -> Result<()> {
+        self.begin("syncfs".into())
+    }
+
     fn synced(&mut self, sync: Sync) {
         if let Sync::File(inode) | Sync::Data(inode) = sync {
             let node = &mut self.nodes[inode];

@@ -330,6 +330,20 @@ impl Calls for Model {
         }
     }
 
+    fn room(&self, file: BorrowedFd<'_>) -> Result<u64> {
+        match self.file(file) {
+            Some(_) => Ok(u64::MAX),
+            None => kernel::room(file),
+        }
+    }
+
+    fn syncfs(&self, file: BorrowedFd<'_>) -> Result<()> {
+        match self.file(file) {
+            Some(_) => self.live().sync_all(),
+            None => kernel::syncfs(file),
+        }
+    }
+
     fn ftruncate(&self, file: BorrowedFd<'_>, len: u64) -> Result<()> {
         match self.file(file) {
             Some(inode) => self.live().truncate(inode, len),

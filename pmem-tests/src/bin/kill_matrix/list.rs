@@ -209,6 +209,17 @@ pub const PRIMITIVES: &[Primitive] = &[
         "a full disk is an error of create or grow",
         &[SystemCalls, BadEnvironment],
     ),
+    primitive("storage.allocate.room", "what cannot fit fills no disk", &[Publish]),
+    primitive(
+        "storage.allocate.once_more",
+        "space that a sync frees is found",
+        &[ModelledFilesystem],
+    ),
+    primitive(
+        "storage.allocate.give_back",
+        "what a failed allocation took is free at once",
+        &[Publish, ModelledFilesystem],
+    ),
     primitive(
         "storage.extend.zeros",
         "new bytes are written, not unwritten extents",
@@ -230,7 +241,7 @@ pub const PRIMITIVES: &[Primitive] = &[
         "a cut file is noticed, not made longer again",
         &[WritableMapping],
     ),
-    primitive("storage.storable.space", "a failed open does not fill the disk", &[WritableMapping]),
+    primitive("storage.storable.room", "a failed open does not fill the disk", &[WritableMapping]),
     primitive(
         "storage.storable.allocate",
         "no store through a mapping finds the disk full",
