@@ -9,6 +9,8 @@ pub mod cut;
 pub mod failing;
 pub mod guest;
 pub mod load;
+#[cfg(feature = "sim")]
+pub mod log_model;
 pub mod passthrough;
 pub mod random;
 #[cfg(feature = "sim")]
