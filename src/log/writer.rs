@@ -155,7 +155,7 @@ impl State {
         // The blocks before it, which are others', become durable with it or before.
         let others = || core.region.flush(base + durable, end - durable);
         let drained = primitive!("log.commit.flush_others", others(), Ok(()))
-            .and_then(|()| primitive!("log.commit.drain", core.region.drain(), Ok(())));
+            .and_then(|()| primitive!("log.commit.drain_shared", core.region.drain(), Ok(())));
         if let Err(error) = drained {
             return Err(self.broken_by(error));
         }
