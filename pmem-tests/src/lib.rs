@@ -8,6 +8,7 @@ pub mod corpus;
 pub mod cut;
 pub mod failing;
 pub mod guest;
+pub mod killed;
 pub mod load;
 #[cfg(feature = "sim")]
 pub mod log_model;

@@ -60,7 +60,9 @@ pub struct Model {
 }
 
 impl Model {
-    fn new() -> Self {
+    /// An empty log.
+    #[must_use]
+    pub fn new() -> Self {
         Self { next: 1, ..Self::default() }
     }
 
@@ -87,17 +89,24 @@ pub fn is_full(error: &Error) -> bool {
 }
 
 /// A log and what it must hold.
-pub struct Subject {
+pub struct Subject<R: Region + Clone = SimRegion> {
     /// The log; none only while it is opened again.
-    pub log: Option<Log<SimRegion>>,
+    pub log: Option<Log<R>>,
     /// What it must hold.
     pub model: Model,
-    region: SimRegion,
+    region: R,
 }
 
 impl Subject {
     /// Opens the log in a region, which must hold this.
     pub fn open(region: &SimRegion, model: Model) -> Result<Self> {
+        Self::open_over(region, model)
+    }
+}
+
+impl<R: Region + Clone> Subject<R> {
+    /// The same over any region.
+    pub fn open_over(region: &R, model: Model) -> Result<Self> {
         let log = Some(options().open_region(region.clone())?);
         Ok(Self { log, model, region: region.clone() })
     }
@@ -250,12 +259,15 @@ pub fn backwards<R: Region>(log: &Log<R>) -> std::result::Result<Vec<(u64, Vec<u
     Ok(records)
 }
 
-/// Opens the log after a crash, reads it both ways, and appends to it.
+/// Opens the log after a crash, reads it both ways, and appends a record of `probe` bytes to it.
 ///
 /// # Errors
 ///
 /// What is wrong, in words.
-pub fn recover(region: &SimRegion) -> std::result::Result<(u64, Vec<(u64, Vec<u8>)>), String> {
+pub fn recover(
+    region: &SimRegion,
+    probe: usize,
+) -> std::result::Result<(u64, Vec<(u64, Vec<u8>)>), String> {
     let words = |error: Error| error.to_string();
     let log = options().open_region(region.clone()).map_err(words)?;
     let mut records = forwards(&log)?;
@@ -267,11 +279,13 @@ pub fn recover(region: &SimRegion) -> std::result::Result<(u64, Vec<(u64, Vec<u8
     if newest > last.get() {
         return Err(format!("the newest record is {newest}, the last durable one {last}"));
     }
-    match log.append(PROBE) {
+    let mut appended = PROBE.to_vec();
+    appended.resize(probe.max(PROBE.len()), 0);
+    match log.append(&appended) {
         Ok(lsn) if lsn != last.next() => return Err(format!("Lsn {lsn} came after {last}")),
         Ok(lsn) => {
             let after = forwards(&log)?;
-            records.push((lsn.get(), PROBE.to_vec()));
+            records.push((lsn.get(), appended));
             if after != records {
                 return Err("an append after recovery changed what was there".to_owned());
             }
@@ -281,7 +295,7 @@ pub fn recover(region: &SimRegion) -> std::result::Result<(u64, Vec<(u64, Vec<u8
         Err(error) => return Err(error.to_string()),
     }
     // Those of recoveries that were crashed.
-    while records.last().is_some_and(|(_, payload)| payload == PROBE) {
+    while records.last().is_some_and(|(_, payload)| payload.starts_with(PROBE)) {
         records.pop();
     }
     Ok((log.released().get(), records))
@@ -294,7 +308,7 @@ pub fn check(
 ) -> impl Fn(&SimRegion, &History) -> std::result::Result<(), String> + Send + Sync {
     move |region, history| {
         let (acked, begun) = (history.acked().len(), history.begun().len());
-        let (released, records) = recover(region)?;
+        let (released, records) = recover(region, 0)?;
         history.recovered(&(acked, records.len(), released));
         let allowed = &models[acked..=begun];
         if allowed.iter().any(|model| model.records == records && model.released == released) {

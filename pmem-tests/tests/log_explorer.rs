@@ -3,8 +3,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use daxmap::sim::{Body, Explorer, History, Mode, Report, SimRegion, SplitMix64};
-use pmem_tests::log_model::{self as model, Op, Scenario, SharedLog, region_len};
+use daxmap::ErrorKind;
+use daxmap::sim::{Body, Explorer, History, Mode, Notes, Report, SimRegion, SplitMix64};
+use pmem_tests::killed::Killed;
+use pmem_tests::log_model::{self as model, Model, Op, Scenario, SharedLog, Subject, region_len};
 
 /// What one operation of an exploration may be. Commits of one line: every subset of its eight
 /// words is tried, and with those of another line that would be 65,536.
@@ -47,7 +49,7 @@ const SCENARIOS: [(u64, &[Op], &[Op]); 8] = [
     (
         3,
         &[MOST, MOST, Op::Append(8)],
-        &[Op::Truncate(2), Op::Kill, Op::Append(8), Op::Release(0), Op::Append(8), Op::Reopen],
+        &[Op::Truncate(3), Op::Kill, Op::Append(8), Op::Release(0), Op::Append(8), Op::Reopen],
     ),
     (
         3,
@@ -172,7 +174,7 @@ fn sampled_crashes_of_longer_workloads() {
 }
 
 /// Each thread appends its own records by its own writer; their payloads name thread and number.
-fn bodies(shared: &SharedLog, threads: u64, records: u64) -> Vec<Body> {
+fn bodies(shared: &SharedLog, threads: u64, records: u64, len: usize) -> Vec<Body> {
     (0..threads)
         .map(|thread| {
             let shared = Arc::clone(shared);
@@ -182,7 +184,9 @@ fn bodies(shared: &SharedLog, threads: u64, records: u64) -> Vec<Body> {
                 for record in 0..records {
                     let mark = thread * 100 + record + 1;
                     notes.begin(mark);
-                    writer.append(&mark.to_le_bytes())?;
+                    let mut payload = mark.to_le_bytes().to_vec();
+                    payload.resize(len, mark as u8);
+                    writer.append(&payload)?;
                     notes.ack(mark);
                 }
                 // Given back after the run.
@@ -195,11 +199,12 @@ fn bodies(shared: &SharedLog, threads: u64, records: u64) -> Vec<Body> {
 }
 
 /// What was acknowledged is there; each thread's records are there in its order.
-fn check_threads(region: &SimRegion, history: &History) -> Result<(), String> {
-    let (_, records) = model::recover(region)?;
+fn check_threads(region: &SimRegion, history: &History, len: usize) -> Result<(), String> {
+    // As long as the others: a commit that recovery drops must not follow it.
+    let (_, records) = model::recover(region, len)?;
     let marks: Vec<u64> = records
         .iter()
-        .map(|(_, payload)| payload[..].try_into().map(u64::from_le_bytes).unwrap_or(u64::MAX))
+        .map(|(_, payload)| payload[..8].try_into().map(u64::from_le_bytes).unwrap_or(u64::MAX))
         .collect();
     history.recovered(&marks);
     if let Some(mark) = history.acked().iter().find(|mark| !marks.contains(mark)) {
@@ -221,7 +226,12 @@ fn check_threads(region: &SimRegion, history: &History) -> Result<(), String> {
     Ok(())
 }
 
-fn threads(mode: Mode, threads: u64, records: u64, schedules: u64, depth: usize) -> Report {
+fn threads(
+    mode: Mode,
+    (threads, records, len): (u64, u64, usize),
+    schedules: u64,
+    depth: usize,
+) -> Report {
     let shared: SharedLog = Arc::new(Mutex::new(None));
     let setup = {
         let shared = Arc::clone(&shared);
@@ -240,7 +250,9 @@ fn threads(mode: Mode, threads: u64, records: u64, schedules: u64, depth: usize)
         .nested_images(4)
         .schedules(schedules)
         .random_schedules(schedules)
-        .run_threads(&bodies(&shared, threads, records), check_threads);
+        .run_threads(&bodies(&shared, threads, records, len), move |region, history| {
+            check_threads(region, history, len)
+        });
     report.expect_clean()
 }
 
@@ -249,10 +261,14 @@ fn several_threads_with_a_writer_each() {
     let mut sum = Report::default();
     for mode in Mode::ALL {
         let schedules = if cfg!(debug_assertions) { 20 } else { 100 };
-        sum.add(&threads(mode, 2, 2, schedules, 1));
-        sum.add(&threads(mode, 3, 2, schedules / 2, 1));
-        sum.add(&threads(mode, 2, 1, 6, 2));
+        sum.add(&threads(mode, (2, 2, 8), schedules, 1));
+        sum.add(&threads(mode, (3, 2, 8), schedules / 2, 1));
+        sum.add(&threads(mode, (2, 1, 8), 6, 2));
     }
+    // A sector each; and records that soon need another segment.
+    sum.add(&threads(Mode::PageCache, (3, 1, 472), 200, 1));
+    sum.add(&threads(Mode::PageCache, (2, 2, 1800), 100, 1));
+    sum.add(&threads(Mode::PageCache, (3, 1, 1800), 200, 1));
     println!("threads: {sum}");
     assert!(sum.schedules > 100);
 }
@@ -264,5 +280,101 @@ fn a_failed_drain_acknowledges_nothing_and_loses_nothing() {
             explorer.depth(1).images(30).samples(4).fail_drains(true)
         });
         assert!(report.runs > 6, "{report}");
+    }
+}
+
+/// A process that is killed between writing and draining leaves what can be seen and is not durable.
+/// Recovery may take it for a commit or not; if it does, it stays.
+#[test]
+fn what_recovery_accepts_after_a_kill_stays() {
+    let ops = [
+        Op::Append(8),
+        Op::Append(1000),
+        Op::Many(2, 8),
+        Op::Append(3000),
+        Op::Release(1),
+        Op::Truncate(1),
+        Op::Append(8),
+    ];
+    let mut sum = Report::default();
+    for mode in Mode::ALL {
+        for drains in 0..26 {
+            let workload = move |region: &SimRegion, notes: &Notes| {
+                let killed = Arc::new(Killed::before_drain(region.clone(), drains));
+                // All that the first process does is under way: the kill hides what it has done.
+                notes.begin(0);
+                if let Ok(mut subject) = Subject::open_over(&killed, Model::new()) {
+                    let _ = ops.iter().try_for_each(|&op| subject.apply(op));
+                    std::mem::forget(subject);
+                }
+                let log = model::options().open_region(region.clone())?;
+                let found = model::forwards(&log).unwrap_or_default();
+                // Of what is recovered, the number and the newest are promised from here on.
+                notes.ack(found.len() as u64);
+                notes.ack(found.last().map_or(0, |(lsn, _)| *lsn));
+                std::mem::forget(log);
+                Ok(())
+            };
+            let check = |region: &SimRegion, history: &History| {
+                let (_, records) = model::recover(region, 0)?;
+                let newest = records.last().map_or(0, |(lsn, _)| *lsn);
+                history.recovered(&(records.len(), newest));
+                match history.acked() {
+                    [count, last] if (*count, *last) != (records.len() as u64, newest) => {
+                        Err(format!("{count} up to {last} became {} up to {newest}", records.len()))
+                    }
+                    _ => Ok(()),
+                }
+            };
+            let report = Explorer::new(mode, region_len(3))
+                .setup(|region| model::prepare(region, &[MOST]).map(drop))
+                .depth(1)
+                .images(40)
+                .samples(6)
+                .run(workload, check);
+            sum.add(&report.expect_clean());
+        }
+    }
+    println!("kills before a drain: {sum}");
+    assert!(sum.states > 5);
+}
+
+/// A crash while a region is formatted leaves what was there, the new log, or none.
+#[test]
+fn formatting_leaves_the_old_log_the_new_one_or_none() {
+    for mode in Mode::ALL {
+        let old =
+            model::prepare(&SimRegion::new(mode, region_len(2), region_len(2)), &[Op::Append(8)])
+                .expect("nothing crashes");
+        let report = Explorer::new(mode, region_len(2))
+            .setup(|region| model::prepare(region, &[Op::Append(8)]).map(drop))
+            .depth(1)
+            .images(300)
+            .samples(200)
+            .run(
+                |region, notes| {
+                    notes.begin(1);
+                    drop(model::options().seed(99).format(region.clone())?);
+                    notes.ack(1);
+                    Ok(())
+                },
+                move |region, history| {
+                    let done = !history.acked().is_empty();
+                    match model::options().open_region(region.clone()) {
+                        Ok(log) => {
+                            let found = model::forwards(&log)?;
+                            let right = found.is_empty() || !done && found == old.records;
+                            if right { Ok(()) } else { Err(format!("{found:?}")) }
+                        }
+                        Err(error) if done => Err(error.to_string()),
+                        Err(error) => match error.kind() {
+                            ErrorKind::WrongFormat(_) => Ok(()),
+                            ErrorKind::Damaged("both copies of the header") => Ok(()),
+                            _ => Err(error.to_string()),
+                        },
+                    }
+                },
+            );
+        let _ = report.expect_clean();
     }
 }

@@ -18,7 +18,7 @@ use super::layout::{BLOCKS, Layout, SEGMENTS_MIN};
 use super::place::Shared;
 use super::root::{Root, RootCell};
 use super::scan::{Contents, scan};
-use super::segment::{FoundHeader, Headers, NO_LIMIT};
+use super::segment::{FoundHeader, Headers, NO_LIMIT, SegmentHeader};
 use super::table::{Life, Table, Usage};
 use super::watermark::Watermark;
 use super::{Log, Lsn};
@@ -105,7 +105,7 @@ pub(super) fn open<R: Region>(region: R, header: Header, copies: u8, how: How) -
         if copies < 2 {
             header.heal(&region)?;
         }
-        repair(&region, &headers, &segments, &mut lives)?;
+        repair(&region, &headers, &segments, &mut lives, next)?;
         let root = Root { cut: None, floor: next, closed: false, opened: root.opened + 1, ..root };
         cell.store(&region, root)?;
     }
@@ -246,7 +246,7 @@ fn report_damage(
 /// What a segment can be used for.
 fn life(segment: Option<&Segment>, root: &Root, layout: Layout) -> Life {
     let Some(Segment { found, contents, .. }) = segment else {
-        return Life::new(super::segment::SegmentHeader::UNUSED, Usage::Lost);
+        return Life::new(SegmentHeader::UNUSED, Usage::Lost);
     };
     let header = found.header;
     let kept = contents.lsns.is_some_and(|(_, last)| last > root.released);
@@ -264,49 +264,64 @@ fn life(segment: Option<&Segment>, root: &Root, layout: Layout) -> Life {
 }
 
 /// Makes the log on the medium what it was found to be.
+///
+/// What was found may not be durable: a process that was killed had not drained it. So it is made
+/// durable first, and before anything is written over what it would replace.
 fn repair(
     region: &impl Region,
     headers: &Headers,
     segments: &[Option<Segment>],
     lives: &mut [Life],
+    next: u64,
 ) -> Result<()> {
-    // What was found may not be durable: a process that was killed had not drained it.
-    let mut written = false;
-    for (number, (segment, life)) in segments.iter().zip(&*lives).enumerate() {
-        let Some(Segment { found, contents, .. }) = segment else { continue };
-        let at = headers.layout.at(number);
-        if life.usage == Usage::Free {
-            continue;
-        }
-        if u64::from(found.header.end) < contents.end {
-            let tail = contents.end - contents.durable;
-            primitive!("log.recover.tail", region.flush(at + contents.durable, tail), Ok(()))?;
-            written = true;
-        }
-        // A commit that a crash has cut must not follow the next one written.
-        for stale in &contents.stale {
-            let wiped = || region.fill_flush(at + stale, LINE, 0);
-            primitive!("log.recover.stale", wiped(), Ok(()))?;
-            written = true;
-        }
-    }
-    if written {
-        primitive!("log.recover.drain", region.drain(), Ok(()))?;
-    }
+    primitive!("log.recover.root", RootCell::flush(region), Ok(()))?;
     let mut replaced = Vec::new();
     for (number, (segment, life)) in segments.iter().zip(lives).enumerate() {
-        let Some(Segment { found, contents, limited }) = segment else { continue };
-        let header = &mut life.header;
-        let was = *header;
-        if life.usage != Usage::Free && contents.damage.is_empty() {
-            header.end = contents.end as u32;
-            if life.usage == Usage::Full && header.last == 0 {
-                header.last = contents.lsns.map_or(0, |(_, last)| last);
-            }
+        let Some(segment) = segment else { continue };
+        primitive!(
+            "log.recover.seen_headers",
+            headers.flush(region, number, segment.found.copy),
+            Ok(())
+        )?;
+        if life.usage != Usage::Free {
+            settle_end(region, headers.layout.at(number), segment)?;
         }
-        if found.other_is_stale || *header != was || *limited {
-            replaced.push((number, found.copy, *header));
+        if let Some(header) = repaired(segment, life, next) {
+            replaced.push((number, segment.found.copy, header));
         }
     }
+    primitive!("log.recover.drain", region.drain(), Ok(()))?;
     primitive!("log.recover.headers", headers.replace(region, &replaced), Ok(()))
+}
+
+/// Flushes what was found at the end of a segment, and wipes what must not follow it.
+fn settle_end(region: &impl Region, at: u64, segment: &Segment) -> Result<()> {
+    let Segment { found, contents, .. } = segment;
+    if u64::from(found.header.end) < contents.end {
+        let tail = contents.end - contents.durable;
+        primitive!("log.recover.tail", region.flush(at + contents.durable, tail), Ok(()))?;
+    }
+    // A commit that a crash has cut must not follow the next one written.
+    for stale in &contents.stale {
+        let wiped = || region.fill_flush(at + stale, LINE, 0);
+        primitive!("log.recover.stale", wiped(), Ok(()))?;
+    }
+    Ok(())
+}
+
+/// The header that a segment is to have, if it has another one.
+fn repaired(segment: &Segment, life: &mut Life, next: u64) -> Option<SegmentHeader> {
+    let Segment { found, contents, limited } = segment;
+    let header = &mut life.header;
+    let was = *header;
+    if !contents.damage.is_empty() {
+        // Nothing follows in this life, and what was damaged was in the log.
+        header.last = next - 1;
+    } else if life.usage != Usage::Free {
+        header.end = contents.end as u32;
+        if life.usage == Usage::Full && header.last == 0 {
+            header.last = contents.lsns.map_or(0, |(_, last)| last);
+        }
+    }
+    (found.other_is_stale || *header != was || *limited).then_some(*header)
 }

@@ -96,6 +96,11 @@ impl RootCell {
         Ok(Self { cell, root, sequence, buffer, damaged_slot: other == Other::Invalid })
     }
 
+    /// Flushes both slots as they are.
+    pub(super) fn flush(region: &impl Region) -> Result<()> {
+        region.flush(HEADER_AREA, Cell::bytes(ROOT_BYTES))
+    }
+
     pub(super) fn get(&self) -> Root {
         self.root
     }

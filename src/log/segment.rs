@@ -156,8 +156,14 @@ impl Headers {
         region.write_flush(at, &header.encode(self.key, at))
     }
 
-    /// Writes both copies of each, durable on return: first those that do not hold what is valid
-    /// now, then the others. Each is given with the copy that is valid.
+    /// Flushes one copy as it is.
+    pub(super) fn flush(&self, region: &impl Region, segment: usize, copy: usize) -> Result<()> {
+        region.flush(self.place(segment, copy), BYTES as u64)
+    }
+
+    /// Writes both copies of each: first those that do not hold what is valid now, durable on
+    /// return, then the others, durable after the next drain of this thread. Each is given with the
+    /// copy that is valid.
     pub(super) fn replace(
         &self,
         region: &impl Region,
@@ -174,7 +180,7 @@ impl Headers {
                 primitive!("log.segment.copies_in_order", region.drain(), Ok(()))?;
             }
         }
-        primitive!("log.segment.replaced", region.drain(), Ok(()))
+        Ok(())
     }
 }
 

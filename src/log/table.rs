@@ -109,6 +109,8 @@ impl Table {
         let (end, last) = contents.map_or((BLOCKS, 0), |contents| {
             (contents.end, contents.lsns.map_or(0, |(_, last)| last))
         });
+        // Of damaged segments, the header alone knows.
+        let last = last.max(life.header.last);
         let pool = self.pool.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
         if life.usage == Usage::Free {
             pool.free.push_back(self.progress.len());
