@@ -80,12 +80,12 @@ impl<R: Region> Core<R> {
             state.leave(self);
         }
         if let Some(active) = lock(&self.shared).active.take() {
-            self.leave(active);
+            self.leave(&active);
         }
     }
 
     /// Gives a segment up for the next writer.
-    pub(super) fn leave(&self, active: Active) {
+    pub(super) fn leave(&self, active: &Active) {
         self.table.leave(active.segment, self.layout.segment);
     }
 

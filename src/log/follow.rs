@@ -109,7 +109,7 @@ impl<R: Region> LogReader<R> {
         // Not where it was expected. First, what will not come any more; then look again.
         let root = self.root()?;
         self.check(&root)?;
-        self.refresh(&root)?;
+        self.refresh(&root);
         let found = self.find()?;
         let lowest = found.map_or(u64::MAX, |(_, block)| block.lsn);
         self.next = self.next.max(lowest.min(root.floor));
@@ -136,7 +136,7 @@ impl<R: Region> LogReader<R> {
     }
 
     /// Takes up the lives that have begun.
-    fn refresh(&mut self, root: &Root) -> Result<()> {
+    fn refresh(&mut self, root: &Root) {
         let count = root.segments.min(self.headers.layout.count(self.region.len()));
         self.cursors.resize(count as usize, None);
         for segment in 0..count as usize {
@@ -150,7 +150,6 @@ impl<R: Region> LogReader<R> {
                 _ => *cursor = Some(Cursor { segment, header, at: BLOCKS }),
             }
         }
-        Ok(())
     }
 
     /// The block with the lowest Lsn of those at the cursors, and whose cursor it is at.

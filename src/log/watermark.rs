@@ -32,6 +32,14 @@ const NONE: u64 = u64::MAX;
 #[derive(Debug)]
 pub(super) struct Bound(CachePadded<AtomicU64>);
 
+impl Bound {
+    /// The commit is durable, and readers can find it.
+    #[inline]
+    pub(super) fn done(&self) {
+        self.0.store(NONE, Ordering::Release);
+    }
+}
+
 /// The counter of Lsns, and what is on its way.
 #[derive(Debug)]
 pub(super) struct Watermark {
@@ -73,12 +81,6 @@ impl Watermark {
         self.next.fetch_add(count, Ordering::AcqRel)
     }
 
-    /// The commit is durable, and readers can find it.
-    #[inline]
-    pub(super) fn done(&self, bound: &Bound) {
-        bound.0.store(NONE, Ordering::Release);
-    }
-
     /// The next Lsn to be drawn.
     pub(super) fn next(&self) -> u64 {
         self.next.load(Ordering::Acquire)
@@ -117,7 +119,7 @@ mod tests {
                         for _ in 0..commits {
                             let lsn = watermark.draw(&bound, 1);
                             found[lsn as usize].store(1, Ordering::Relaxed);
-                            watermark.done(&bound);
+                            bound.done();
                         }
                         watermark.unregister(&bound);
                     })

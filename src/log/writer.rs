@@ -40,7 +40,7 @@ impl State {
     pub(super) fn leave<R: Region>(mut self, core: &Core<R>) {
         core.watermark.unregister(&self.bound);
         if let Some(active) = self.active.take().filter(|_| self.broken.is_none()) {
-            core.leave(active);
+            core.leave(&active);
         }
     }
 
@@ -120,7 +120,7 @@ impl State {
         let progress = &core.table.progress[active.segment];
         progress.last.store(block.last(), Ordering::Relaxed);
         progress.end.store(active.at, Ordering::Release);
-        core.watermark.done(&self.bound);
+        self.bound.done();
         Ok(block.lsn)
     }
 
@@ -160,7 +160,7 @@ impl State {
             return Err(self.broken_by(error));
         }
         progress.end.fetch_max(end, Ordering::AcqRel);
-        core.watermark.done(&self.bound);
+        self.bound.done();
         Ok(block.lsn)
     }
 
