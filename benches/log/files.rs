@@ -83,8 +83,9 @@ fn threads<W: FnMut()>(count: usize, each: usize, worker: impl Fn() -> W + Sync)
                 }
             });
         }
+        let began = Instant::now();
         barrier.wait();
-        Instant::now()
+        began
     });
     (count * each) as f64 / began.elapsed().as_secs_f64()
 }
@@ -102,7 +103,9 @@ pub fn run(directory: &Path, rounds: usize) {
             log.release_up_to(log.last()).expect("released");
             ours.push(threads(count, each, || {
                 let mut writer = log.writer();
-                move || drop(writer.append(&[7; RECORD]).expect("appended"))
+                move || {
+                    writer.append(&[7; RECORD]).expect("appended");
+                }
             }));
             by_hand.push(threads(count, each, || || hand.append(&[7; RECORD])));
             theirs.push(threads(count, each, || {

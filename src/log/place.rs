@@ -62,6 +62,8 @@ impl<R: Region> Core<R> {
     #[inline(never)]
     fn change_segment(&self, active: &mut Option<Active>, need: u64) -> Result<()> {
         self.check_writable(Operation::Append)?;
+        // What was filled after its records were released.
+        self.table.free_up_to(self.released());
         let (salt, base) = (self.salts.draw()?, self.watermark.next());
         let Some(taken) = self.table.take(need, self.layout.segment, salt, base) else {
             return Err(Error::new(Operation::Append, ErrorKind::Full));
