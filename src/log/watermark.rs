@@ -40,6 +40,9 @@ impl Bound {
     }
 }
 
+/// A writer's bound, which readers look at.
+pub(super) type SharedBound = Arc<Bound>;
+
 /// The counter of Lsns, and what is on its way.
 #[derive(Debug)]
 pub(super) struct Watermark {

@@ -15,7 +15,7 @@ use super::core::Core;
 use super::place::Active;
 use super::staging::Staging;
 use super::sync::lock_in_turn;
-use super::watermark::Bound;
+use super::watermark::SharedBound;
 
 /// Records of at least so many bytes are written from where they are, and not copied first.
 const DIRECT: usize = 1024;
@@ -23,7 +23,7 @@ const DIRECT: usize = 1024;
 /// What a writer has of its own.
 #[derive(Debug)]
 pub(super) struct State {
-    bound: Arc<Bound>,
+    bound: SharedBound,
     active: Option<Active>,
     staging: Staging,
     /// An earlier commit failed halfway: its Lsns are gone, and its place may not be written again.
