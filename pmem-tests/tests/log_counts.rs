@@ -24,8 +24,9 @@ fn an_append_is_one_fence_and_each_line_once() {
         for len in [0, 8, 24, 25, 64, 512, 1023, 1024, 1048, 4096, 5000, 70_000] {
             let payload = vec![7; len];
             let before = counts();
-            writer.append(&payload).unwrap();
+            let lsn = writer.append(&payload).unwrap();
             let cost = counts().since(before);
+            assert_eq!(log.read(lsn).unwrap(), payload, "{len} bytes");
             assert_eq!(cost.fences, 1, "{emulation:?}, {len} bytes: {cost:?}");
             let written = cost.write_backs + cost.non_temporal_lines;
             if emulation == Emulation::Adr {

@@ -17,8 +17,9 @@ use super::staging::Staging;
 use super::sync::lock_in_turn;
 use super::watermark::SharedBound;
 
-/// Records of at least so many bytes are written from where they are, and not copied first.
-const DIRECT: usize = 1024;
+/// Records of at least so many bytes are written from where they are, and not copied first: of
+/// shorter ones, the copy costs less than the three writes that it saves.
+const DIRECT: usize = 32 << 10;
 
 /// What a writer has of its own.
 #[derive(Debug)]
