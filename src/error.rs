@@ -37,6 +37,9 @@ pub enum Operation {
     Sync,
     Grow,
     Publish,
+    Append,
+    Recover,
+    Truncate,
     Close,
 }
 
@@ -63,6 +66,9 @@ impl Operation {
             Self::Sync => "sync",
             Self::Grow => "grow",
             Self::Publish => "publish",
+            Self::Append => "append",
+            Self::Recover => "recover",
+            Self::Truncate => "truncate",
             Self::Close => "close",
         }
     }
@@ -137,6 +143,28 @@ pub enum ErrorKind {
     },
     /// These bytes were durable and are no longer what was written: what they are.
     Damaged(&'static str),
+    /// Records of a log were durable and are no longer what was written: some or all of these
+    /// Lsns. The range of the error has the bytes.
+    DamagedRecords {
+        /// The first Lsn that may be concerned.
+        first: u64,
+        /// The last.
+        last: u64,
+    },
+    /// No segment of the log is free. Nothing was written. Records must be released, or the log
+    /// grown.
+    Full,
+    /// The record was released: the log keeps those from `first` on.
+    Released {
+        /// The first Lsn that is not released.
+        first: u64,
+    },
+    /// No record has this Lsn: it was not written yet, it was truncated, or it was never
+    /// acknowledged and a crash took it.
+    NoRecord {
+        /// The Lsn asked for.
+        lsn: u64,
+    },
 }
 
 /// An error: operation, path, byte range, cause, and whether durability is now unknown.
@@ -328,6 +356,14 @@ impl fmt::Display for ErrorKind {
                 write!(f, "written in format version {found}, the newest known here is {newest}")
             }
             Self::Damaged(what) => write!(f, "damaged: {what}"),
+            Self::DamagedRecords { first, last } => {
+                write!(f, "damaged: records with Lsns between {first} and {last}")
+            }
+            Self::Full => write!(f, "the log is full: no segment is free"),
+            Self::Released { first } => {
+                write!(f, "released: the log keeps records from Lsn {first} on")
+            }
+            Self::NoRecord { lsn } => write!(f, "there is no record with Lsn {lsn}"),
         }
     }
 }
@@ -357,9 +393,12 @@ impl From<Error> for std::io::Error {
             | ErrorKind::Empty
             | ErrorKind::Unaligned { .. }
             | ErrorKind::WrongFileType(_) => std::io::ErrorKind::InvalidInput,
-            ErrorKind::WrongFormat(_) | ErrorKind::NewerFormat { .. } | ErrorKind::Damaged(_) => {
-                std::io::ErrorKind::InvalidData
-            }
+            ErrorKind::WrongFormat(_)
+            | ErrorKind::NewerFormat { .. }
+            | ErrorKind::Damaged(_)
+            | ErrorKind::DamagedRecords { .. } => std::io::ErrorKind::InvalidData,
+            ErrorKind::Full => std::io::ErrorKind::StorageFull,
+            ErrorKind::Released { .. } | ErrorKind::NoRecord { .. } => std::io::ErrorKind::NotFound,
             _ => std::io::ErrorKind::Other,
         };
         Self::new(kind, error)

@@ -25,6 +25,7 @@
 //! # The parts
 //!
 //! - [`Region`] is the contract; [`Options`] opens and creates regions.
+//! - [`log`] is an append-only log on a region: one drain a commit, checked recovery.
 //! - [`publish`] creates or replaces a whole file atomically and keeps it mapped.
 //! - [`probe`] says what lies under a path, why it is or is not DAX, and what to change.
 //! - `sim`, behind the feature `sim`, crashes what is built on a region, in tests.
@@ -49,6 +50,7 @@ mod durability;
 mod error;
 mod fiemap;
 mod format;
+pub mod log;
 mod primitives;
 pub mod probe;
 pub mod publish;

@@ -9,7 +9,10 @@ pub mod cut;
 pub mod failing;
 mod fuse;
 pub mod guest;
+pub mod killed;
 pub mod load;
+#[cfg(feature = "sim")]
+pub mod log_model;
 pub mod long_run;
 pub mod passthrough;
 pub mod random;

@@ -30,6 +30,8 @@ pub enum Suite {
     ConformanceUnguarded,
     Instructions,
     BlockFaults,
+    LogExplorer,
+    LogDamage,
     Guest,
 }
 
@@ -41,7 +43,7 @@ enum Build {
 }
 
 impl Suite {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Unit,
         Self::Loom,
         Self::SystemCalls,
@@ -57,6 +59,8 @@ impl Suite {
         Self::ConformanceUnguarded,
         Self::Instructions,
         Self::BlockFaults,
+        Self::LogExplorer,
+        Self::LogDamage,
         Self::Guest,
     ];
 
@@ -77,6 +81,8 @@ impl Suite {
             Self::ConformanceUnguarded => Build::Test("conformance_unguarded"),
             Self::Instructions => Build::Test("instructions"),
             Self::BlockFaults => Build::Test("block_faults"),
+            Self::LogExplorer => Build::Test("log_explorer"),
+            Self::LogDamage => Build::Test("log_damage"),
             Self::Guest => Build::Test("guest_matrix"),
         }
     }
@@ -93,8 +99,9 @@ impl Suite {
     /// Tests of it that are left out: they ask about something else, or take long.
     const fn filter(self) -> &'static [&'static str] {
         match self {
-            // The models of the group commit; nothing else is built for loom.
-            Self::Loom => &["region::group"],
+            // The models of the group commit and of the log's watermark; nothing else is built for
+            // loom.
+            Self::Loom => &["region::group", "log::watermark"],
             // The model itself, beside real filesystems.
             Self::ModelledFilesystem => &["--skip", "real::"],
             _ => &[],

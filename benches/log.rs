@@ -1,0 +1,50 @@
+//! The log beside libpmemlog, hand-written logs and okaywal, in one run, interleaved.
+//!
+//! ```text
+//! cargo bench --bench log                     in memory, and on the filesystem of the target directory
+//! cargo bench --bench log -- DIR...           in memory, and in these, one table each
+//! cargo bench --bench log -- --quick          a tenth of the rounds
+//! ```
+//!
+//! Persistent memory is emulated on DRAM: the times compare instruction sequences and say nothing
+//! about a persistent medium. Best on an otherwise idle machine.
+#![allow(clippy::cast_precision_loss)] // counts and times, far below 2^52
+#![allow(unsafe_code)] // libpmemlog, and stores into a mapping by hand
+
+#[path = "log/files.rs"]
+mod files;
+#[cfg(target_arch = "x86_64")]
+#[path = "compare/hand.rs"]
+#[allow(dead_code)]
+mod hand;
+#[cfg(target_arch = "x86_64")]
+#[path = "log/memory.rs"]
+mod memory;
+
+use std::path::PathBuf;
+
+/// The middle of some values.
+pub fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// The median of the ratios within a round.
+pub fn ratio(of: &[f64], to: &[f64]) -> f64 {
+    median(&mut of.iter().zip(to).map(|(of, to)| of / to).collect::<Vec<_>>())
+}
+
+fn main() {
+    let arguments: Vec<_> = std::env::args_os().skip(1).filter(|a| a != "--bench").collect();
+    let quick = arguments.iter().any(|argument| argument == "--quick");
+    let mut directories: Vec<PathBuf> =
+        arguments.iter().filter(|a| *a != "--quick").map(PathBuf::from).collect();
+    if directories.is_empty() {
+        directories.push(PathBuf::from(env!("CARGO_TARGET_TMPDIR")));
+    }
+    #[cfg(target_arch = "x86_64")]
+    memory::run(if quick { 30 } else { 400 });
+    for directory in directories {
+        files::run(&directory, if quick { 3 } else { 15 });
+    }
+}

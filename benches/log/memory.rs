@@ -1,0 +1,284 @@
+//! Appends to memory: the log, libpmemlog, and the bare sequence.
+
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::hint::black_box;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Barrier;
+use std::time::Instant;
+
+use daxmap::log::{Log, LogOptions, Lsn};
+use daxmap::{AnyRegion, Emulation, Options, Region};
+use twox_hash::XxHash3_64;
+
+use crate::hand::{self, HANDS};
+use crate::{median, ratio};
+
+const LEN: u64 = 64 << 20;
+const SEGMENT: u64 = 4 << 20;
+
+fn region() -> Options {
+    Options::new().len(LEN).emulate(Emulation::Adr)
+}
+
+/// libpmemlog, from the distribution: libpmemlog(7).
+struct Pmemlog {
+    append: unsafe extern "C" fn(*mut c_void, *const c_void, usize) -> c_int,
+    rewind: unsafe extern "C" fn(*mut c_void),
+    pool: *mut c_void,
+}
+
+impl Pmemlog {
+    /// Makes a pool in a file on tmpfs, and has the library take it for persistent memory.
+    fn create(path: &Path) -> Result<Self, String> {
+        type Create = unsafe extern "C" fn(*const c_char, usize, libc::mode_t) -> *mut c_void;
+        // SAFETY: no other thread runs yet. It makes the library flush cache lines and not call
+        // msync, as on persistent memory.
+        unsafe { std::env::set_var("PMEM_IS_PMEM_FORCE", "1") };
+        // SAFETY: loading runs the library's constructor.
+        let handle = unsafe { libc::dlopen(c"libpmemlog.so.1".as_ptr(), libc::RTLD_NOW) };
+        if handle.is_null() {
+            return Err("libpmemlog.so.1 cannot be loaded (package libpmemlog1)".to_owned());
+        }
+        let find = |name: &CStr| {
+            // SAFETY: an open handle, never closed.
+            let address = unsafe { libc::dlsym(handle, name.as_ptr()) };
+            if address.is_null() {
+                Err(format!("no {}", name.display_lossy()))
+            } else {
+                Ok(address)
+            }
+        };
+        let path = CString::new(path.as_os_str().as_bytes()).map_err(|error| error.to_string())?;
+        // SAFETY: the symbols are functions of these signatures (libpmemlog.h).
+        unsafe {
+            let create: Create = std::mem::transmute(find(c"pmemlog_create")?);
+            let append = std::mem::transmute(find(c"pmemlog_append")?);
+            let rewind = std::mem::transmute(find(c"pmemlog_rewind")?);
+            let pool = create(path.as_ptr(), LEN as usize, 0o600);
+            if pool.is_null() {
+                Err("pmemlog_create failed".to_owned())
+            } else {
+                Ok(Self { append, rewind, pool })
+            }
+        }
+    }
+}
+
+trait DisplayLossy {
+    fn display_lossy(&self) -> String;
+}
+
+impl DisplayLossy for CStr {
+    fn display_lossy(&self) -> String {
+        self.to_string_lossy().into_owned()
+    }
+}
+
+/// The least that a durable append with a checksum is: build the record, check it, copy it past or
+/// through the caches, one fence.
+struct Bare {
+    base: *mut u8,
+    at: usize,
+    sequence: u64,
+    copy: hand::DurableCopy,
+    line: Vec<u64>,
+}
+
+impl Bare {
+    fn append(&mut self, payload: &[u8]) {
+        let len = (40 + payload.len()).next_multiple_of(64);
+        if self.at + len > LEN as usize {
+            self.at = 0;
+        }
+        self.line.resize(len / 8, 0);
+        // SAFETY: the words as bytes.
+        let bytes =
+            unsafe { std::slice::from_raw_parts_mut(self.line.as_mut_ptr().cast::<u8>(), len) };
+        self.sequence += 1;
+        bytes[8..16].copy_from_slice(&self.sequence.to_le_bytes());
+        bytes[16..24].copy_from_slice(&(payload.len() as u64).to_le_bytes());
+        bytes[40..40 + payload.len()].copy_from_slice(payload);
+        let seed = self.at as u64;
+        let check = XxHash3_64::oneshot_with_seed(seed, &bytes[8..40 + payload.len()]);
+        bytes[..8].copy_from_slice(&check.to_le_bytes());
+        // SAFETY: whole lines within the mapping, which this thread alone stores into; main picks
+        // a copy that the processor has.
+        unsafe { (self.copy)(self.base.add(self.at), bytes.as_ptr(), len) };
+        self.at += len;
+    }
+}
+
+/// Times of so many operations, in nanoseconds each.
+fn timed(count: usize, mut work: impl FnMut()) -> f64 {
+    let began = Instant::now();
+    for _ in 0..count {
+        work();
+    }
+    began.elapsed().as_nanos() as f64 / count as f64
+}
+
+fn appends(log: &Log<AnyRegion>, pmemlog: Option<&Pmemlog>, base: *mut u8, rounds: usize) {
+    println!("append, durable on return, ns (medians)");
+    for (len, target_peer, batch) in [(64, 2.2, 256), (512, 1.8, 128), (4096, 1.3, 64)] {
+        let payload = vec![7_u8; len];
+        let mut writer = log.writer();
+        let hands: Vec<_> = HANDS.iter().filter(|hand| (hand.available)()).collect();
+        let mut bares: Vec<Bare> = hands
+            .iter()
+            .map(|hand| Bare { base, at: 0, sequence: 0, copy: hand.copy, line: Vec::new() })
+            .collect();
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        let mut by_hand = vec![Vec::new(); bares.len()];
+        for round in 0..rounds + 3 {
+            let keep = round >= 3;
+            log.release_up_to(log.last()).expect("released");
+            let ns = timed(batch, || {
+                black_box(writer.append(black_box(&payload)).unwrap());
+            });
+            if keep {
+                ours.push(ns);
+            }
+            if let Some(pmemlog) = pmemlog {
+                // SAFETY: an open pool, used by this thread alone.
+                unsafe { (pmemlog.rewind)(pmemlog.pool) };
+                let ns = timed(batch, || {
+                    // SAFETY: as above.
+                    let failed =
+                        unsafe { (pmemlog.append)(pmemlog.pool, payload.as_ptr().cast(), len) };
+                    assert_eq!(failed, 0);
+                });
+                if keep {
+                    theirs.push(ns);
+                }
+            }
+            for (bare, times) in bares.iter_mut().zip(&mut by_hand) {
+                let ns = timed(batch, || bare.append(black_box(&payload)));
+                if keep {
+                    times.push(ns);
+                }
+            }
+        }
+        let mut best = 0;
+        for index in 1..by_hand.len() {
+            if median(&mut by_hand[index].clone()) < median(&mut by_hand[best].clone()) {
+                best = index;
+            }
+        }
+        let bare = &by_hand[best];
+        println!(
+            "  {len:5} B: log {:.0}, libpmemlog {:.0}, {} {:.0}",
+            median(&mut ours.clone()),
+            median(&mut theirs.clone()),
+            hands[best].name,
+            median(&mut bare.clone()),
+        );
+        println!(
+            "     => libpmemlog / log {:.2} (target >= {target_peer}); log / bare {:.2} (target <= 1.10)",
+            ratio(&theirs, &ours),
+            ratio(&ours, bare),
+        );
+    }
+}
+
+fn batches(log: &Log<AnyRegion>, rounds: usize) {
+    let mut writer = log.writer();
+    let mut times = Vec::new();
+    for _ in 0..rounds {
+        log.release_up_to(log.last()).expect("released");
+        times.push(
+            timed(64, || {
+                for _ in 0..64 {
+                    writer.stage(black_box(&[7; 64])).expect("staged");
+                }
+                writer.commit().expect("committed");
+            }) / 64.0,
+        );
+    }
+    println!("64 records of 64 B a commit: {:.1} ns a record (target <= 20)", median(&mut times));
+}
+
+/// Appends per second of so many threads.
+fn producers(log: &Log<AnyRegion>, threads: usize) -> f64 {
+    const EACH: usize = 20_000;
+    log.release_up_to(log.last()).expect("released");
+    let barrier = Barrier::new(threads + 1);
+    let began = std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let mut writer = log.writer();
+                barrier.wait();
+                for _ in 0..EACH {
+                    writer.append(black_box(&[7; 64])).expect("appended");
+                }
+            });
+        }
+        let began = Instant::now();
+        barrier.wait();
+        began
+    });
+    (threads * EACH) as f64 / began.elapsed().as_secs_f64()
+}
+
+fn recovery(directory: &Path, rounds: usize) {
+    let path = directory.join("recovery");
+    let options = LogOptions::new().region(region()).segment_bytes(SEGMENT);
+    let log = options.create(&path).expect("created");
+    let mut writer = log.writer();
+    while writer.append(&[9; 1000]).is_ok() {}
+    drop(writer);
+    drop(log);
+    let plain = vec![1_u64; LEN as usize / 8];
+    let (mut ours, mut reads) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let region = Options::new().read_only(true).open(&path).expect("opened");
+        // Page faults of a new mapping are not recovery's.
+        region.read(0, &mut vec![0; LEN as usize]).expect("read");
+        let began = Instant::now();
+        let log = LogOptions::new().read_only(true).open_region(region).expect("recovered");
+        let bytes = log.recovery().bytes_read as f64;
+        ours.push(bytes / began.elapsed().as_nanos() as f64);
+        let began = Instant::now();
+        let sums = plain.chunks_exact(8).fold([0_u64; 8], |mut sums, words| {
+            sums.iter_mut().zip(words).for_each(|(sum, word)| *sum = sum.wrapping_add(*word));
+            sums
+        });
+        black_box(sums);
+        reads.push(LEN as f64 / began.elapsed().as_nanos() as f64);
+    }
+    println!(
+        "recovery: {:.1} GB/s, memory is read at {:.1} GB/s => {:.0} % (target >= 60 %)",
+        median(&mut ours.clone()),
+        median(&mut reads.clone()),
+        100.0 * ratio(&ours, &reads)
+    );
+}
+
+pub fn run(rounds: usize) {
+    println!("== memory: DRAM that imitates ADR. These are NOT persistent-memory results.");
+    let directory = tempfile::tempdir_in("/dev/shm").expect("tmpfs");
+    let pmemlog = Pmemlog::create(&directory.path().join("pmemlog"));
+    if let Err(why) = &pmemlog {
+        println!("libpmemlog: NOT COMPARED: {why}");
+    }
+    let bare = region().create(directory.path().join("bare")).expect("a region");
+    // SAFETY: this thread alone uses the region, through this address only.
+    let base = unsafe { bare.slice_mut(0, LEN) }.expect("mapped").as_mut_ptr();
+    let options = LogOptions::new().region(region()).segment_bytes(SEGMENT);
+    let log = options.create(directory.path().join("log")).expect("a log");
+    appends(&log, pmemlog.as_ref().ok(), base, rounds);
+    batches(&log, rounds);
+    let (mut one, mut two) = (Vec::new(), Vec::new());
+    for _ in 0..rounds.div_ceil(20) {
+        one.push(producers(&log, 1));
+        two.push(producers(&log, 2));
+    }
+    println!(
+        "producers: 1 {:.2} M/s, 2 {:.2} M/s => {:.2} (target >= 1.7)",
+        median(&mut one.clone()) / 1e6,
+        median(&mut two.clone()) / 1e6,
+        ratio(&two, &one)
+    );
+    recovery(directory.path(), rounds.div_ceil(20));
+    assert!(log.last() > Lsn::FIRST);
+}

@@ -1,0 +1,71 @@
+//! What an append costs, by the library's counters: one fence, and every line of the commit once.
+#![cfg(feature = "counters")]
+
+use daxmap::cpu::counts;
+use daxmap::log::{LogOptions, Lsn};
+use daxmap::{AnyRegion, Emulation, Options, Region};
+
+fn region(emulation: Emulation) -> AnyRegion {
+    Options::new().len(8 << 20).emulate(emulation).in_memory().expect("memory")
+}
+
+/// Lines of a commit of one record: its header of 40 bytes and its payload.
+fn lines(len: usize) -> u64 {
+    (40 + len).div_ceil(64) as u64
+}
+
+#[test]
+fn an_append_is_one_fence_and_each_line_once() {
+    for emulation in [Emulation::Adr, Emulation::Eadr] {
+        let log = LogOptions::new().segment_bytes(1 << 20).format(region(emulation)).unwrap();
+        let mut writer = log.writer();
+        // Begins the segment.
+        writer.append(b"first").unwrap();
+        for len in [0, 8, 24, 25, 64, 512, 1023, 1024, 1048, 4096, 5000, 70_000] {
+            let payload = vec![7; len];
+            let before = counts();
+            let lsn = writer.append(&payload).unwrap();
+            let cost = counts().since(before);
+            assert_eq!(log.read(lsn).unwrap(), payload, "{len} bytes");
+            assert_eq!(cost.fences, 1, "{emulation:?}, {len} bytes: {cost:?}");
+            let written = cost.write_backs + cost.non_temporal_lines;
+            if emulation == Emulation::Adr {
+                assert_eq!(written, lines(len), "{len} bytes: {cost:?}");
+            } else {
+                assert_eq!(cost.write_backs, 0, "{len} bytes: {cost:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_commit_of_many_records_is_one_fence() {
+    let log = LogOptions::new().segment_bytes(1 << 20).format(region(Emulation::Adr)).unwrap();
+    let mut writer = log.writer();
+    writer.append(b"first").unwrap();
+    for _ in 0..64 {
+        writer.stage(&[5; 64]).unwrap();
+    }
+    let before = counts();
+    assert_eq!(writer.commit().unwrap(), Lsn::new(2)..Lsn::new(66));
+    let cost = counts().since(before);
+    assert_eq!(cost.fences, 1, "{cost:?}");
+    let bytes = 40 + 64 + 63 * (4 + 64);
+    assert_eq!(cost.write_backs + cost.non_temporal_lines, (bytes as u64).div_ceil(64), "{cost:?}");
+}
+
+#[test]
+fn a_segment_is_begun_with_one_fence_more_and_released_with_two() {
+    let log = LogOptions::new().segment_bytes(8192).format(region(Emulation::Adr)).unwrap();
+    let mut writer = log.writer();
+    let mut append = || {
+        let before = counts();
+        writer.append(&[1; 3000]).unwrap();
+        counts().since(before).fences
+    };
+    assert_eq!([append(), append(), append()], [2, 2, 2]);
+    let before = counts();
+    log.release_up_to(Lsn::new(2)).unwrap();
+    assert_eq!(counts().since(before).fences, 2);
+    assert!(log.region().len() > 0);
+}

@@ -1,0 +1,104 @@
+//! Real threads at one log: what each appended is there, in its order, and readers beside them see
+//! every Lsn in turn.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use daxmap::log::{LogOptions, Lsn};
+use daxmap::{Emulation, Options};
+
+const THREADS: u64 = 4;
+const EACH: u64 = 500;
+
+fn at_once(region: Options) {
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let path = directory.path().join("log");
+    let options = LogOptions::new().region(region).segment_bytes(64 << 10);
+    let log = options.create(&path).expect("created");
+    let done = AtomicBool::new(false);
+    let read = std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut reader = log.reader(Lsn::FIRST).expect("nothing is released");
+            let mut lsns = Vec::new();
+            loop {
+                // Before the last look.
+                let over = done.load(Ordering::Acquire);
+                while let Some(record) = reader.next_record().expect("no damage") {
+                    lsns.push(record.lsn.get());
+                }
+                if over {
+                    return lsns;
+                }
+            }
+        });
+        let writers: Vec<_> = (0..THREADS)
+            .map(|thread| {
+                let log = &log;
+                scope.spawn(move || {
+                    let mut writer = log.writer();
+                    let mut last = Lsn::ZERO;
+                    for number in 0..EACH {
+                        let lsn = writer.append(&(thread << 32 | number).to_le_bytes());
+                        let lsn = lsn.expect("appended");
+                        assert!(lsn > last);
+                        last = lsn;
+                    }
+                })
+            })
+            .collect();
+        writers.into_iter().for_each(|writer| writer.join().expect("no panic"));
+        done.store(true, Ordering::Release);
+        reader.join().expect("no panic")
+    });
+    assert!(read.into_iter().eq(1..=THREADS * EACH), "every Lsn in turn");
+    drop(log);
+    let log = options.open(&path).expect("opened");
+    assert_eq!((log.recovery().records, log.recovery().missing), (THREADS * EACH, 0));
+    let mut next: BTreeMap<u64, u64> = BTreeMap::new();
+    for record in log.reader(Lsn::FIRST).expect("nothing is released") {
+        let (_, payload) = record.expect("no damage");
+        let word = u64::from_le_bytes(payload.try_into().expect("eight bytes"));
+        let number = next.entry(word >> 32).or_default();
+        assert_eq!(word & 0xffff_ffff, *number);
+        *number += 1;
+    }
+    assert_eq!(next.into_values().collect::<Vec<_>>(), vec![EACH; THREADS as usize]);
+}
+
+#[test]
+fn threads_append_to_the_page_cache() {
+    at_once(Options::new().len(4 << 20));
+}
+
+#[test]
+fn threads_append_to_lines() {
+    let directory = std::path::Path::new("/dev/shm");
+    assert!(directory.is_dir(), "tmpfs is needed");
+    let directory = tempfile::tempdir_in(directory).expect("a directory");
+    let log = LogOptions::new()
+        .region(Options::new().len(4 << 20).emulate(Emulation::Adr))
+        .segment_bytes(64 << 10)
+        .create(directory.path().join("log"))
+        .expect("created");
+    let seen = std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let log = &log;
+            scope.spawn(move || {
+                let mut writer = log.writer();
+                for number in 0..EACH {
+                    writer.append(&(thread << 32 | number).to_le_bytes()).expect("appended");
+                }
+            });
+        }
+        let mut reader = log.reader(Lsn::FIRST).expect("nothing is released");
+        let mut seen = 0;
+        while seen < THREADS * EACH {
+            if let Some(record) = reader.next_record().expect("no damage") {
+                assert_eq!(record.lsn.get(), seen + 1);
+                seen += 1;
+            }
+        }
+        seen
+    });
+    assert_eq!(seen, THREADS * EACH);
+}

@@ -1,0 +1,162 @@
+//! Reading an open log from the newest record to the oldest.
+
+use std::collections::BinaryHeap;
+use std::sync::atomic::Ordering;
+
+use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::format::LINE;
+use crate::region::Region;
+
+use super::Lsn;
+use super::block::Places;
+use super::core::Core;
+use super::cursor::Cursor;
+use super::reader::Record;
+use super::table::Usage;
+
+/// The blocks of a segment between two entries of its index, and the entries before.
+#[derive(Debug)]
+struct Stretch {
+    cursor: Cursor,
+    /// Offsets of the entries before those in `blocks`.
+    index: Vec<u64>,
+    /// Where the blocks read so far begin.
+    end: u64,
+    /// First Lsn and offset of the blocks that were not given yet.
+    blocks: Vec<(u64, u64)>,
+}
+
+/// Reads records from an Lsn down to the oldest that is kept. What is appended meanwhile is not
+/// seen. As an iterator, it gives copies.
+#[derive(Debug)]
+pub struct ReverseReader<'a, R: Region> {
+    core: &'a Core<R>,
+    stretches: Vec<Stretch>,
+    /// By the first Lsn of each stretch's last block.
+    ready: BinaryHeap<(u64, usize)>,
+    body: Vec<u8>,
+    /// Records of the open block that were not given yet: Lsn and place.
+    records: Vec<(u64, std::ops::Range<usize>)>,
+    from: u64,
+}
+
+impl<'a, R: Region> ReverseReader<'a, R> {
+    pub(super) fn new(core: &'a Core<R>, from: Lsn) -> Result<Self> {
+        let below = core.watermark.get();
+        let mut stretches = Vec::new();
+        for (segment, life) in core.table.pool().lives.iter().enumerate() {
+            if matches!(life.usage, Usage::Free | Usage::Lost) {
+                continue;
+            }
+            let end = core.table.progress[segment].end.load(Ordering::Acquire);
+            let starts = life.index.iter().map(|(_, at)| u64::from(*at));
+            let index = starts.filter(|&at| at < end).collect();
+            let cursor = Cursor { segment, header: life.header, at: 0 };
+            stretches.push(Stretch { cursor, index, end, blocks: Vec::new() });
+        }
+        let from = from.get().min(below - 1);
+        let (ready, body, records) = (BinaryHeap::new(), Vec::new(), Vec::new());
+        let mut reader = Self { core, stretches, ready, body, records, from };
+        for index in 0..reader.stretches.len() {
+            reader.advance(index)?;
+        }
+        Ok(reader)
+    }
+
+    /// The next record, in the reader's buffer; `None` after the oldest.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reader::next_record`](super::Reader::next_record); `Released` if records were released
+    /// that this reader has not read yet.
+    pub fn next_record(&mut self) -> Result<Option<Record<'_>>> {
+        let released = self.core.released();
+        loop {
+            if let Some((lsn, range)) = self.records.pop() {
+                if lsn <= released {
+                    return Ok(None);
+                }
+                let lsn = Lsn::new(lsn);
+                return Ok(Some(Record { lsn, payload: &self.body[range] }));
+            }
+            let Some((_, index)) = self.ready.pop() else { return Ok(None) };
+            self.open(index)?;
+            self.advance(index)?;
+        }
+    }
+
+    /// Opens the last block of a stretch.
+    fn open(&mut self, index: usize) -> Result<()> {
+        let core = self.core;
+        let stretch = &mut self.stretches[index];
+        let Some((_, at)) = stretch.blocks.pop() else { return Ok(()) };
+        let cursor = Cursor { at, ..stretch.cursor };
+        let block = cursor.peek(&core.region, core.layout)?;
+        let Some(block) = block else { return self.lost(cursor) };
+        if !cursor.body(&core.region, core.layout, &block, &mut self.body)? {
+            return self.lost(cursor);
+        }
+        let (mut places, mut lsn) = (Places::of(&block), block.lsn);
+        while let Some(range) = places.next(&self.body) {
+            if lsn <= self.from.min(cursor.header.limit) {
+                self.records.push((lsn, range));
+            }
+            lsn += 1;
+        }
+        Ok(())
+    }
+
+    /// Finds the blocks of the stretch before, if those of this one were all given.
+    fn advance(&mut self, index: usize) -> Result<()> {
+        let core = self.core;
+        let stretch = &mut self.stretches[index];
+        while stretch.blocks.is_empty() {
+            let Some(start) = stretch.index.pop() else { return Ok(()) };
+            let mut cursor = Cursor { at: start, ..stretch.cursor };
+            while cursor.at < stretch.end {
+                match cursor.peek(&core.region, core.layout)? {
+                    Some(block) => {
+                        if block.lsn <= self.from {
+                            stretch.blocks.push((block.lsn, cursor.at));
+                        }
+                        cursor.at += block.bytes();
+                    }
+                    None if core.accepts_damage => cursor.at += LINE,
+                    None => return lost(core, cursor),
+                }
+            }
+            stretch.end = start;
+        }
+        if let Some((first, _)) = stretch.blocks.last() {
+            self.ready.push((*first, index));
+        }
+        Ok(())
+    }
+
+    fn lost(&self, cursor: Cursor) -> Result<()> {
+        if self.core.accepts_damage {
+            return Ok(());
+        }
+        lost(self.core, cursor)
+    }
+}
+
+/// There is no block where one was.
+#[cold]
+fn lost<R: Region>(core: &Core<R>, cursor: Cursor) -> Result<()> {
+    let life = core.table.pool().lives[cursor.segment].header.life;
+    if life == cursor.header.life {
+        return Err(cursor.damaged(core.layout));
+    }
+    let first = core.released() + 1;
+    Err(Error::new(Operation::Read, ErrorKind::Released { first }))
+}
+
+impl<R: Region> Iterator for ReverseReader<'_, R> {
+    type Item = Result<(Lsn, Vec<u8>)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let record = self.next_record().transpose()?;
+        Some(record.map(|record| (record.lsn, record.payload.to_vec())))
+    }
+}

@@ -1,0 +1,117 @@
+//! What the parts of an open log share.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::durability::Granularity;
+use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::format::salts::Salts;
+use crate::primitives::primitive;
+use crate::region::Region;
+
+use super::layout::{BLOCKS, Layout};
+use super::place::{Active, Shared};
+use super::root::{Root, RootCell};
+use super::segment::Headers;
+use super::sync::{lock, lock_in_turn};
+use super::table::{Table, Usage};
+use super::watermark::Watermark;
+use super::writer::State;
+
+/// An open log, without its report.
+#[derive(Debug)]
+pub(super) struct Core<R> {
+    pub(super) region: R,
+    pub(super) layout: Layout,
+    pub(super) headers: Headers,
+    pub(super) salts: Salts,
+    pub(super) table: Table,
+    pub(super) watermark: Watermark,
+    pub(super) root: Mutex<RootCell>,
+    /// The segment of all writers, where they have one together.
+    pub(super) shared: Mutex<Shared>,
+    /// Writers of [`Log::append`](super::Log::append) between two calls.
+    pub(super) spare: Mutex<Vec<State>>,
+    pub(super) released: AtomicU64,
+    pub(super) read_only: bool,
+    pub(super) accepts_damage: bool,
+    /// An operation that needed the log for itself has failed: no more appends.
+    pub(super) stuck: AtomicBool,
+}
+
+impl<R: Region> Core<R> {
+    /// Whether all writers write into one segment: where the unit of a flush is a page, writes
+    /// that touch each other are sent as one.
+    pub(super) fn is_shared(&self) -> bool {
+        self.region.granularity() == Granularity::Page
+    }
+
+    pub(super) fn released(&self) -> u64 {
+        self.released.load(Ordering::Acquire)
+    }
+
+    /// Replaces the root, durable on return.
+    pub(super) fn change_root(&self, change: impl FnOnce(&mut Root)) -> Result<()> {
+        let mut cell = lock_in_turn(&self.region, &self.root);
+        let mut root = cell.get();
+        change(&mut root);
+        cell.store(&self.region, root)
+    }
+
+    /// Refuses to write where nothing may be written.
+    pub(super) fn check_writable(&self, operation: Operation) -> Result<()> {
+        if self.read_only {
+            return Err(Error::new(operation, ErrorKind::ReadOnly));
+        }
+        if self.stuck.load(Ordering::Acquire) {
+            return Err(Error::new(operation, ErrorKind::Closed));
+        }
+        Ok(())
+    }
+
+    /// Runs what leaves the log unusable until it is opened anew, if it fails.
+    pub(super) fn exclusively<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        work().inspect_err(|_| self.stuck.store(true, Ordering::Release))
+    }
+
+    /// Takes the segments back from everybody who is not writing.
+    pub(super) fn recall(&self) {
+        for state in lock(&self.spare).drain(..) {
+            state.leave(self);
+        }
+        if let Some(active) = lock(&self.shared).active.take() {
+            self.leave(&active);
+        }
+    }
+
+    /// Gives a segment up for the next writer.
+    pub(super) fn leave(&self, active: &Active) {
+        self.table.leave(active.segment, self.layout.segment);
+    }
+
+    /// Notes in the headers how far segments are written, and in the root that the log is closed.
+    /// Nobody is writing.
+    pub(super) fn finish(&self) -> Result<()> {
+        self.recall();
+        let mut ends = Vec::new();
+        for (segment, life) in self.table.pool().lives.iter().enumerate() {
+            let end = self.table.progress[segment].end.load(Ordering::Acquire);
+            if life.usage == Usage::Idle && end != u64::from(life.header.end) && end > BLOCKS {
+                ends.push((segment, end as u32));
+            }
+        }
+        let mut headers = Vec::with_capacity(ends.len());
+        for (segment, end) in ends {
+            let found = self.headers.read(&self.region, segment)?;
+            let mut header = found.header;
+            header.end = end;
+            headers.push((segment, found.copy, header));
+        }
+        primitive!("log.close.ends", self.headers.replace(&self.region, &headers), Ok(()))?;
+        let floor = self.watermark.next();
+        self.change_root(|root| {
+            root.closed = true;
+            root.floor = floor;
+        })
+    }
+}

@@ -1,0 +1,195 @@
+//! Following a log that another process writes.
+
+use std::path::Path;
+
+use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::format::cell::Cell;
+use crate::format::check::Key;
+use crate::format::header::{Found, Header, Kind};
+use crate::region::{AnyRegion, Options, Region};
+
+use super::block::Block;
+use super::cursor::Cursor;
+use super::layout::{BLOCKS, Layout};
+use super::reader::{Open, Record};
+use super::root::{Root, RootCell};
+use super::segment::Headers;
+use super::{Lsn, VERSION};
+
+/// Reads a log that another process has open for writing, record by record, as a poll: it keeps no
+/// lock and changes nothing.
+///
+/// It gives whole commits in the order of their Lsns, each once. It sees what is written, which may
+/// be a moment before it is durable: what it read of the last commits, a crash may still take. An
+/// Lsn that is missing is waited for until the log was opened anew after it, which proves that it
+/// will not come.
+#[derive(Debug)]
+pub struct LogReader<R: Region> {
+    region: R,
+    headers: Headers,
+    root: Cell,
+    next: u64,
+    cursors: Vec<Option<Cursor>>,
+    cuts: Option<u64>,
+    open: Open,
+}
+
+impl LogReader<AnyRegion> {
+    /// Follows the log in a file from this Lsn on; [`Lsn::ZERO`] stands for the oldest that is kept.
+    ///
+    /// # Errors
+    ///
+    /// As [`Options::open`] and [`in_region`](Self::in_region).
+    pub fn open(path: impl AsRef<Path>, from: Lsn) -> Result<Self> {
+        let path = path.as_ref();
+        let open = || Self::in_region(Options::new().read_only(true).open(path)?, from);
+        open().map_err(|error: Error| error.at(path))
+    }
+}
+
+impl<R: Region> LogReader<R> {
+    /// Follows the log in a region. A region opened for reading does not grow: a log that did is to
+    /// be followed anew.
+    ///
+    /// # Errors
+    ///
+    /// `WrongFormat`, `NewerFormat`, `Damaged`; `Released` if the record with this Lsn was.
+    pub fn in_region(region: R, from: Lsn) -> Result<Self> {
+        let Found::Header { header, .. } = Header::find(&region, Kind::Log, VERSION)? else {
+            return Err(Error::new(Operation::Open, ErrorKind::WrongFormat(Kind::Log.name())));
+        };
+        let key = Key::new(header.salt);
+        let headers = Headers { layout: Layout::of(header.numbers[0])?, key };
+        let root = Layout::root(key);
+        let mut reader = Self {
+            region,
+            headers,
+            root,
+            next: from.get(),
+            cursors: Vec::new(),
+            cuts: None,
+            open: Open::default(),
+        };
+        let root = reader.root()?;
+        if from == Lsn::ZERO {
+            reader.next = root.released + 1;
+        }
+        reader.check(&root)?;
+        Ok(reader)
+    }
+
+    fn root(&self) -> Result<Root> {
+        Ok(RootCell::open(self.root, &self.region)?.get())
+    }
+
+    /// The next record, in the reader's buffer; `None` if there is no further one yet.
+    ///
+    /// # Errors
+    ///
+    /// `Released` if the next record was; `NoRecord` if the log was truncated before a record that
+    /// this reader has given; those of the region.
+    pub fn next_record(&mut self) -> Result<Option<Record<'_>>> {
+        loop {
+            if let Some((lsn, range)) = self.open.next(self.next) {
+                self.next = lsn + 1;
+                let lsn = Lsn::new(lsn);
+                return Ok(Some(Record { lsn, payload: &self.open.body[range] }));
+            }
+            if !self.open_next()? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Opens the next block; false if there is none yet.
+    fn open_next(&mut self) -> Result<bool> {
+        if let Some((index, block)) = self.find()?.filter(|(_, block)| block.lsn <= self.next) {
+            return self.take(index, &block);
+        }
+        // Not where it was expected. First, what will not come any more; then look again.
+        let root = self.root()?;
+        self.check(&root)?;
+        self.refresh(&root);
+        let found = self.find()?;
+        let lowest = found.map_or(u64::MAX, |(_, block)| block.lsn);
+        self.next = self.next.max(lowest.min(root.floor));
+        match found.filter(|(_, block)| block.lsn <= self.next) {
+            Some((index, block)) => self.take(index, &block),
+            None => Ok(false),
+        }
+    }
+
+    /// Refuses to go on where records were taken away.
+    fn check(&mut self, root: &Root) -> Result<()> {
+        if self.next <= root.released {
+            let kind = ErrorKind::Released { first: root.released + 1 };
+            return Err(Error::new(Operation::Read, kind));
+        }
+        let cut = self.cuts.replace(root.cuts).is_some_and(|cuts| cuts != root.cuts);
+        if cut && self.next > root.floor {
+            return Err(Error::new(Operation::Read, ErrorKind::NoRecord { lsn: self.next - 1 }));
+        }
+        if cut {
+            self.cursors.clear();
+        }
+        Ok(())
+    }
+
+    /// Takes up the lives that have begun.
+    fn refresh(&mut self, root: &Root) {
+        let count = root.segments.min(self.headers.layout.count(self.region.len()));
+        self.cursors.resize(count as usize, None);
+        for segment in 0..count as usize {
+            // A header that is being written is looked at the next time.
+            let Ok(found) = self.headers.read(&self.region, segment) else { continue };
+            let header = found.header;
+            let cursor = &mut self.cursors[segment];
+            match cursor {
+                Some(cursor) if cursor.header.life == header.life => cursor.header = header,
+                _ if header.life == 0 => *cursor = None,
+                _ => *cursor = Some(Cursor { segment, header, at: BLOCKS }),
+            }
+        }
+    }
+
+    /// The block with the lowest Lsn of those at the cursors, and whose cursor it is at.
+    fn find(&mut self) -> Result<Option<(usize, Block)>> {
+        let layout = self.headers.layout;
+        let mut lowest: Option<(usize, Block)> = None;
+        for (index, cursor) in self.cursors.iter_mut().enumerate() {
+            let Some(cursor) = cursor else { continue };
+            while let Some(block) = cursor.peek(&self.region, layout)? {
+                let limit = cursor.header.limit;
+                if block.lsn <= limit && block.last().min(limit) >= self.next {
+                    if lowest.is_none_or(|(_, lowest)| block.lsn < lowest.lsn) {
+                        lowest = Some((index, block));
+                    }
+                    break;
+                }
+                cursor.at += block.bytes();
+            }
+        }
+        Ok(lowest)
+    }
+
+    /// Opens the block that a cursor is at; false if it is not all there yet.
+    fn take(&mut self, index: usize, block: &Block) -> Result<bool> {
+        let Some(cursor) = &mut self.cursors[index] else { return Ok(false) };
+        let layout = self.headers.layout;
+        if !cursor.body(&self.region, layout, block, &mut self.open.body)? {
+            return Ok(false);
+        }
+        self.open.start(block, cursor.header.limit);
+        cursor.at += block.bytes();
+        Ok(true)
+    }
+}
+
+impl<R: Region> Iterator for LogReader<R> {
+    type Item = Result<(Lsn, Vec<u8>)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let record = self.next_record().transpose()?;
+        Some(record.map(|record| (record.lsn, record.payload.to_vec())))
+    }
+}

@@ -1,0 +1,224 @@
+//! How a log is made and opened.
+
+use std::path::Path;
+
+use rustix::io::Errno;
+
+use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::format::cell::Cell;
+use crate::format::check::Key;
+use crate::format::header::{Found, HEADER_AREA, Header, Kind};
+use crate::format::salts::Salts;
+use crate::primitives::primitive;
+use crate::publish::Commit;
+use crate::region::{AnyRegion, Options, Region};
+
+use super::layout::Layout;
+use super::recovery;
+use super::root::{Root, RootCell};
+use super::segment::{Headers, SegmentHeader};
+use super::{Log, VERSION};
+
+/// Options for making and opening a log, in a file or in any region.
+///
+/// ```
+/// use daxmap::Options;
+/// use daxmap::log::LogOptions;
+///
+/// # let directory = tempfile::tempdir().unwrap();
+/// # let path = directory.path().join("wal");
+/// let region = Options::new().len(64 << 20);
+/// let log = LogOptions::new().region(region).segment_bytes(1 << 20).open_or_create(&path)?;
+/// log.append(b"a record")?;
+/// log.close()?;
+/// # Ok::<(), daxmap::Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct LogOptions {
+    region: Options,
+    segment: Option<u64>,
+    seed: Option<u64>,
+    read_only: bool,
+    accept_damage: bool,
+}
+
+impl LogOptions {
+    /// Read and write, the region's defaults, sixteen segments of at most 64 MiB, random salts.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            region: Options::new(),
+            segment: None,
+            seed: None,
+            read_only: false,
+            accept_damage: false,
+        }
+    }
+
+    /// How the region of a file is created and opened: its length, the level of durability it must
+    /// have, and so on.
+    #[must_use]
+    pub fn region(mut self, options: Options) -> Self {
+        self.region = options;
+        self
+    }
+
+    /// Bytes of a segment, of a new log: a multiple of 4096 from 8192 to 2 GiB. 4096 of them are not
+    /// for records. A segment is what is recycled at a time, and what each writer has; a commit fits
+    /// in one. Default: a sixteenth of the region, from 16 KiB to 64 MiB.
+    #[must_use]
+    pub const fn segment_bytes(mut self, bytes: u64) -> Self {
+        self.segment = Some(bytes);
+        self
+    }
+
+    /// Makes salts a sequence that this seed determines, so that a simulated run can be repeated.
+    /// For tests: whoever knows the salts can make bytes that a torn write turns into records.
+    #[must_use]
+    pub const fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Opens for reading only: nothing is repaired, and the file is not changed. Default: false.
+    #[must_use]
+    pub fn read_only(mut self, yes: bool) -> Self {
+        self.read_only = yes;
+        self.region = self.region.read_only(yes);
+        self
+    }
+
+    /// Opens a log in which records are damaged, and passes over them. Without it, opening such a
+    /// log fails with [`ErrorKind::DamagedRecords`]. [`Recovery`](super::Recovery) has all of the
+    /// damage. The damaged bytes stay until their segment is released.
+    #[must_use]
+    pub const fn accept_damage(mut self, yes: bool) -> Self {
+        self.accept_damage = yes;
+        self
+    }
+
+    /// Creates the file, which must not exist, with an empty log in it. A file of this name is
+    /// always a whole log.
+    ///
+    /// # Errors
+    ///
+    /// As [`Options::create`] and [`format`](Self::format).
+    pub fn create(&self, path: impl AsRef<Path>) -> Result<Log<AnyRegion>> {
+        let path = path.as_ref();
+        let create = || {
+            let draft = self.region.draft(path)?;
+            self.lay_out(&*draft)?;
+            self.open_region(draft.commit(Commit::CreateOnly)?)
+        };
+        create().map_err(|error: Error| error.at(path))
+    }
+
+    /// Opens the log in a file, and recovers it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Options::open`] and [`open_region`](Self::open_region).
+    pub fn open(&self, path: impl AsRef<Path>) -> Result<Log<AnyRegion>> {
+        let path = path.as_ref();
+        let open = || self.open_region(self.region.open(path)?);
+        open().map_err(|error: Error| error.at(path))
+    }
+
+    /// Opens the log in a file, or creates it if there is no file.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open) and [`create`](Self::create).
+    pub fn open_or_create(&self, path: impl AsRef<Path>) -> Result<Log<AnyRegion>> {
+        const RACES: u32 = 8;
+        let path = path.as_ref();
+        let mut result = self.open(path);
+        for _ in 0..RACES {
+            result = match result {
+                Err(error) if error.errno() == Some(Errno::NOENT) => self.create(path),
+                Err(error) if error.errno() == Some(Errno::EXIST) => self.open(path),
+                decided => return decided,
+            };
+        }
+        result
+    }
+
+    /// Makes an empty log of a region, whatever is in it. After a crash inside, the region holds no
+    /// log.
+    ///
+    /// # Errors
+    ///
+    /// `TooShort` for fewer than two segments, `Unaligned` or `TooLarge` for the size of a segment;
+    /// those of the region.
+    pub fn format<R: Region>(&self, region: R) -> Result<Log<R>> {
+        self.lay_out(&region)?;
+        self.open_region(region)
+    }
+
+    /// Opens the log in a region: finds every whole record, drops a commit that a crash has cut, and
+    /// repairs what is damaged in one of two copies.
+    ///
+    /// # Errors
+    ///
+    /// `WrongFormat` if there is no log, `NewerFormat`; `Damaged` or `DamagedRecords`, with the range,
+    /// if something that was durable is not there; those of the region.
+    pub fn open_region<R: Region>(&self, region: R) -> Result<Log<R>> {
+        let (header, copies) = match Header::find(&region, Kind::Log, VERSION)? {
+            Found::Header { header, copies } => (header, copies),
+            Found::Blank => {
+                let kind = ErrorKind::WrongFormat(Kind::Log.name());
+                return Err(Error::new(Operation::Open, kind));
+            }
+        };
+        let how = recovery::How {
+            salts: self.salts(header.salt),
+            read_only: self.read_only,
+            accepts_damage: self.accept_damage,
+        };
+        recovery::open(region, header, copies, how)
+    }
+
+    /// Opens the log in a region, or formats the region if its first two pages are zero, or if an
+    /// earlier formatting was cut by a crash.
+    ///
+    /// # Errors
+    ///
+    /// As [`open_region`](Self::open_region) and [`format`](Self::format).
+    pub fn open_or_format<R: Region>(&self, region: R) -> Result<Log<R>> {
+        match Header::find(&region, Kind::Log, VERSION)? {
+            Found::Blank => self.format(region),
+            Found::Header { .. } => self.open_region(region),
+        }
+    }
+
+    /// Seeded salts differ from one opening to the next, as those of the kernel do.
+    fn salts(&self, with: u64) -> Salts {
+        self.seed.map_or(Salts::Kernel, |seed| Salts::seeded(seed ^ with))
+    }
+
+    /// Writes an empty log, and the header last.
+    fn lay_out(&self, region: &impl Region) -> Result<()> {
+        let layout = Layout::choose(region.len(), self.segment)?;
+        let blank = matches!(Header::find(region, Kind::Log, VERSION), Ok(Found::Blank));
+        if !blank {
+            region.fill_flush(0, HEADER_AREA, 0)?;
+            primitive!("log.format.wiped", region.drain(), Ok(()))?;
+        }
+        let salt = self.salts(0).draw()?;
+        let key = Key::new(salt);
+        let count = layout.count(region.len());
+        let headers = Headers { layout, key };
+        for segment in 0..count as usize {
+            for copy in [0, 1] {
+                headers.write(region, segment, copy, &SegmentHeader::UNUSED)?;
+            }
+        }
+        // The root's drain is theirs, too.
+        let root = Root { segments: count, floor: 1, closed: true, ..Root::default() };
+        RootCell::format(Layout::root(key), region, root)?;
+        let numbers = [layout.segment, 0, 0, 0];
+        Header { kind: Kind::Log, version: VERSION, salt, numbers }.complete(region)
+    }
+}
+
+const _: () = assert!(Cell::bytes(super::root::ROOT_BYTES) == 8192);

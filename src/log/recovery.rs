@@ -1,0 +1,327 @@
+//! Opening a log: every live byte is read once, what a crash has cut is dropped, what is damaged is
+//! reported, and what is only in one of two copies gets its second back.
+
+use std::ops::{Range, RangeInclusive};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::format::LINE;
+use crate::format::check::Key;
+use crate::format::header::Header;
+use crate::format::salts::Salts;
+use crate::primitives::primitive;
+use crate::region::Region;
+
+use super::core::Core;
+use super::layout::{BLOCKS, Layout, SEGMENTS_MIN};
+use super::place::Shared;
+use super::root::{Root, RootCell};
+use super::scan::{Contents, scan};
+use super::segment::{FoundHeader, Headers, NO_LIMIT, SegmentHeader};
+use super::table::{Life, Table, Usage};
+use super::watermark::Watermark;
+use super::{Log, Lsn};
+
+/// What was found when a log was opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Recovery {
+    /// The log was closed, and nothing happened to it since.
+    pub was_closed: bool,
+    /// Records above the released ones.
+    pub records: u64,
+    /// The lowest and the highest Lsn of these.
+    pub lsns: Option<RangeInclusive<Lsn>>,
+    /// Lsns between the released ones and the highest that no record has: commits of which a crash
+    /// has left nothing while later ones of other writers are there. None was acknowledged, but for
+    /// those that `damaged` has.
+    pub missing: u64,
+    /// Bytes of the region, each range where the next commit of a segment would begin, that are not
+    /// a commit: one that a crash has cut, or what was there in an earlier life of the space.
+    pub dropped: Vec<Range<u64>>,
+    /// Records that were durable and are not there. Empty unless damage was accepted.
+    pub damaged: Vec<DamagedRecords>,
+    /// Segments lost with their header. Empty unless damage was accepted.
+    pub lost_segments: Vec<Range<u64>>,
+    /// Parts of which one of two copies was damaged, or was cut by a crash: bytes of the region.
+    /// They are whole again if the log is open for writing.
+    pub healed: Vec<Range<u64>>,
+    /// A truncation that a crash had interrupted was finished.
+    pub finished_truncation: bool,
+    /// Bytes of segments read.
+    pub bytes_read: u64,
+}
+
+/// Records that were durable and are not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DamagedRecords {
+    /// Bytes of the region.
+    pub bytes: Range<u64>,
+    /// The Lsns that may be concerned: some of them may be another writer's, and there.
+    pub lsns: RangeInclusive<Lsn>,
+}
+
+/// How to open.
+pub(super) struct How {
+    pub(super) salts: Salts,
+    pub(super) read_only: bool,
+    pub(super) accepts_damage: bool,
+}
+
+/// A segment as it was found.
+struct Segment {
+    found: FoundHeader,
+    contents: Contents,
+    /// A truncation that is on its way gives it a limit that its header does not have yet.
+    limited: bool,
+}
+
+pub(super) fn open<R: Region>(region: R, header: Header, copies: u8, how: How) -> Result<Log<R>> {
+    let key = Key::new(header.salt);
+    let headers = Headers { layout: Layout::of(header.numbers[0])?, key };
+    let mut cell = RootCell::open(Layout::root(key), &region)?;
+    let root = cell.get();
+    check_length(&region, headers.layout, root)?;
+    let mut recovery = Recovery { was_closed: root.closed, ..Recovery::default() };
+    let mut segments = Vec::new();
+    for segment in 0..root.segments as usize {
+        segments.push(find(&region, &headers, &root, &how, segment, &mut recovery)?);
+    }
+    let next = count(&segments, &root, &mut recovery);
+    report_damage(&headers, &segments, next, &how, &mut recovery)?;
+    let mut lives: Vec<Life> =
+        segments.iter().map(|segment| life(segment.as_ref(), &root, headers.layout)).collect();
+    recovery.finished_truncation = root.cut.is_some();
+    if copies < 2 {
+        recovery.healed.push(0..crate::format::header::HEADER_AREA);
+    }
+    if cell.damaged_slot {
+        let at = crate::format::header::HEADER_AREA;
+        recovery.healed.push(at..super::layout::SEGMENTS);
+    }
+    if !how.read_only {
+        if copies < 2 {
+            header.heal(&region)?;
+        }
+        repair(&region, &headers, &segments, &mut lives, next)?;
+        let root = Root { cut: None, floor: next, closed: false, opened: root.opened + 1, ..root };
+        cell.store(&region, root)?;
+    }
+    let mut table = Table::default();
+    for (life, segment) in lives.into_iter().zip(&segments) {
+        table.push(life, segment.as_ref().map(|segment| &segment.contents));
+    }
+    let core = Core {
+        region,
+        layout: headers.layout,
+        headers,
+        salts: reseeded(how.salts, root.opened),
+        table,
+        watermark: Watermark::new(next),
+        root: Mutex::new(cell),
+        shared: Mutex::new(Shared::default()),
+        spare: Mutex::new(Vec::new()),
+        released: AtomicU64::new(root.released),
+        read_only: how.read_only,
+        accepts_damage: how.accepts_damage,
+        stuck: AtomicBool::new(false),
+    };
+    Ok(Log::new(core, recovery))
+}
+
+/// A salt is never used twice, be it by a seed.
+fn reseeded(salts: Salts, opened: u64) -> Salts {
+    match salts {
+        Salts::Kernel => Salts::Kernel,
+        Salts::Seeded(seed) => Salts::seeded(
+            seed.into_inner().wrapping_add(opened.wrapping_mul(0xd134_2543_de82_ef95)),
+        ),
+    }
+}
+
+fn check_length(region: &impl Region, layout: Layout, root: Root) -> Result<()> {
+    let needed = layout.len(root.segments);
+    if root.segments < SEGMENTS_MIN || region.len() < needed {
+        let what = ErrorKind::Damaged("the region is shorter than the log in it");
+        return Err(Error::new(Operation::Recover, what)
+            .over(region.len(), needed.saturating_sub(region.len())));
+    }
+    Ok(())
+}
+
+/// Reads a segment.
+fn find(
+    region: &impl Region,
+    headers: &Headers,
+    root: &Root,
+    how: &How,
+    segment: usize,
+    recovery: &mut Recovery,
+) -> Result<Option<Segment>> {
+    let at = headers.layout.at(segment);
+    let mut found = match headers.read(region, segment) {
+        Ok(found) => found,
+        Err(error) if how.accepts_damage && matches!(error.kind(), ErrorKind::Damaged(_)) => {
+            recovery.lost_segments.push(at..at + headers.layout.segment);
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    if found.other_is_invalid {
+        recovery.healed.push(at..at + BLOCKS);
+    }
+    let header = &mut found.header;
+    // An unused segment, or one whose records are known to be released, has nothing to be read.
+    let skipped = header.life == 0 || header.last != 0 && header.last <= root.released;
+    let before = header.limit;
+    if let Some(cut) = root.cut {
+        header.limit = primitive!("log.recover.cut", before.min(cut), before);
+    }
+    let contents = if skipped {
+        Contents { end: BLOCKS, durable: BLOCKS, ..Contents::default() }
+    } else {
+        scan(region, headers.layout, segment, header, root.released)?
+    };
+    if contents.last_written <= header.limit {
+        header.limit = before;
+    }
+    let limited = header.limit != before;
+    recovery.bytes_read += contents.read;
+    if let Some(leftover) = &contents.leftover {
+        recovery.dropped.push(at + leftover.start..at + leftover.end);
+    }
+    Ok(Some(Segment { found, contents, limited }))
+}
+
+/// Counts what is there. The next Lsn.
+fn count(segments: &[Option<Segment>], root: &Root, recovery: &mut Recovery) -> u64 {
+    let (mut first, mut last) = (u64::MAX, 0);
+    for Segment { contents, .. } in segments.iter().flatten() {
+        if let Some((from, to)) = contents.lsns {
+            (first, last) = (first.min(from), last.max(to));
+        }
+    }
+    let first = first.max(root.released + 1);
+    if first <= last {
+        recovery.lsns = Some(Lsn::new(first)..=Lsn::new(last));
+    }
+    let kept = segments.iter().flatten().map(|segment| segment.contents.records);
+    recovery.records = kept.sum();
+    recovery.missing = last.saturating_sub(root.released).saturating_sub(recovery.records);
+    last.max(root.released).saturating_add(1).max(root.floor)
+}
+
+/// Fails if something is damaged, unless that is accepted.
+fn report_damage(
+    headers: &Headers,
+    segments: &[Option<Segment>],
+    next: u64,
+    how: &How,
+    recovery: &mut Recovery,
+) -> Result<()> {
+    for (number, segment) in segments.iter().enumerate() {
+        let Some(Segment { contents, .. }) = segment else { continue };
+        let at = headers.layout.at(number);
+        for damage in &contents.damage {
+            let last = damage.lsns.end.min(next).saturating_sub(1).max(damage.lsns.start);
+            recovery.damaged.push(DamagedRecords {
+                bytes: at + damage.bytes.start..at + damage.bytes.end,
+                lsns: Lsn::new(damage.lsns.start)..=Lsn::new(last),
+            });
+        }
+    }
+    match recovery.damaged.first() {
+        Some(damage) if !how.accepts_damage => {
+            let (first, last) = (damage.lsns.start().get(), damage.lsns.end().get());
+            let what = ErrorKind::DamagedRecords { first, last };
+            let bytes = damage.bytes.end - damage.bytes.start;
+            Err(Error::new(Operation::Recover, what).over(damage.bytes.start, bytes))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What a segment can be used for.
+fn life(segment: Option<&Segment>, root: &Root, layout: Layout) -> Life {
+    let Some(Segment { found, contents, .. }) = segment else {
+        return Life::new(SegmentHeader::UNUSED, Usage::Lost);
+    };
+    let header = found.header;
+    let kept = contents.lsns.is_some_and(|(_, last)| last > root.released);
+    let goes_on = header.limit == NO_LIMIT
+        && header.last == 0
+        && contents.damage.is_empty()
+        && contents.end + LINE <= layout.segment;
+    let usage = match (kept, goes_on) {
+        (false, _) if contents.damage.is_empty() => Usage::Free,
+        (true, true) => Usage::Idle,
+        _ => Usage::Full,
+    };
+    let first = contents.lsns.map(|(first, _)| first);
+    Life { header, usage, first, index: contents.index.clone() }
+}
+
+/// Makes the log on the medium what it was found to be.
+///
+/// What was found may not be durable: a process that was killed had not drained it. So it is made
+/// durable first, and before anything is written over what it would replace.
+fn repair(
+    region: &impl Region,
+    headers: &Headers,
+    segments: &[Option<Segment>],
+    lives: &mut [Life],
+    next: u64,
+) -> Result<()> {
+    primitive!("log.recover.root", RootCell::flush(region), Ok(()))?;
+    let mut replaced = Vec::new();
+    for (number, (segment, life)) in segments.iter().zip(lives).enumerate() {
+        let Some(segment) = segment else { continue };
+        primitive!(
+            "log.recover.seen_headers",
+            headers.flush(region, number, segment.found.copy),
+            Ok(())
+        )?;
+        if life.usage != Usage::Free {
+            settle_end(region, headers.layout.at(number), segment)?;
+        }
+        if let Some(header) = repaired(segment, life, next) {
+            replaced.push((number, segment.found.copy, header));
+        }
+    }
+    primitive!("log.recover.drain", region.drain(), Ok(()))?;
+    primitive!("log.recover.headers", headers.replace(region, &replaced), Ok(()))
+}
+
+/// Flushes what was found at the end of a segment, and wipes what must not follow it.
+fn settle_end(region: &impl Region, at: u64, segment: &Segment) -> Result<()> {
+    let Segment { found, contents, .. } = segment;
+    if u64::from(found.header.end) < contents.end {
+        let tail = contents.end - contents.durable;
+        primitive!("log.recover.tail", region.flush(at + contents.durable, tail), Ok(()))?;
+    }
+    // A commit that a crash has cut must not follow the next one written.
+    for stale in &contents.stale {
+        let wiped = || region.fill_flush(at + stale, LINE, 0);
+        primitive!("log.recover.stale", wiped(), Ok(()))?;
+    }
+    Ok(())
+}
+
+/// The header that a segment is to have, if it has another one.
+fn repaired(segment: &Segment, life: &mut Life, next: u64) -> Option<SegmentHeader> {
+    let Segment { found, contents, limited } = segment;
+    let header = &mut life.header;
+    let was = *header;
+    if !contents.damage.is_empty() {
+        // Nothing follows in this life, and what was damaged was in the log.
+        header.last = next - 1;
+    } else if life.usage != Usage::Free {
+        header.end = contents.end as u32;
+        if life.usage == Usage::Full && header.last == 0 {
+            header.last = contents.lsns.map_or(0, |(_, last)| last);
+        }
+    }
+    (found.other_is_stale || *header != was || *limited).then_some(*header)
+}

@@ -1,0 +1,140 @@
+//! The root: the few facts about the whole log that change, stored in a cell.
+//!
+//! | offset | bytes | what |
+//! |---|---|---|
+//! | 0 | 8 | released: records up to this Lsn are no longer kept |
+//! | 8 | 8 | floor: an Lsn below this that is not in the log never will be |
+//! | 16 | 8 | cut: 0, or one more than the Lsn after which the log is being truncated |
+//! | 24 | 8 | number of segments |
+//! | 32 | 8 | how often the log was opened for writing |
+//! | 40 | 8 | how often it was truncated at the back |
+//! | 48 | 8 | 1 if the log was closed, 0 while it is open |
+//!
+//! It is stored and then settled, so that outside of a store both slots of the cell hold it.
+
+use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::format::cell::{self, Cell, Found, Other, Stored};
+use crate::format::header::HEADER_AREA;
+use crate::primitives::primitive;
+use crate::region::Region;
+
+/// Bytes of the root.
+pub(super) const ROOT_BYTES: u32 = 56;
+
+/// What the root says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Root {
+    pub(super) released: u64,
+    pub(super) floor: u64,
+    /// The Lsn after which the log is being truncated.
+    pub(super) cut: Option<u64>,
+    pub(super) segments: u64,
+    pub(super) opened: u64,
+    pub(super) cuts: u64,
+    pub(super) closed: bool,
+}
+
+impl Root {
+    fn encode(&self) -> [u8; ROOT_BYTES as usize] {
+        let cut = self.cut.map_or(0, |cut| cut.saturating_add(1));
+        let closed = u64::from(self.closed);
+        let words = [self.released, self.floor, cut, self.segments, self.opened, self.cuts, closed];
+        let mut bytes = [0; ROOT_BYTES as usize];
+        for (place, word) in bytes.chunks_exact_mut(8).zip(words) {
+            place.copy_from_slice(&word.to_le_bytes());
+        }
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; ROOT_BYTES as usize] = bytes.try_into().ok()?;
+        let mut words = [0; ROOT_BYTES as usize / 8];
+        for (word, place) in words.iter_mut().zip(bytes.chunks_exact(8)) {
+            *word = u64::from_le_bytes(place.try_into().ok()?);
+        }
+        let [released, floor, cut, segments, opened, cuts, closed] = words;
+        let cut = cut.checked_sub(1);
+        Some(Self { released, floor, cut, segments, opened, cuts, closed: closed == 1 })
+    }
+}
+
+/// The root as it is on the medium, and how to replace it.
+#[derive(Debug)]
+pub(super) struct RootCell {
+    cell: Cell,
+    root: Root,
+    sequence: u64,
+    buffer: Vec<u8>,
+    /// A slot of the two was not valid when the root was read.
+    pub(super) damaged_slot: bool,
+}
+
+impl RootCell {
+    /// Stores the first root of a new log.
+    pub(super) fn format(cell: Cell, region: &impl Region, root: Root) -> Result<()> {
+        let buffer = Vec::with_capacity(Cell::buffer_bytes(ROOT_BYTES));
+        let mut new = Self { cell, root, sequence: 0, buffer, damaged_slot: false };
+        new.store(region, root)
+    }
+
+    /// Reads the root.
+    ///
+    /// # Errors
+    ///
+    /// `Damaged` if neither slot is valid.
+    pub(super) fn open(cell: Cell, region: &impl Region) -> Result<Self> {
+        let Found { newest, other } = cell.find(region)?;
+        let decoded = newest.and_then(|stored: Stored| {
+            Root::decode(&stored.value).map(|root| (root, stored.sequence))
+        });
+        let Some((root, sequence)) = decoded else {
+            let what = ErrorKind::Damaged("the root of the log");
+            let bytes = Cell::bytes(ROOT_BYTES);
+            return Err(Error::new(Operation::Recover, what).over(HEADER_AREA, bytes));
+        };
+        let buffer = Vec::with_capacity(Cell::buffer_bytes(ROOT_BYTES));
+        Ok(Self { cell, root, sequence, buffer, damaged_slot: other == Other::Invalid })
+    }
+
+    /// Flushes both slots as they are.
+    pub(super) fn flush(region: &impl Region) -> Result<()> {
+        region.flush(HEADER_AREA, Cell::bytes(ROOT_BYTES))
+    }
+
+    pub(super) fn get(&self) -> Root {
+        self.root
+    }
+
+    /// Replaces the root, durable on return, in both slots.
+    pub(super) fn store(&mut self, region: &impl Region, root: Root) -> Result<()> {
+        let sequence = cell::next(self.sequence)?;
+        let value = root.encode();
+        self.cell.store(region, &mut self.buffer, sequence, 1, &value)?;
+        self.root = root;
+        self.sequence = sequence;
+        let stored = Stored { sequence, version: 1, value: value.to_vec() };
+        primitive!("log.root.settled", self.cell.settle(region, &mut self.buffer, &stored), Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Root;
+
+    #[test]
+    fn what_is_encoded_is_decoded() {
+        let root = Root {
+            released: 1,
+            floor: 2,
+            cut: Some(0),
+            segments: 4,
+            opened: 5,
+            cuts: 6,
+            closed: true,
+        };
+        assert_eq!(Root::decode(&root.encode()), Some(root));
+        let none = Root { cut: None, closed: false, ..root };
+        assert_eq!(Root::decode(&none.encode()), Some(none));
+        assert_eq!(Root::decode(&[0; 8]), None);
+    }
+}

@@ -1,0 +1,236 @@
+//! Going through the blocks of a segment, every byte once.
+
+use std::ops::Range;
+
+use crate::error::Result;
+use crate::format::LINE;
+use crate::primitives::primitive;
+use crate::region::Region;
+
+use super::block::{Block, HEADER};
+use super::layout::{BLOCKS, Layout};
+use super::segment::SegmentHeader;
+
+/// How much is read at once, in bytes: it stays in the second-level cache until it is checked.
+const WINDOW: usize = 256 << 10;
+
+/// One entry of the index for so many bytes of blocks.
+pub(super) const INDEX_STEP: u64 = 64 << 10;
+
+/// A part of a segment in memory.
+#[derive(Debug)]
+struct Window<'a, R> {
+    region: &'a R,
+    /// Where the segment is, and its bytes.
+    base: u64,
+    segment: u64,
+    buffer: Vec<u8>,
+    /// Offset in the segment of the buffer's first byte.
+    from: u64,
+    /// Bytes read so far.
+    read: u64,
+}
+
+impl<'a, R: Region> Window<'a, R> {
+    fn new(region: &'a R, base: u64, segment: u64) -> Self {
+        Self { region, base, segment, buffer: Vec::new(), from: BLOCKS, read: 0 }
+    }
+
+    /// The bytes from `offset` on, `len` of them or those up to the segment's end. What lies before
+    /// them is not asked for again.
+    fn get(&mut self, offset: u64, len: u64) -> Result<&[u8]> {
+        let end = (offset + len).min(self.segment);
+        if offset < self.from {
+            // Back to where damage was found.
+            self.buffer.clear();
+            self.from = offset;
+        }
+        let have = self.from + self.buffer.len() as u64;
+        if end > have {
+            let keep = (offset.min(have) - self.from) as usize;
+            self.buffer.drain(..keep);
+            self.from += keep as u64;
+            let to = end.max((have + WINDOW as u64).min(self.segment));
+            let old = self.buffer.len();
+            self.buffer.resize(old + (to - have) as usize, 0);
+            self.region.read(self.base + have, &mut self.buffer[old..])?;
+            self.read += to - have;
+        }
+        let start = (offset - self.from) as usize;
+        Ok(&self.buffer[start..start + (end - offset) as usize])
+    }
+}
+
+/// What a segment holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Contents {
+    /// Where the next block would begin.
+    pub(super) end: u64,
+    /// The durable bound of the last block: what is before it was durable.
+    pub(super) durable: u64,
+    /// The first and the last Lsn in it; records above the limit do not count.
+    pub(super) lsns: Option<(u64, u64)>,
+    /// The last Lsn of all blocks, void ones too.
+    pub(super) last_written: u64,
+    /// Records above the released ones.
+    pub(super) records: u64,
+    /// One block for each [`INDEX_STEP`]: its first Lsn and its offset in the segment.
+    pub(super) index: Vec<(u64, u32)>,
+    /// Places past the end that still look like blocks of this life: commits that a crash cut.
+    pub(super) stale: Vec<u64>,
+    /// There are bytes where the next block would begin, and they are none.
+    pub(super) leftover: Option<Range<u64>>,
+    pub(super) damage: Vec<Damage>,
+    /// Bytes read.
+    pub(super) read: u64,
+}
+
+/// Blocks that were durable and are not what was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Damage {
+    /// Where, in the segment.
+    pub(super) bytes: Range<u64>,
+    /// The Lsns that may be concerned.
+    pub(super) lsns: Range<u64>,
+}
+
+/// Goes through the blocks of a segment. Where damage is found, goes on behind it.
+pub(super) fn scan(
+    region: &impl Region,
+    layout: Layout,
+    segment: usize,
+    header: &SegmentHeader,
+    released: u64,
+) -> Result<Contents> {
+    let base = layout.at(segment);
+    let mut window = Window::new(region, base, layout.segment);
+    let mut contents = Contents {
+        end: BLOCKS,
+        durable: BLOCKS,
+        last_written: header.base.saturating_sub(1),
+        ..Contents::default()
+    };
+    let search = Search { header, base, size: layout.segment };
+    let mut rest = None;
+    loop {
+        let at = contents.end;
+        if let Some(block) = search.whole(&mut window, at, contents.last_written)? {
+            contents.add(&block, header.limit, released);
+            continue;
+        }
+        // No block. Is there proof that there was one? Looked for once, be there much damage.
+        if rest.is_none() {
+            rest = Some(search.rest(&mut window, at, contents.last_written)?);
+        }
+        let rest = rest.get_or_insert_default();
+        rest.blocks.retain(|(place, block)| *place >= at && block.lsn > contents.last_written);
+        if primitive!("log.scan.damage", rest.proven.max(u64::from(header.end)) <= at, true) {
+            contents.leftover = search.leftover(&mut window, at, rest)?;
+            contents.stale = rest.blocks.iter().map(|(at, _)| *at).collect();
+            break;
+        }
+        let first = contents.last_written + 1;
+        let Some((to, block)) = rest.blocks.iter().find(|(place, _)| *place > at) else {
+            let to = rest.proven.max(u64::from(header.end)).min(layout.segment);
+            contents.damage.push(Damage { bytes: at..to, lsns: first..u64::MAX });
+            contents.end = to;
+            break;
+        };
+        contents.damage.push(Damage { bytes: at..*to, lsns: first..block.lsn });
+        contents.end = *to;
+    }
+    contents.read = window.read;
+    Ok(contents)
+}
+
+impl Contents {
+    fn add(&mut self, block: &Block, limit: u64, released: u64) {
+        let indexed =
+            self.index.last().is_none_or(|(_, at)| self.end - u64::from(*at) >= INDEX_STEP);
+        if indexed {
+            self.index.push((block.lsn, self.end as u32));
+        }
+        self.end += block.bytes();
+        self.durable = u64::from(block.durable);
+        self.last_written = block.last();
+        let last = primitive!("log.scan.limit", block.last().min(limit), block.last());
+        if block.lsn <= last {
+            self.records += last.saturating_sub(block.lsn.max(released + 1) - 1);
+            self.lsns = Some((self.lsns.map_or(block.lsn, |(first, _)| first), last));
+        }
+    }
+}
+
+/// Where blocks of a life are looked for.
+struct Search<'a> {
+    header: &'a SegmentHeader,
+    base: u64,
+    size: u64,
+}
+
+/// What follows a place without a block.
+#[derive(Default)]
+struct Rest {
+    /// Headers of this life, by offset; the bodies were not looked at.
+    blocks: Vec<(u64, Block)>,
+    /// What was before this was durable, they say.
+    proven: u64,
+}
+
+impl Search<'_> {
+    /// The header at an offset, if it is one of this life and of a later commit than `after`.
+    fn header(&self, bytes: &[u8], at: u64, after: u64) -> Option<Block> {
+        let block = Block::decode(self.header.key(), self.base + at, at, self.size, bytes)?;
+        (block.lsn > after).then_some(block)
+    }
+
+    /// The block at an offset, if it is all there.
+    fn whole<R: Region>(
+        &self,
+        window: &mut Window<'_, R>,
+        at: u64,
+        after: u64,
+    ) -> Result<Option<Block>> {
+        if at + LINE > self.size {
+            return Ok(None);
+        }
+        let bytes = window.get(at, LINE)?;
+        let Some(block) = self.header(bytes, at, after) else { return Ok(None) };
+        let bytes = window.get(at, block.bytes())?;
+        let body = &bytes[HEADER..HEADER + block.len as usize];
+        Ok(block.owns(self.header.key(), self.base + at, body).then_some(block))
+    }
+
+    /// Looks at every line from an offset on.
+    fn rest<R: Region>(&self, window: &mut Window<'_, R>, from: u64, after: u64) -> Result<Rest> {
+        let mut rest = Rest::default();
+        let mut at = from;
+        while at + LINE <= self.size {
+            let bytes = window.get(at, LINE)?;
+            if let Some(block) = self.header(bytes, at, after) {
+                rest.proven = rest.proven.max(u64::from(block.durable));
+                rest.blocks.push((at, block));
+            }
+            at += LINE;
+        }
+        Ok(rest)
+    }
+
+    /// The bytes at a place that is no block, if there are any: those of a commit that a crash has
+    /// cut, or of an earlier life.
+    fn leftover<R: Region>(
+        &self,
+        window: &mut Window<'_, R>,
+        at: u64,
+        rest: &Rest,
+    ) -> Result<Option<Range<u64>>> {
+        if at + LINE > self.size {
+            return Ok(None);
+        }
+        if let Some((_, block)) = rest.blocks.iter().find(|(place, _)| *place == at) {
+            return Ok(Some(at..at + block.bytes()));
+        }
+        let used = window.get(at, LINE)?.iter().any(|&byte| byte != 0);
+        Ok(used.then_some(at..at + LINE))
+    }
+}

@@ -1,0 +1,339 @@
+//! Writers: what is staged becomes durable as one block.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::format::LINE;
+use crate::primitives::primitive;
+use crate::region::Region;
+
+use super::Lsn;
+use super::block::{Block, HEADER, check_body};
+use super::core::Core;
+use super::place::Active;
+use super::staging::Staging;
+use super::sync::lock_in_turn;
+use super::watermark::SharedBound;
+
+/// Records of at least so many bytes are written from where they are, and not copied first: of
+/// shorter ones, the copy costs less than the three writes that it saves.
+const DIRECT: usize = 32 << 10;
+
+/// What a writer has of its own.
+#[derive(Debug)]
+pub(super) struct State {
+    bound: SharedBound,
+    active: Option<Active>,
+    staging: Staging,
+    /// An earlier commit failed halfway: its Lsns are gone, and its place may not be written again.
+    broken: Option<Arc<Error>>,
+}
+
+impl State {
+    pub(super) fn new<R: Region>(core: &Core<R>) -> Self {
+        let bound = core.watermark.register();
+        Self { bound, active: None, staging: Staging::new(), broken: None }
+    }
+
+    /// Gives its segment up.
+    pub(super) fn leave<R: Region>(mut self, core: &Core<R>) {
+        core.watermark.unregister(&self.bound);
+        if let Some(active) = self.active.take().filter(|_| self.broken.is_none()) {
+            core.leave(&active);
+        }
+    }
+
+    /// Appends one record.
+    #[inline]
+    pub(super) fn append<R: Region>(&mut self, core: &Core<R>, payload: &[u8]) -> Result<Lsn> {
+        if payload.len() >= DIRECT && self.staging.count == 0 {
+            let most = room(core);
+            if payload.len() as u64 > most {
+                let kind = ErrorKind::TooLarge { max: most };
+                return Err(Error::new(Operation::Append, kind));
+            }
+            let (first, len) = (payload.len() as u32, payload.len() as u32);
+            let block = Block { lsn: 0, count: 1, len, durable: 0, first, body: 0 };
+            return self.write(core, block, Some(payload)).map(Lsn::new);
+        }
+        let mark = self.staging.mark();
+        self.staging.push(payload, room(core))?;
+        let committed = self.commit(core).inspect_err(|_| self.staging.back_to(mark))?;
+        Ok(Lsn::new(committed.end.get() - 1))
+    }
+
+    /// Commits what is staged.
+    #[inline]
+    pub(super) fn commit<R: Region>(&mut self, core: &Core<R>) -> Result<Range<Lsn>> {
+        let (count, first) = (self.staging.count, self.staging.first);
+        if count == 0 {
+            let next = Lsn::new(core.watermark.next());
+            return Ok(next..next);
+        }
+        let len = self.staging.len() as u32;
+        let block = Block { lsn: 0, count, len, durable: 0, first, body: 0 };
+        let lsn = self.write(core, block, None)?;
+        self.staging.clear();
+        Ok(Lsn::new(lsn)..Lsn::new(lsn + u64::from(count)))
+    }
+
+    /// Writes a block with the staged body, or with this one, durable on return. Its first Lsn.
+    #[inline]
+    fn write<R: Region>(
+        &mut self,
+        core: &Core<R>,
+        block: Block,
+        body: Option<&[u8]>,
+    ) -> Result<u64> {
+        if let Some(cause) = &self.broken {
+            let kind = ErrorKind::Poisoned(Arc::clone(cause));
+            return Err(Error::new(Operation::Append, kind).unknown());
+        }
+        if core.is_shared() {
+            self.write_shared(core, block, body)
+        } else {
+            self.write_own(core, block, body)
+        }
+    }
+
+    /// Into a segment that this writer alone writes to.
+    #[inline]
+    fn write_own<R: Region>(
+        &mut self,
+        core: &Core<R>,
+        mut block: Block,
+        body: Option<&[u8]>,
+    ) -> Result<u64> {
+        let need = block.bytes();
+        core.ensure(&mut self.active, need)?;
+        let Some(active) = &mut self.active else { unreachable!("ensure has put one there") };
+        block.durable = active.at as u32;
+        block.lsn = core.watermark.draw(&self.bound, u64::from(block.count));
+        let written = put(&core.region, active, block, body, &mut self.staging)
+            .and_then(|()| primitive!("log.commit.drain", core.region.drain(), Ok(())));
+        if let Err(error) = written {
+            return Err(self.broken_by(error));
+        }
+        active.index(core, block.lsn);
+        active.at += need;
+        let progress = &core.table.progress[active.segment];
+        progress.last.store(block.last(), Ordering::Relaxed);
+        progress.end.store(active.at, Ordering::Release);
+        self.bound.done();
+        Ok(block.lsn)
+    }
+
+    /// Into the segment of all writers: written in turn, durable together.
+    fn write_shared<R: Region>(
+        &mut self,
+        core: &Core<R>,
+        mut block: Block,
+        body: Option<&[u8]>,
+    ) -> Result<u64> {
+        let need = block.bytes();
+        let mut shared = lock_in_turn(&core.region, &core.shared);
+        if shared.broken {
+            let why = ErrorKind::Damaged("an append of another thread failed halfway");
+            return Err(Error::new(Operation::Append, why));
+        }
+        core.ensure(&mut shared.active, need)?;
+        let Some(active) = &mut shared.active else { unreachable!("ensure has put one there") };
+        let progress = &core.table.progress[active.segment];
+        let durable = progress.end.load(Ordering::Acquire);
+        block.durable = durable as u32;
+        block.lsn = core.watermark.draw(&self.bound, u64::from(block.count));
+        progress.last.store(block.last(), Ordering::Release);
+        if let Err(error) = put(&core.region, active, block, body, &mut self.staging) {
+            shared.broken = true;
+            return Err(self.broken_by(error));
+        }
+        active.index(core, block.lsn);
+        active.at += need;
+        let (base, end) = (active.base, active.at);
+        drop(shared);
+        // The blocks before it, which are others', become durable with it or before.
+        let others = || core.region.flush(base + durable, end - durable);
+        let drained = primitive!("log.commit.flush_others", others(), Ok(()))
+            .and_then(|()| primitive!("log.commit.drain_shared", core.region.drain(), Ok(())));
+        if let Err(error) = drained {
+            return Err(self.broken_by(error));
+        }
+        progress.end.fetch_max(end, Ordering::AcqRel);
+        self.bound.done();
+        Ok(block.lsn)
+    }
+
+    /// Some of a block may have been written.
+    #[cold]
+    fn broken_by(&mut self, error: Error) -> Error {
+        let error = error.unknown();
+        self.broken = Some(Arc::new(error.clone()));
+        error
+    }
+}
+
+/// Bytes that a body may have.
+fn room<R: Region>(core: &Core<R>) -> u64 {
+    core.layout.room() - HEADER as u64
+}
+
+/// Writes and flushes a block.
+#[inline]
+fn put<R: Region>(
+    region: &R,
+    active: &Active,
+    mut block: Block,
+    body: Option<&[u8]>,
+    staging: &mut Staging,
+) -> Result<()> {
+    let at = active.base + active.at;
+    block.body = check_body(active.key, at, body.unwrap_or(staging.body()));
+    let header = block.encode(active.key, at);
+    match body {
+        None => {
+            let len = staging.len();
+            let result = region.write_flush(at, staging.finish(&header, block.bytes() as usize));
+            staging.unfinish(len);
+            result
+        }
+        Some(body) => put_direct(region, at, &header, body),
+    }
+}
+
+/// Writes the first line with the header, the whole lines of the body from where they are, and the
+/// last line with zeros behind it.
+fn put_direct<R: Region>(region: &R, at: u64, header: &[u8; HEADER], body: &[u8]) -> Result<()> {
+    const WITH_HEADER: usize = LINE as usize - HEADER;
+    let mut line = [0; LINE as usize];
+    line[..HEADER].copy_from_slice(header);
+    line[HEADER..].copy_from_slice(&body[..WITH_HEADER]);
+    region.write_flush(at, &line)?;
+    let rest = &body[WITH_HEADER..];
+    let (whole, last) = rest.split_at(rest.len() / LINE as usize * LINE as usize);
+    region.write_flush(at + LINE, whole)?;
+    if last.is_empty() {
+        return Ok(());
+    }
+    line = [0; LINE as usize];
+    line[..last.len()].copy_from_slice(last);
+    region.write_flush(at + LINE + whole.len() as u64, &line)
+}
+
+/// Appends records: stages them, and commits what is staged as one.
+///
+/// A writer of a byte- or line-granular region has a segment of its own, so threads with a writer
+/// each do not wait for each other. A commit is one write and one drain, and it is there whole or
+/// not at all after a crash. Dropping a writer drops what is staged.
+#[derive(Debug)]
+pub struct Writer<'a, R: Region> {
+    core: &'a Core<R>,
+    /// There until the writer is dropped.
+    state: Option<State>,
+}
+
+impl<'a, R: Region> Writer<'a, R> {
+    pub(super) fn new(core: &'a Core<R>) -> Self {
+        Self { core, state: Some(State::new(core)) }
+    }
+
+    #[inline]
+    fn state(&mut self) -> (&'a Core<R>, &mut State) {
+        let core = self.core;
+        (core, self.state.get_or_insert_with(|| State::new(core)))
+    }
+
+    /// Appends a record, durable on return, together with what is staged.
+    ///
+    /// # Errors
+    ///
+    /// `Full` if no segment is free: nothing was written and no Lsn was used, and what was staged
+    /// before stays staged. `TooLarge` if the record, with what is staged, is larger than a
+    /// segment. An error of the region's: whether the record is durable is unknown, and this
+    /// writer refuses from then on.
+    #[inline]
+    pub fn append(&mut self, payload: &[u8]) -> Result<Lsn> {
+        let (core, state) = self.state();
+        state.append(core, payload)
+    }
+
+    /// Adds a record to the next commit. Nothing is written yet.
+    ///
+    /// # Errors
+    ///
+    /// `TooLarge` if the commit would be larger than a segment; what was staged before stays.
+    #[inline]
+    pub fn stage(&mut self, payload: &[u8]) -> Result<()> {
+        let (core, state) = self.state();
+        state.staging.push(payload, room(core))
+    }
+
+    /// Adds a record of `len` zeros to the next commit, to be written in place.
+    ///
+    /// # Errors
+    ///
+    /// As [`stage`](Self::stage).
+    pub fn reserve(&mut self, len: usize) -> Result<&mut [u8]> {
+        let (core, state) = self.state();
+        state.staging.reserve(len, room(core))
+    }
+
+    /// How many records are staged.
+    #[must_use]
+    pub fn staged(&self) -> u32 {
+        self.state.as_ref().map_or(0, |state| state.staging.count)
+    }
+
+    /// Forgets what is staged.
+    pub fn discard(&mut self) {
+        self.state().1.staging.clear();
+    }
+
+    /// Makes what is staged durable, all or nothing, with one drain. Its Lsns, which follow one
+    /// another; an empty range if nothing is staged.
+    ///
+    /// # Errors
+    ///
+    /// As [`append`](Self::append).
+    #[inline]
+    pub fn commit(&mut self) -> Result<Range<Lsn>> {
+        let (core, state) = self.state();
+        state.commit(core)
+    }
+
+    /// Appends records as one commit, all or nothing, with what is staged before them.
+    ///
+    /// # Errors
+    ///
+    /// As [`append`](Self::append); none of them is staged then.
+    pub fn append_many<P: AsRef<[u8]>>(
+        &mut self,
+        payloads: impl IntoIterator<Item = P>,
+    ) -> Result<Range<Lsn>> {
+        let (core, state) = self.state();
+        state.append_many(core, payloads)
+    }
+}
+
+impl State {
+    pub(super) fn append_many<R: Region, P: AsRef<[u8]>>(
+        &mut self,
+        core: &Core<R>,
+        payloads: impl IntoIterator<Item = P>,
+    ) -> Result<Range<Lsn>> {
+        let mark = self.staging.mark();
+        let staged = payloads
+            .into_iter()
+            .try_for_each(|payload| self.staging.push(payload.as_ref(), room(core)));
+        staged.and_then(|()| self.commit(core)).inspect_err(|_| self.staging.back_to(mark))
+    }
+}
+
+impl<R: Region> Drop for Writer<'_, R> {
+    fn drop(&mut self) {
+        if let Some(state) = self.state.take() {
+            state.leave(self.core);
+        }
+    }
+}
