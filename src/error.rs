@@ -37,6 +37,9 @@ pub enum Operation {
     Sync,
     Grow,
     Publish,
+    Recover,
+    Checkpoint,
+    Restore,
     Close,
 }
 
@@ -63,6 +66,9 @@ impl Operation {
             Self::Sync => "sync",
             Self::Grow => "grow",
             Self::Publish => "publish",
+            Self::Recover => "recover",
+            Self::Checkpoint => "checkpoint",
+            Self::Restore => "restore",
             Self::Close => "close",
         }
     }
@@ -137,6 +143,25 @@ pub enum ErrorKind {
     },
     /// These bytes were durable and are no longer what was written: what they are.
     Damaged(&'static str),
+    /// There is not enough room in the file. Nothing was written.
+    Full {
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes free.
+        free: u64,
+    },
+    /// What the file holds has another size than was asked for, in bytes.
+    SizeMismatch {
+        /// The size found.
+        found: u64,
+        /// The size asked for.
+        asked: u64,
+    },
+    /// No checkpoint of this number is kept.
+    NoCheckpoint {
+        /// The number.
+        sequence: u64,
+    },
 }
 
 /// An error: operation, path, byte range, cause, and whether durability is now unknown.
@@ -328,6 +353,13 @@ impl fmt::Display for ErrorKind {
                 write!(f, "written in format version {found}, the newest known here is {newest}")
             }
             Self::Damaged(what) => write!(f, "damaged: {what}"),
+            Self::Full { needed, free } => {
+                write!(f, "full: {needed} bytes are needed, {free} are free")
+            }
+            Self::SizeMismatch { found, asked } => {
+                write!(f, "it holds {found} bytes, {asked} were asked for")
+            }
+            Self::NoCheckpoint { sequence } => write!(f, "no checkpoint {sequence} is kept"),
         }
     }
 }
@@ -356,10 +388,13 @@ impl From<Error> for std::io::Error {
             | ErrorKind::TooLarge { .. }
             | ErrorKind::Empty
             | ErrorKind::Unaligned { .. }
+            | ErrorKind::SizeMismatch { .. }
             | ErrorKind::WrongFileType(_) => std::io::ErrorKind::InvalidInput,
             ErrorKind::WrongFormat(_) | ErrorKind::NewerFormat { .. } | ErrorKind::Damaged(_) => {
                 std::io::ErrorKind::InvalidData
             }
+            ErrorKind::Full { .. } => std::io::ErrorKind::StorageFull,
+            ErrorKind::NoCheckpoint { .. } => std::io::ErrorKind::NotFound,
             _ => std::io::ErrorKind::Other,
         };
         Self::new(kind, error)
