@@ -43,6 +43,7 @@
 //! | `options`, `settings` | how is a file made and opened, and what was it made for? |
 //! | `working_set` | what can be done with it? |
 //! | `memory`, `changes`, `bits` | where is the set, and what changed in it? |
+//! | `pointers`, `kernel_marks` | what did stores through a pointer change? |
 //! | `shadow` | how does a checkpoint reach the file without touching the one before? |
 //! | `writer`, `record` | how are pages written, and what is noted of a checkpoint? |
 //! | `choice`, `recovery` | what was chosen, and what was found? |
@@ -50,12 +51,16 @@
 mod bits;
 mod changes;
 mod choice;
+mod kernel_marks;
 mod memory;
 mod options;
+mod pointers;
 mod record;
 mod recovery;
 mod settings;
 mod shadow;
+#[cfg(test)]
+mod tests;
 mod working_set;
 mod writer;
 

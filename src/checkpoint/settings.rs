@@ -8,6 +8,7 @@
 //! | 3 | zero |
 
 use super::choice::Strategy;
+use super::shadow;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::PAGE;
 use crate::format::check::Key;
@@ -43,8 +44,13 @@ impl Settings {
     fn of(header: &Header) -> Option<Self> {
         let [bytes, second, file_bytes, _] = header.numbers;
         let (keep, strategy) = (second as u32, Strategy::of(second >> 32)?);
-        let sound = bytes > 0 && bytes < u64::MAX / 1024 && keep <= KEEP_MAX;
-        sound.then_some(Self { bytes, keep, strategy, file_bytes })
+        let settings = Self { bytes, keep, strategy, file_bytes };
+        // A set that the file could not hold would be memory that nobody has.
+        let sound = bytes > 0
+            && bytes < u64::MAX / 1024
+            && keep <= KEEP_MAX
+            && shadow::least_bytes(&settings) <= file_bytes;
+        sound.then_some(settings)
     }
 }
 

@@ -1,11 +1,13 @@
 //! The working set: memory, what changed in it, and the file that it is saved to.
 
+use std::ptr::NonNull;
 use std::time::SystemTime;
 
 use super::changes::Changes;
 use super::choice::{Strategy, Tracking};
 use super::memory::Memory;
 use super::options::Options;
+use super::pointers::Pointers;
 use super::record::{Checkpoint, check_label};
 use super::recovery::Recovery;
 use super::settings::{self, Settings};
@@ -28,6 +30,8 @@ pub struct WorkingSet<R: Region> {
     settings: Settings,
     memory: Memory,
     changes: Changes,
+    pointers: Pointers,
+    compare: bool,
     file: Shadow,
     recovery: Recovery,
     /// The newest number that the file has ever given.
@@ -160,6 +164,32 @@ impl<R: Region> WorkingSet<R> {
         Ok(&mut self.memory.bytes_mut()[at..at + len as usize])
     }
 
+    /// The first byte of the working set, for stores through a pointer. From the first call on
+    /// every checkpoint looks for the pages that were stored into, as
+    /// [`tracking`](Self::tracking) says. A page is written if any byte of it was.
+    ///
+    /// The pointer is good for [`len`](Self::len) bytes until the working set is dropped; the
+    /// memory never moves.
+    ///
+    /// # Safety of its use
+    ///
+    /// What is behind it is reached by unsafe code only, which sees to it that
+    ///
+    /// - no access through the pointer goes past the end, or comes after the drop;
+    /// - no store through it happens while a method of the working set runs, or while a slice that
+    ///   [`bytes`](Self::bytes) or [`slice_mut`](Self::slice_mut) returned is in use; nor a load,
+    ///   with `slice_mut`;
+    /// - threads that share it order their accesses themselves.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` in a forked child.
+    pub fn pointer(&mut self) -> Result<NonNull<u8>> {
+        self.check_process(Operation::View)?;
+        self.pointers.start(&self.memory, self.compare);
+        Ok(self.memory.base())
+    }
+
     fn check(&self, operation: Operation, offset: u64, len: u64) -> Result<usize> {
         let bytes = self.settings.bytes;
         if offset.checked_add(len).is_none_or(|end| end > bytes) {
@@ -194,6 +224,7 @@ impl<R: Region> WorkingSet<R> {
     pub fn checkpoint_labelled(&mut self, label: &str) -> Result<Checkpoint> {
         check_label(label)?;
         self.check_writable(Operation::Checkpoint)?;
+        self.pointers.collect(&self.memory, &mut self.changes)?;
         self.file.check_room(&self.changes)?;
         let sequence = crate::format::cell::next(self.last)?;
         let time = self.timed.then(SystemTime::now);
@@ -218,15 +249,19 @@ impl<R: Region> WorkingSet<R> {
         if self.read_only {
             return refuse(ErrorKind::ReadOnly);
         }
-        // A child has a copy of the memory and the same file: two would write one root.
-        if primitive!("checkpoint.fork", std::process::id() != self.process, false) {
-            return refuse(ErrorKind::Unsupported(
-                "in a forked child, where the working set is a copy of its parent's",
-            ));
-        }
+        self.check_process(operation)?;
         if let Some(error) = primitive!("checkpoint.latch", &self.failed, &None::<Error>) {
             let poisoned = ErrorKind::Poisoned(std::sync::Arc::new(error.clone()));
             return Err(Error::new(operation, poisoned).unknown());
+        }
+        Ok(())
+    }
+
+    /// A child has a copy of the memory and the same file: two would write one root.
+    fn check_process(&self, operation: Operation) -> Result<()> {
+        if primitive!("checkpoint.fork", std::process::id() != self.process, false) {
+            let why = "in a forked child, where the working set is a copy of its parent's";
+            return Err(Error::new(operation, ErrorKind::Unsupported(why)));
         }
         Ok(())
     }
@@ -245,6 +280,7 @@ impl<R: Region> WorkingSet<R> {
     /// is. The working set is then as it was.
     pub fn restore(&mut self, sequence: u64) -> Result<()> {
         self.check_writable(Operation::Restore)?;
+        self.pointers.collect(&self.memory, &mut self.changes)?;
         self.file.restore(&self.region, sequence, &mut self.memory, &mut self.changes)
     }
 
@@ -281,7 +317,7 @@ impl<R: Region> WorkingSet<R> {
 
     /// How changes are found.
     pub fn tracking(&self) -> Tracking {
-        Tracking::Marked
+        self.pointers.tracking()
     }
 
     /// What a checkpoint survives.
@@ -364,6 +400,8 @@ impl Loaded {
             region,
             settings,
             changes: Changes::none(settings.pages()),
+            pointers: Pointers::None,
+            compare: options.compare,
             memory,
             file,
             recovery,

@@ -234,8 +234,11 @@ fn every_crash_of_every_list_of_six_operations() {
     let per_mode = |mode| {
         let mut sum = Report::default();
         for ops in all_lists(&alphabet, 6) {
-            // Two in a row of what changes nothing the second time are one.
-            if ops.windows(2).any(|two| two[0] == two[1] && two[0] != Op::Save) {
+            // Two in a row of what changes nothing the second time are one; what comes after the
+            // last save changes no file; and the pages may change their names.
+            let twice = ops.windows(2).any(|two| two[0] == two[1] && two[0] != Op::Save);
+            let first = ops.iter().find(|op| matches!(op, Op::Write { .. }));
+            if twice || ops[5] != Op::Save || first == Some(&Op::Write { page: 1 }) {
                 continue;
             }
             let explorer = Explorer::new(mode, SMALL.file_bytes()).nested_images(u64::MAX);
@@ -327,7 +330,7 @@ fn some_list(random: &mut SplitMix64, shape: Shape) -> Vec<Op> {
 
 /// As many images as `DAXMAP_CHECKPOINT_IMAGES` says.
 fn images() -> u64 {
-    let sample = if cfg!(debug_assertions) { 20_000 } else { 200_000 };
+    let sample = if cfg!(debug_assertions) { 4_000 } else { 40_000 };
     let asked = std::env::var("DAXMAP_CHECKPOINT_IMAGES").ok();
     asked.map_or(sample, |asked| asked.parse().expect("a number of images"))
 }
