@@ -14,15 +14,17 @@ fn options() -> Options {
     Options::new(PAGES * PAGE - 10).keep(1).seed(5)
 }
 
-fn fill(set: &mut WorkingSet<&AnyRegion>, value: u8) {
+fn fill<R: Region>(set: &mut WorkingSet<R>, value: u8) {
     let len = set.len();
     set.slice_mut(0, len).unwrap().fill(value);
 }
 
-/// A file with three checkpoints taken, of which two are kept, and what it holds.
+/// What a file holds in which three checkpoints were taken, of which two are kept; and a region to
+/// put it into.
 fn file(close: bool) -> (AnyRegion, Vec<u8>) {
-    let region = daxmap::Options::new().len(FILE).in_memory().unwrap();
-    let mut set = WorkingSet::format(&region, &options()).unwrap();
+    let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let path = directory.path().join("set");
+    let mut set = options().file_bytes(FILE).create(&path).unwrap();
     for value in 1..=3 {
         fill(&mut set, value);
         set.checkpoint().unwrap();
@@ -32,12 +34,8 @@ fn file(close: bool) -> (AnyRegion, Vec<u8>) {
     } else {
         set.abandon();
     }
-    let mut bytes = vec![0; FILE as usize];
-    region.read(0, &mut bytes).unwrap();
-    // Closed with its working set.
     let region = daxmap::Options::new().len(FILE).in_memory().unwrap();
-    region.write(0, &bytes).unwrap();
-    (region, bytes)
+    (region, std::fs::read(path).unwrap())
 }
 
 fn holds(set: &WorkingSet<&AnyRegion>, value: u8) -> bool {
@@ -47,7 +45,11 @@ fn holds(set: &WorkingSet<&AnyRegion>, value: u8) -> bool {
 /// True if the flip was noticed.
 fn flip(region: &AnyRegion, image: &[u8], bit: u64, closed: bool) -> bool {
     let at = bit / 8;
-    region.write(0, image).unwrap();
+    // All that an opening writes to, and what the last flip was in.
+    region.write(0, &image[..TWO_COPIES as usize]).unwrap();
+    if let Some(before) = at.checked_sub(1) {
+        region.write(before, &image[before as usize..=at as usize]).unwrap();
+    }
     region.write(at, &[image[at as usize] ^ 1 << (bit % 8)]).unwrap();
     let mut set = match WorkingSet::open(region, &options()) {
         Ok(set) => set,
@@ -94,8 +96,9 @@ fn flip(region: &AnyRegion, image: &[u8], bit: u64, closed: bool) -> bool {
 fn every_bit(closed: bool) {
     let (region, image) = file(closed);
     let bits = FILE * 8;
+    region.write(0, &image).unwrap();
     // A debug build tries each byte once.
-    let step = if cfg!(debug_assertions) { 11 } else { 1 };
+    let step = if cfg!(debug_assertions) { 7 } else { 1 };
     let noticed = (0..bits).step_by(step).filter(|bit| flip(&region, &image, *bit, closed)).count();
     println!("{} bits flipped, {noticed} noticed, closed {closed}", bits / step as u64);
     // The two checkpoints share nothing: four pages of data and two nodes.

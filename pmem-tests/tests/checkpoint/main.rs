@@ -6,3 +6,5 @@ mod damage;
 mod files;
 #[cfg(feature = "sim")]
 mod model;
+#[cfg(feature = "sim")]
+mod pointers;

@@ -344,6 +344,70 @@ pub const PRIMITIVES: &[Primitive] = &[
         "the name of a published file is durable",
         &[PublishCut, ModelledFilesystem],
     ),
+    primitive(
+        "checkpoint.pages_before_root",
+        "a root never names pages that are not durable",
+        &[Checkpoint],
+    ),
+    primitive(
+        "checkpoint.copy_on_write",
+        "a checkpoint overwrites nothing that the one before needs",
+        &[Checkpoint],
+    ),
+    primitive(
+        "checkpoint.kept_pages",
+        "the pages of kept checkpoints are not used again",
+        &[Checkpoint],
+    ),
+    primitive(
+        "checkpoint.page_check",
+        "a damaged page is not taken for data or for a table",
+        &[Checkpoint],
+    ),
+    primitive(
+        "checkpoint.full_before_write",
+        "a checkpoint that does not fit changes nothing",
+        &[Checkpoint],
+    ),
+    primitive(
+        "checkpoint.latch",
+        "nothing is written after an error that left the file unknown",
+        &[Checkpoint],
+    ),
+    primitive(
+        "checkpoint.fork",
+        "a forked child does not write to its parent's file",
+        &[Checkpoint],
+    ),
+    primitive("checkpoint.mark_write", "what is written is saved", &[Checkpoint]),
+    primitive("checkpoint.mark_slice", "what is changed in place is saved", &[Checkpoint]),
+    primitive(
+        "checkpoint.kernel_marks",
+        "what is stored through a pointer is saved",
+        &[Checkpoint],
+    ),
+    primitive("checkpoint.comparison", "the same where the kernel cannot tell", &[Checkpoint]),
+    primitive("checkpoint.length", "a file that was cut is told so", &[Checkpoint]),
+    primitive(
+        "checkpoint.reader_looks_again",
+        "a reader beside a writer finds a whole checkpoint",
+        &[Checkpoint],
+    ),
+    primitive(
+        "checkpoint.heal_header",
+        "a damaged copy of the header is made whole",
+        &[Checkpoint],
+    ),
+    primitive(
+        "checkpoint.settle_at_open",
+        "a damaged copy of the root is made whole",
+        &[Checkpoint],
+    ),
+    primitive(
+        "checkpoint.settle_at_close",
+        "a closed file has two copies of its root",
+        &[Checkpoint],
+    ),
 ];
 
 #[cfg(test)]

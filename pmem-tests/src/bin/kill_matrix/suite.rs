@@ -31,6 +31,7 @@ pub enum Suite {
     Instructions,
     BlockFaults,
     Guest,
+    Checkpoint,
 }
 
 /// How a program is built: what cargo is asked for, and the name of its target.
@@ -41,7 +42,7 @@ enum Build {
 }
 
 impl Suite {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Unit,
         Self::Loom,
         Self::SystemCalls,
@@ -58,6 +59,7 @@ impl Suite {
         Self::Instructions,
         Self::BlockFaults,
         Self::Guest,
+        Self::Checkpoint,
     ];
 
     const fn build(self) -> Build {
@@ -78,6 +80,7 @@ impl Suite {
             Self::Instructions => Build::Test("instructions"),
             Self::BlockFaults => Build::Test("block_faults"),
             Self::Guest => Build::Test("guest_matrix"),
+            Self::Checkpoint => Build::Test("checkpoint"),
         }
     }
 
