@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::durability::Granularity;
+
 /// How a checkpoint reaches the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -10,28 +12,45 @@ pub enum Strategy {
     /// is written once, and a node of the page table for every 256 or fewer of them. Earlier
     /// checkpoints can be kept.
     Shadow,
+    /// Changed lines of 64 bytes go to a redo record, then to their places. Each is written
+    /// twice, and nothing besides but check values. Only the newest checkpoint is kept.
+    Redo,
 }
 
 impl Strategy {
+    /// What suits a region in which a flush works in such units, and why.
+    pub(super) fn for_region(granularity: Granularity, keep: u32) -> (Self, &'static str) {
+        match granularity {
+            _ if keep > 0 => (Self::Shadow, "earlier checkpoints are kept"),
+            Granularity::Page => {
+                (Self::Shadow, "the medium is written in pages: each is written once")
+            }
+            _ => (Self::Redo, "the medium is written in lines: only those that changed are"),
+        }
+    }
+
     /// As it stands in the header.
     pub(super) const fn number(self) -> u64 {
         match self {
             Self::Shadow => 0,
+            Self::Redo => 1,
         }
     }
 
     pub(super) const fn of(number: u64) -> Option<Self> {
         match number {
             0 => Some(Self::Shadow),
+            1 => Some(Self::Redo),
             _ => None,
         }
     }
 
-    /// The name used in reports and JSON: `shadow`.
+    /// The name used in reports and JSON: `shadow`, `redo`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Shadow => "shadow",
+            Self::Redo => "redo",
         }
     }
 }
@@ -40,6 +59,7 @@ impl fmt::Display for Strategy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Shadow => "shadow pages",
+            Self::Redo => "redo record",
         })
     }
 }

@@ -44,19 +44,23 @@
 //! | `working_set` | what can be done with it? |
 //! | `memory`, `changes`, `bits` | where is the set, and what changed in it? |
 //! | `pointers`, `kernel_marks` | what did stores through a pointer change? |
-//! | `shadow` | how does a checkpoint reach the file without touching the one before? |
+//! | `file` | by which strategy does a checkpoint reach the file? |
+//! | `shadow` | with pages: without touching what the one before needs |
+//! | `redo` | with lines: by way of a record of what changes |
 //! | `writer`, `record` | how are pages written, and what is noted of a checkpoint? |
 //! | `choice`, `recovery` | what was chosen, and what was found? |
 
 mod bits;
 mod changes;
 mod choice;
+mod file;
 mod kernel_marks;
 mod memory;
 mod options;
 mod pointers;
 mod record;
 mod recovery;
+mod redo;
 mod settings;
 mod shadow;
 #[cfg(test)]

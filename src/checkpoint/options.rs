@@ -5,8 +5,9 @@ use std::path::Path;
 use rustix::io::Errno;
 
 use super::settings::{KEEP_MAX, Settings};
-use super::{Strategy, WorkingSet, shadow};
+use super::{Strategy, WorkingSet, file};
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::format::check::Key;
 use crate::format::header::HEADER_AREA;
 use crate::format::salts::Salts;
 use crate::publish::Commit;
@@ -32,6 +33,7 @@ pub struct Options {
     pub(super) from: Option<u64>,
     pub(super) read_only: bool,
     pub(super) compare: bool,
+    strategy: Option<Strategy>,
     file_bytes: Option<u64>,
     region: crate::Options,
 }
@@ -48,6 +50,7 @@ impl Options {
             from: None,
             read_only: false,
             compare: false,
+            strategy: None,
             file_bytes: None,
             region: crate::Options::new(),
         }
@@ -69,6 +72,15 @@ impl Options {
     #[must_use]
     pub const fn file_bytes(mut self, bytes: u64) -> Self {
         self.file_bytes = Some(bytes);
+        self
+    }
+
+    /// How checkpoints of a new file reach it. Default: what is cheapest there
+    /// ([`WorkingSet::strategy`] says which). [`Strategy::Redo`] keeps no earlier checkpoints, and
+    /// a file for it has always its full length.
+    #[must_use]
+    pub const fn strategy(mut self, strategy: Strategy) -> Self {
+        self.strategy = Some(strategy);
         self
     }
 
@@ -127,8 +139,15 @@ impl Options {
             if self.read_only {
                 return Err(Error::new(Operation::Create, ErrorKind::ReadOnly));
             }
-            let settings = self.settings(Strategy::Shadow)?;
-            let len = self.file_bytes.unwrap_or(settings.file_bytes);
+            // What suits the region is known when there is one: room for either.
+            let both = [Strategy::Shadow, Strategy::Redo].map(|strategy| self.settings(strategy));
+            let [shadow, redo] = both.map(|settings| settings.map(|s| file::file_bytes(&s)));
+            let len = match (self.strategy, self.file_bytes) {
+                (_, Some(len)) => len,
+                (Some(Strategy::Redo), None) => redo?,
+                (_, None) if self.keep.unwrap_or(0) > 0 => shadow?,
+                (_, None) => shadow?.max(redo?),
+            };
             let draft = self.region.clone().len(len).draft(path)?;
             self.format(&*draft)?;
             WorkingSet::open(draft.commit(Commit::CreateOnly)?, self)
@@ -184,15 +203,21 @@ impl Options {
         if keep > KEEP_MAX {
             return refuse(ErrorKind::TooLarge { max: u64::from(KEEP_MAX) });
         }
-        let mut settings = Settings { bytes: self.bytes, keep, strategy, file_bytes: 0 };
-        settings.file_bytes = shadow::file_bytes(&settings);
-        Ok(settings)
+        if keep > 0 && strategy == Strategy::Redo {
+            return refuse(ErrorKind::Unsupported("earlier checkpoints, with a redo record"));
+        }
+        Ok(Settings { bytes: self.bytes, keep, strategy, file_bytes: 0 })
     }
 
     /// Writes a working set of zeros into a region; durable on return.
     pub(super) fn format(&self, region: &impl Region) -> Result<()> {
-        let mut settings = self.settings(Strategy::Shadow)?;
-        let (len, least) = (region.len(), shadow::least_bytes(&settings));
+        let len = region.len();
+        let suits = Strategy::for_region(region.granularity(), self.keep.unwrap_or(0)).0;
+        let mut settings = self.settings(self.strategy.unwrap_or(suits))?;
+        if self.strategy.is_none() && len < file::least_bytes(&settings) {
+            settings = self.settings(Strategy::Shadow)?;
+        }
+        let least = file::least_bytes(&settings);
         if len < least {
             return Err(Error::new(Operation::Create, ErrorKind::TooShort { len, asked: least }));
         }
@@ -202,7 +227,7 @@ impl Options {
         // Whatever was here is no more, before anything new is.
         region.fill_flush(0, HEADER_AREA, 0)?;
         region.drain()?;
-        shadow::format(region, &settings, crate::format::check::Key::new(salt))?;
+        file::format(region, &settings, Key::new(salt))?;
         header.complete(region)
     }
 }

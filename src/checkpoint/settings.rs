@@ -8,7 +8,7 @@
 //! | 3 | zero |
 
 use super::choice::Strategy;
-use super::shadow;
+use super::file;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::PAGE;
 use crate::format::check::Key;
@@ -49,7 +49,7 @@ impl Settings {
         let sound = bytes > 0
             && bytes < u64::MAX / 1024
             && keep <= KEEP_MAX
-            && shadow::least_bytes(&settings) <= file_bytes;
+            && file::least_bytes(&settings) <= file_bytes;
         sound.then_some(settings)
     }
 }

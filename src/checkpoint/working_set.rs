@@ -5,16 +5,15 @@ use std::time::SystemTime;
 
 use super::changes::Changes;
 use super::choice::{Strategy, Tracking};
+use super::file::{File, Found};
 use super::memory::Memory;
 use super::options::Options;
 use super::pointers::Pointers;
 use super::record::{Checkpoint, check_label};
 use super::recovery::Recovery;
 use super::settings::{self, Settings};
-use super::shadow::{Found, Shadow};
 use crate::durability::Durability;
 use crate::error::{Error, ErrorKind, Operation, Result};
-use crate::format::cell::Other;
 use crate::format::header::Kind;
 use crate::primitives::primitive;
 use crate::region::Region;
@@ -32,7 +31,7 @@ pub struct WorkingSet<R: Region> {
     changes: Changes,
     pointers: Pointers,
     compare: bool,
-    file: Shadow,
+    file: File,
     recovery: Recovery,
     /// The newest number that the file has ever given.
     last: u64,
@@ -110,7 +109,7 @@ impl<R: Region> WorkingSet<R> {
         }
         let mut memory = Memory::zeroed(settings.pages())?;
         let (file, state) =
-            Shadow::load(region, &settings, found.key, options.from, &mut memory)?;
+            File::load(region, &settings, found.key, options.from, &mut memory)?;
         Ok(Loaded { found, memory, file, state })
     }
 
@@ -228,7 +227,7 @@ impl<R: Region> WorkingSet<R> {
         self.file.check_room(&self.changes)?;
         let sequence = crate::format::cell::next(self.last)?;
         let time = self.timed.then(SystemTime::now);
-        let bytes = self.changes.page_count() * crate::format::PAGE;
+        let bytes = self.file.bytes(&self.changes);
         let checkpoint = Checkpoint { sequence, time, bytes, label: label.to_owned() };
         let saved = self.file.save(&self.region, &self.memory, &self.changes, &checkpoint);
         if let Err(error) = saved {
@@ -315,6 +314,16 @@ impl<R: Region> WorkingSet<R> {
         self.settings.strategy
     }
 
+    /// Why it is that.
+    pub fn why(&self) -> &'static str {
+        let suits = Strategy::for_region(self.region.granularity(), self.settings.keep);
+        if suits.0 == self.settings.strategy {
+            suits.1
+        } else {
+            "the file was made for it, on another medium or because it was asked for"
+        }
+    }
+
     /// How changes are found.
     pub fn tracking(&self) -> Tracking {
         self.pointers.tracking()
@@ -369,7 +378,7 @@ const READ_ATTEMPTS: u32 = 100;
 struct Loaded {
     found: settings::Complete,
     memory: Memory,
-    file: Shadow,
+    file: File,
     state: Found,
 }
 
@@ -382,7 +391,7 @@ impl Loaded {
             if found.copies < 2 {
                 primitive!("checkpoint.heal_header", found.header.heal(&region), Ok(()))?;
             }
-            if state.other != Other::Same {
+            if !state.settled {
                 primitive!("checkpoint.settle_at_open", file.settle(&region), Ok(()))?;
             }
             file.set_keep(options.keep.unwrap_or(settings.keep));
@@ -390,8 +399,8 @@ impl Loaded {
         let newest = file.newest().map_or(0, |newest| newest.sequence);
         let recovery = Recovery {
             checkpoint: newest,
-            clean: state.other == Other::Same && found.copies == 2,
-            cut_short: state.other == Other::Invalid,
+            clean: state.settled && found.copies == 2,
+            cut_short: state.cut_short,
             header_damaged: found.copies < 2,
             damaged: state.damaged,
             bytes_read: state.bytes_read,

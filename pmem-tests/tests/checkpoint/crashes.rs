@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::thread;
 
-use daxmap::checkpoint::{Options, WorkingSet};
+use daxmap::checkpoint::{Options, Strategy, WorkingSet};
 use daxmap::sim::{Explorer, History, Mode, Notes, Report, SimRegion, SplitMix64};
 use daxmap::{Error, ErrorKind, Result};
 
@@ -28,6 +28,7 @@ enum Op {
 /// What a file is made for.
 #[derive(Clone, Copy, Debug)]
 struct Shape {
+    strategy: Strategy,
     pages: u64,
     keep: u32,
     /// Pages of the file; so few that a page is used again as soon as it can be.
@@ -36,7 +37,7 @@ struct Shape {
 
 impl Shape {
     fn options(self) -> Options {
-        Options::new(self.pages * PAGE).keep(self.keep).seed(7)
+        Options::new(self.pages * PAGE).strategy(self.strategy).keep(self.keep).seed(7)
     }
 
     fn file_bytes(self) -> u64 {
@@ -82,8 +83,7 @@ fn read(set: &WorkingSet<SimRegion>) -> std::result::Result<Vec<u8>, String> {
     set.bytes()
         .chunks(PAGE as usize)
         .map(|page| {
-            let rest = page[..100].iter().chain(&page[101..]);
-            if rest.into_iter().any(|byte| *byte != 0) {
+            if page[..100] != [0; 100] || page[101..] != [0; PAGE as usize - 101] {
                 return Err("bytes that nobody wrote".to_owned());
             }
             Ok(page[100])
@@ -226,10 +226,12 @@ fn all_lists(alphabet: &[Op], count: u32) -> impl Iterator<Item = Vec<Op>> {
     })
 }
 
-const SMALL: Shape = Shape { pages: 2, keep: 0, file_pages: 4 + 2 * 3 };
+/// Two pages of data and a node, twice.
+const SMALL: Shape =
+    Shape { strategy: Strategy::Shadow, pages: 2, keep: 0, file_pages: 4 + 2 * 3 };
+const REDO: Shape = Shape { strategy: Strategy::Redo, pages: 2, keep: 0, file_pages: 12 };
 
-#[test]
-fn every_crash_of_every_list_of_six_operations() {
+fn every_list(shape: Shape) {
     let alphabet = [Op::Write { page: 0 }, Op::Write { page: 1 }, Op::Save, Op::Reopen];
     let per_mode = |mode| {
         let mut sum = Report::default();
@@ -241,8 +243,8 @@ fn every_crash_of_every_list_of_six_operations() {
             if twice || ops[5] != Op::Save || first == Some(&Op::Write { page: 1 }) {
                 continue;
             }
-            let explorer = Explorer::new(mode, SMALL.file_bytes()).nested_images(u64::MAX);
-            let report = explore(&explorer, SMALL, &ops).expect_clean();
+            let explorer = Explorer::new(mode, shape.file_bytes()).nested_images(u64::MAX);
+            let report = explore(&explorer, shape, &ops).expect_clean();
             assert!(report.is_exhaustive(), "{mode:?} {ops:?}");
             sum.add(&report);
         }
@@ -254,17 +256,32 @@ fn every_crash_of_every_list_of_six_operations() {
         });
         for half in halves.collect::<Vec<_>>() {
             for (mode, report) in half.join().expect("no finding") {
-                println!("{mode:?}: {report}");
+                println!("{}, {mode:?}: {report}", shape.strategy);
             }
         }
     });
 }
 
 #[test]
+fn every_crash_of_every_list_of_six_operations_with_shadow_pages() {
+    every_list(SMALL);
+}
+
+#[test]
+fn every_crash_of_every_list_of_six_operations_with_a_redo_record() {
+    every_list(REDO);
+}
+
+#[test]
 fn every_crash_with_earlier_checkpoints_kept() {
-    // Two leaves of the page table, and one page above them.
-    let shape = Shape { pages: 257, keep: 1, file_pages: 4 + 3 * 5 };
-    let (low, high) = (Op::Write { page: 0 }, Op::Write { page: 256 });
+    // One node of the page table, and hardly room; two of them and one above.
+    for (pages, file_pages) in [(2, 4 + 3 * 3), (257, 4 + 257 + 3)] {
+        with_earlier_kept(Shape { strategy: Strategy::Shadow, pages, keep: 1, file_pages });
+    }
+}
+
+fn with_earlier_kept(shape: Shape) {
+    let (low, high) = (Op::Write { page: 0 }, Op::Write { page: shape.pages - 1 });
     let lists: [&[Op]; 4] = [
         &[low, Op::Save, high, Op::Save, low, Op::Save],
         &[low, high, Op::Save, low, Op::Save, Op::Restore],
@@ -280,23 +297,22 @@ fn every_crash_with_earlier_checkpoints_kept() {
     }
 }
 
-#[test]
-fn a_crash_of_the_creation_leaves_nothing_or_the_whole() {
+fn creation(shape: Shape) {
     for mode in Mode::ALL {
-        let report = Explorer::new(mode, SMALL.file_bytes()).nested_images(u64::MAX).run(
-            |region, notes| {
-                WorkingSet::format(region.clone(), &SMALL.options())?.abandon();
+        let report = Explorer::new(mode, shape.file_bytes()).nested_images(u64::MAX).run(
+            move |region, notes| {
+                WorkingSet::format(region.clone(), &shape.options())?.abandon();
                 notes.ack(1);
                 Ok(())
             },
-            |region, history| {
-                match WorkingSet::open(region.clone(), &SMALL.options()) {
+            move |region, history| {
+                match WorkingSet::open(region.clone(), &shape.options()) {
                     Ok(set) => set.abandon(),
                     Err(error) if history.last_acked().is_some() => return Err(told(error)),
                     Err(error) if matches!(error.kind(), ErrorKind::WrongFormat(_)) => {}
                     Err(error) => return Err(told(error)),
                 }
-                let set = WorkingSet::open_or_format(region.clone(), &SMALL.options());
+                let set = WorkingSet::open_or_format(region.clone(), &shape.options());
                 let mut set = set.map_err(told)?;
                 let result = write(&mut set, 1, 1).and_then(|()| set.checkpoint());
                 set.abandon();
@@ -308,11 +324,17 @@ fn a_crash_of_the_creation_leaves_nothing_or_the_whole() {
 }
 
 #[test]
+fn a_crash_of_the_creation_leaves_nothing_or_the_whole() {
+    creation(SMALL);
+    creation(REDO);
+}
+
+#[test]
 fn nothing_is_acknowledged_after_a_failed_drain() {
     let ops = [Op::Write { page: 0 }, Op::Save, Op::Write { page: 1 }, Op::Save, Op::Save];
-    for mode in Mode::ALL {
-        let explorer = Explorer::new(mode, SMALL.file_bytes()).fail_drains(true);
-        let _ = explore(&explorer, SMALL, &ops).expect_clean();
+    for (mode, shape) in Mode::ALL.into_iter().flat_map(|mode| [(mode, SMALL), (mode, REDO)]) {
+        let explorer = Explorer::new(mode, shape.file_bytes()).fail_drains(true);
+        let _ = explore(&explorer, shape, &ops).expect_clean();
     }
 }
 
@@ -344,12 +366,18 @@ fn crashes_of_longer_lists() {
             if sum.images >= images {
                 break;
             }
-            let (pages, keep) = ([1, 2, 5, 257][random.below(4) as usize], random.below(4) as u32);
-            let nodes = if pages > 256 { 3 } else { 1 };
-            let file_pages = 4 + (pages.min(20) + nodes) * (2 + u64::from(keep));
-            // The smallest file for a large set is one that it fits into once.
-            let file_pages = file_pages.max(4 + pages + nodes);
-            let shape = Shape { pages, keep, file_pages };
+            let pages = [1, 2, 3, 5, 2, 3, 9, 257][random.below(8) as usize];
+            let shape = if random.below(2) == 0 {
+                let nodes = if pages > 256 { 3 } else { 1 };
+                let keep = random.below(4) as u32;
+                // A large set fits once, and no more than twenty pages of it change.
+                let room = (pages.min(20) + nodes) * (2 + u64::from(keep));
+                let file_pages = 4 + room.max(pages + nodes);
+                Shape { strategy: Strategy::Shadow, pages, keep, file_pages }
+            } else {
+                let file_pages = 8 + pages * 2 + pages / 50;
+                Shape { strategy: Strategy::Redo, pages, keep: 0, file_pages }
+            };
             let ops = some_list(&mut random, shape);
             let mode = Mode::ALL[turn % Mode::ALL.len()];
             let explorer =

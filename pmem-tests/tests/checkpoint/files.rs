@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use daxmap::checkpoint::{Options, WorkingSet};
+use daxmap::checkpoint::{Options, Strategy, WorkingSet};
 use daxmap::{
     AnyRegion, Backend, Durability, Emulation, ErrorKind, Granularity, Region, Result,
 };
@@ -185,37 +185,95 @@ fn a_second_writer_is_refused_and_a_reader_changes_nothing() {
     assert_eq!(fs::read(place.file()).unwrap(), before);
 }
 
+/// The byte of a page at a checkpoint: each one changes one page, in turn.
+fn turn(page: u64, sequence: u64) -> u8 {
+    let pages = BYTES / PAGE;
+    let since = (sequence + pages - page) % pages;
+    sequence.checked_sub(since).map_or(0, |last| last as u8)
+}
+
 #[test]
 fn a_reader_beside_a_writer_finds_whole_checkpoints() {
     const READS: u32 = 300;
-    let place = Place::fast();
-    let mut set = Options::new(BYTES).create(place.file()).unwrap();
-    set.checkpoint().unwrap();
-    let over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let writer = scope.spawn(|| {
-            let mut value = 0_u8;
-            while !over.load(Ordering::Relaxed) {
-                value = value.wrapping_add(1);
-                set.slice_mut(0, BYTES).unwrap().fill(value);
-                set.checkpoint().unwrap();
-            }
+    for strategy in [Strategy::Shadow, Strategy::Redo] {
+        let place = Place::fast();
+        let options = Options::new(BYTES).strategy(strategy);
+        let mut set = options.create(place.file()).unwrap();
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                for sequence in 1.. {
+                    if over.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let page = sequence % (BYTES / PAGE);
+                    set.slice_mut(page * PAGE, PAGE).unwrap().fill(sequence as u8);
+                    assert_eq!(set.checkpoint().unwrap().sequence, sequence);
+                }
+            });
+            let read = || {
+                let mut newest = 0;
+                for _ in 0..READS {
+                    let reader = options.clone().read_only(true).open(place.file()).unwrap();
+                    newest = reader.recovery().checkpoint;
+                    for (page, bytes) in (0..).zip(reader.bytes().chunks(PAGE as usize)) {
+                        let expected = turn(page, newest);
+                        assert!(bytes.iter().all(|byte| *byte == expected), "a mixture");
+                    }
+                }
+                newest
+            };
+            let newest = std::panic::catch_unwind(std::panic::AssertUnwindSafe(read));
+            over.store(true, Ordering::Relaxed);
+            writer.join().unwrap();
+            assert!(newest.expect("every read found a checkpoint") > u64::from(READS) / 10);
         });
-        let read = || {
-            let mut newest = 0;
-            for _ in 0..READS {
-                let reader = Options::new(BYTES).read_only(true).open(place.file()).unwrap();
-                let first = reader.bytes()[0];
-                assert!(reader.bytes().iter().all(|byte| *byte == first), "a mixture");
-                newest = newest.max(reader.recovery().checkpoint);
-            }
-            newest
-        };
-        let newest = std::panic::catch_unwind(std::panic::AssertUnwindSafe(read));
-        over.store(true, Ordering::Relaxed);
-        writer.join().unwrap();
-        assert!(newest.expect("every read found a checkpoint") > u64::from(READS) / 10);
-    });
+    }
+}
+
+#[test]
+fn what_is_cheapest_is_chosen_and_told() {
+    let place = Place::new();
+    let disk = Options::new(BYTES).create(place.file()).unwrap();
+    assert_eq!(disk.strategy(), Strategy::Shadow);
+    assert!(disk.why().contains("pages"), "{}", disk.why());
+    let lines = daxmap::Options::new().emulate(Emulation::Adr);
+    for (keep, expected) in [(0, Strategy::Redo), (1, Strategy::Shadow)] {
+        let place = Place::fast();
+        let options = Options::new(BYTES).keep(keep).region(lines.clone());
+        let mut set = options.create(place.file()).unwrap();
+        assert_eq!((set.strategy(), set.durability()), (expected, Durability::ProcessOnly));
+        set.write(0, &vec![1; BYTES as usize]).unwrap();
+        assert_eq!(set.checkpoint().unwrap().bytes, BYTES);
+        set.write(PAGE + 60, &[2; 10]).unwrap();
+        let bytes = if expected == Strategy::Redo { 2 * 64 } else { PAGE };
+        assert_eq!(set.checkpoint().unwrap().bytes, bytes);
+        let saved = set.bytes().to_vec();
+        drop(set);
+        let reader = options.open(place.file()).unwrap();
+        assert!(reader.bytes() == saved && reader.recovery().clean);
+    }
+    let both = Options::new(BYTES).keep(1).strategy(Strategy::Redo).create(place.file().join("x"));
+    assert!(matches!(kind(both), ErrorKind::Unsupported(_)));
+}
+
+#[test]
+fn a_redo_record_has_room_for_everything_in_any_pieces() {
+    // Every second line, then all lines, of many pages: the longest lists of parts, and the most
+    // bytes.
+    let lines = daxmap::Options::new().emulate(Emulation::Adr);
+    let place = Place::fast();
+    let options = Options::new(300 * PAGE).strategy(Strategy::Redo).region(lines);
+    let mut set = options.create(place.file()).unwrap();
+    for (step, from) in [(64, 0), (128, 0), (128, 64), (64, 0), (192, 0), (4096, 4000)] {
+        for at in (from..300 * PAGE).step_by(step) {
+            let value = (at / 64 + step as u64) as u8;
+            set.write(at, &[value]).unwrap();
+        }
+        set.checkpoint().unwrap();
+        let reader = options.clone().read_only(true).open(place.file()).unwrap();
+        assert!(reader.bytes() == set.bytes());
+    }
 }
 
 #[test]
@@ -306,8 +364,9 @@ impl Region for Failing {
 
 #[test]
 fn after_an_error_nothing_is_written_and_the_last_checkpoint_is_there() {
-    for fails in 0..4 {
-        let options = Options::new(BYTES);
+    let each = [Strategy::Shadow, Strategy::Redo].map(|s| (0..4).map(move |fails| (s, fails)));
+    for (strategy, fails) in each.into_iter().flatten() {
+        let options = Options::new(BYTES).strategy(strategy);
         let region = daxmap::Options::new().len(1 << 20).emulate(Emulation::Adr).in_memory().unwrap();
         let region = Failing { region, left: AtomicU32::new(u32::MAX) };
         let mut set = WorkingSet::format(&region, &options).unwrap();
@@ -315,7 +374,7 @@ fn after_an_error_nothing_is_written_and_the_last_checkpoint_is_there() {
         set.checkpoint().unwrap();
         set.write(0, b"never").unwrap();
         set.write(PAGE, b"never").unwrap();
-        // Two pages, a node, the root.
+        // Two pages, a node, the root; or two pages, their check values, the note, of a record.
         region.left.store(fails, Ordering::Relaxed);
         let failed = set.checkpoint().unwrap_err();
         assert!(!failed.is_poisoned());
@@ -326,7 +385,7 @@ fn after_an_error_nothing_is_written_and_the_last_checkpoint_is_there() {
         assert_eq!(&set.bytes()[..5], b"never");
         drop(set);
         let set = WorkingSet::open(&region, &options).unwrap();
-        assert_eq!((&set.bytes()[..5], set.recovery().checkpoint), (&b"saved"[..], 1), "{fails}");
+        assert_eq!((&set.bytes()[..5], set.recovery().checkpoint), (&b"saved"[..], 1), "{strategy} {fails}");
         set.abandon();
     }
 }

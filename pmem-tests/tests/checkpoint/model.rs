@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use daxmap::checkpoint::{Options, WorkingSet};
+use daxmap::checkpoint::{Options, Strategy as By, WorkingSet};
 use daxmap::sim::{Mode, SimRegion};
 use daxmap::{ErrorKind, Region};
 use proptest::prelude::*;
@@ -52,10 +52,11 @@ fn compare(set: &WorkingSet<SimRegion>, model: &Model) {
     assert_eq!(list, kept);
 }
 
-fn run(mode: Mode, keep: u32, ops: Vec<Op>) {
-    // Room for the set once and a quarter: some checkpoints find it full.
-    let len = (4 + 330) * 4096;
-    let options = Options::new(BYTES).keep(keep).seed(11);
+fn run(mode: Mode, by: By, keep: u32, ops: Vec<Op>) {
+    let keep = if by == By::Redo { 0 } else { keep };
+    // Shadow pages: room for the set once and a quarter, so that some checkpoints find it full.
+    let len = if by == By::Redo { 540 * 4096 } else { (4 + 330) * 4096 };
+    let options = Options::new(BYTES).strategy(by).keep(keep).seed(11);
     let mut region = SimRegion::new(mode, len, 1 << 24);
     let mut set = WorkingSet::format(region.clone(), &options).unwrap();
     let zeros = vec![0; BYTES as usize];
@@ -115,9 +116,10 @@ proptest! {
     #[test]
     fn it_does_what_the_model_does(
         mode in prop::sample::select(Mode::ALL.to_vec()),
+        by in prop::sample::select(vec![By::Shadow, By::Redo]),
         keep in 0_u32..4,
         ops in prop::collection::vec(op(), 0..40),
     ) {
-        run(mode, keep, ops);
+        run(mode, by, keep, ops);
     }
 }

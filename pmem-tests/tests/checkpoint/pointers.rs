@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 
-use daxmap::checkpoint::{Options, Tracking, WorkingSet};
+use daxmap::checkpoint::{Options, Strategy, Tracking, WorkingSet};
 use daxmap::sim::SplitMix64;
 use daxmap::{AnyRegion, Emulation, Region};
 
@@ -14,7 +14,7 @@ const PAGE: u64 = 4096;
 const PAGES: u64 = 4096;
 
 fn set(compare: bool) -> (WorkingSet<AnyRegion>, Options) {
-    let options = Options::new(PAGES * PAGE).compare(compare);
+    let options = Options::new(PAGES * PAGE).strategy(Strategy::Shadow).compare(compare);
     let region = daxmap::Options::new().len(80 << 20).emulate(Emulation::Adr).in_memory().unwrap();
     (WorkingSet::format(region, &options).unwrap(), options)
 }
@@ -119,6 +119,9 @@ fn without_privileges_too() {
     if child == 0 {
         // SAFETY: takes numbers.
         let dropped = unsafe { libc::setgid(65534) == 0 && libc::setuid(65534) == 0 };
+        // A process that was root may not look at its own pagemap, until it says so.
+        // SAFETY: takes numbers.
+        unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) };
         let (mut set, options) = set(false);
         let base = set.pointer().unwrap();
         // SAFETY: within the set.
