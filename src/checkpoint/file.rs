@@ -58,6 +58,18 @@ pub(super) fn format(region: &impl Region, settings: &Settings, key: Key) -> Res
     }
 }
 
+/// Which checkpoints the file keeps, the oldest first. Nothing of them is read.
+pub(super) fn records(
+    region: &impl Region,
+    settings: &Settings,
+    key: Key,
+) -> Result<Vec<Checkpoint>> {
+    match settings.strategy {
+        Strategy::Shadow => shadow::records(region, settings, key),
+        Strategy::Redo => redo::records(region, settings, key),
+    }
+}
+
 impl File {
     /// Reads the newest checkpoint, or the one of this number, into memory, which is all zero.
     pub(super) fn load(

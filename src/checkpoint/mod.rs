@@ -48,11 +48,13 @@
 //! | `shadow` | with pages: without touching what the one before needs |
 //! | `redo` | with lines: by way of a record of what changes |
 //! | `writer`, `record` | how are pages written, and what is noted of a checkpoint? |
+//! | `contents` | what is in a file, sound or not? |
 //! | `choice`, `recovery` | what was chosen, and what was found? |
 
 mod bits;
 mod changes;
 mod choice;
+mod contents;
 mod file;
 mod kernel_marks;
 mod memory;
@@ -68,6 +70,7 @@ mod tests;
 mod working_set;
 mod writer;
 
+pub use contents::{Contents, contents};
 pub use choice::{Strategy, Tracking};
 pub use options::Options;
 pub use record::{Checkpoint, LABEL_MAX};

@@ -93,7 +93,8 @@ impl Options {
     }
 
     /// Open for reading only: nothing is healed, nothing can be saved, and another may have the
-    /// file open for writing.
+    /// file open for writing. If that one saves faster than this one can read, a hundred times in a
+    /// row, opening fails with [`ErrorKind::Damaged`].
     #[must_use]
     pub fn read_only(mut self, yes: bool) -> Self {
         self.read_only = yes;

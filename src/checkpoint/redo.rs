@@ -202,6 +202,25 @@ fn read_record(region: &impl Region, key: Key, redo: u64) -> Result<Option<(u64,
     Ok(Some((sequence, parts)))
 }
 
+/// The checkpoint that the note names, or that the record does where the note is damaged.
+pub(super) fn records(
+    region: &impl Region,
+    settings: &Settings,
+    key: Key,
+) -> Result<Vec<Checkpoint>> {
+    let mut noted = vec![0; NOTE_BYTES];
+    region.read(NOTE, &mut noted)?;
+    let record = read_record(region, key, Places::of(settings.pages()).redo)?;
+    let parts = record.into_iter().flat_map(|(_, parts)| parts);
+    let in_record = parts.filter(|part| part.at == NOTE).find_map(|p| read_note(key, &p.bytes));
+    let newest = read_note(key, &noted).into_iter().chain(in_record).max_by_key(|c| c.sequence);
+    let damaged = || {
+        let what = ErrorKind::Damaged("the note of the checkpoint");
+        Error::new(Operation::Recover, what).over(NOTE, PAGE)
+    };
+    Ok(vec![newest.ok_or_else(damaged)?])
+}
+
 impl Redo {
     /// Reads the newest checkpoint into memory, which is all zero. Changes nothing in the file.
     pub(super) fn load(

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
 use daxmap::checkpoint::{Options, Strategy, WorkingSet};
 use daxmap::{
@@ -209,6 +210,8 @@ fn a_reader_beside_a_writer_finds_whole_checkpoints() {
                     let page = sequence % (BYTES / PAGE);
                     set.slice_mut(page * PAGE, PAGE).unwrap().fill(sequence as u8);
                     assert_eq!(set.checkpoint().unwrap().sequence, sequence);
+                    // A reader that is overtaken each time gives up in the end.
+                    std::thread::sleep(Duration::from_micros(200));
                 }
             });
             let read = || {

@@ -126,6 +126,16 @@ fn roots(region: &impl Region, cell: Cell) -> Result<(Stored, Other, Vec<(Checkp
     }
 }
 
+/// Which checkpoints the file keeps, the oldest first. Nothing of them is read.
+pub(super) fn records(
+    region: &impl Region,
+    settings: &Settings,
+    key: Key,
+) -> Result<Vec<Checkpoint>> {
+    let (_, _, records) = roots(region, root_cell(settings, key))?;
+    Ok(records.into_iter().map(|(checkpoint, _)| checkpoint).collect())
+}
+
 impl Shadow {
     /// Reads the newest checkpoint, or the one with this number, into memory, which is all zero.
     /// Changes nothing in the file.

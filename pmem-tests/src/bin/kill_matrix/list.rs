@@ -408,6 +408,43 @@ pub const PRIMITIVES: &[Primitive] = &[
         "a closed file has two copies of its root",
         &[Checkpoint],
     ),
+    primitive(
+        "checkpoint.redo.list_check",
+        "a record that was not written to its end is not laid over the set",
+        &[Checkpoint],
+    ),
+    primitive("checkpoint.redo.part_check", "nor one whose parts were not", &[Checkpoint]),
+    primitive(
+        "checkpoint.redo.replay",
+        "a checkpoint that has happened is completed",
+        &[Checkpoint],
+    ),
+    primitive(
+        "checkpoint.redo.replay_drain",
+        "what recovery completes is durable before the record goes",
+        &[Checkpoint],
+    ),
+    primitive(
+        "checkpoint.redo.page_check",
+        "a damaged page of the set is not taken for data",
+        &[Checkpoint],
+    ),
+    primitive(
+        "checkpoint.redo.record_first",
+        "the set is not changed in place without a record",
+        &[Checkpoint],
+    ),
+    primitive("checkpoint.redo.record_drain", "nor before the record is durable", &[Checkpoint]),
+    primitive(
+        "checkpoint.redo.places_drain",
+        "a record is not overwritten before the places are durable",
+        &[Checkpoint],
+    ),
+    primitive(
+        "checkpoint.redo.reader_is_alone",
+        "a reader beside a writer mixes no two checkpoints",
+        &[Checkpoint],
+    ),
 ];
 
 #[cfg(test)]
