@@ -5,7 +5,7 @@
 //! cargo bench --bench checkpoint -- [--mib N] DIR...      in these, one table each; "pmem": memory
 //! ```
 //!
-//! Of 1 GiB, one page in a hundred changes, at random places. Rewriting: the whole set by `pwrite`
+//! Of 1 GiB, one page in a hundred changes, whole, at random places; then 64 bytes of each. Rewriting: the whole set by `pwrite`
 //! in pieces of 1 MiB into a file of its own that is allocated and written, then `fdatasync`; in
 //! memory, emulated as persistent memory, `write_flush` and one drain. `changed` is what anything has
 //! to write: the changed pages in one piece. The first checkpoints find the free space in one piece,
@@ -49,48 +49,62 @@ impl Device {
         Self(source.map(|name| Path::new("/sys/class/block").join(name).join("stat")))
     }
 
-    /// Bytes written so far.
-    fn bytes(&self) -> Option<u64> {
+    /// Bytes written so far, and in how many requests: the fields that
+    /// Documentation/block/stat.rst calls write sectors and write I/Os.
+    fn written(&self) -> Option<Written> {
         let stat = fs::read_to_string(self.0.as_ref()?).ok()?;
-        Some(stat.split_whitespace().nth(6)?.parse::<u64>().ok()? * 512)
+        let field = |number| stat.split_whitespace().nth(number)?.parse::<u64>().ok();
+        Some(Written { bytes: field(6)? * 512, requests: field(4)? })
     }
 }
 
-/// Times and device bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Written {
+    bytes: u64,
+    requests: u64,
+}
+
+/// What one piece of work took and wrote.
+type Sample = (Duration, Option<Written>);
+
 #[derive(Default)]
-struct Samples(Vec<(Duration, Option<u64>)>);
+struct Samples(Vec<Sample>);
 
 impl Samples {
     fn take(&mut self, device: &Device, work: impl FnOnce()) {
-        let before = device.bytes();
+        let before = device.written();
         let began = Instant::now();
         work();
         let took = began.elapsed();
-        let written = before.zip(device.bytes()).map(|(before, after)| after - before);
+        let written = before.zip(device.written()).map(|(before, after)| Written {
+            bytes: after.bytes - before.bytes,
+            requests: after.requests - before.requests,
+        });
         self.0.push((took, written));
     }
 
     /// Medians.
-    fn middle(samples: &[(Duration, Option<u64>)]) -> (Duration, Option<u64>) {
+    fn middle(samples: &[Sample]) -> Sample {
         let mut times: Vec<_> = samples.iter().map(|sample| sample.0).collect();
-        let mut bytes: Vec<_> = samples.iter().map(|sample| sample.1).collect();
+        let mut written: Vec<_> = samples.iter().map(|sample| sample.1).collect();
         times.sort_unstable();
-        bytes.sort_unstable();
-        (times[times.len() / 2], bytes[bytes.len() / 2])
+        written.sort_unstable();
+        (times[times.len() / 2], written[written.len() / 2])
     }
 }
 
-fn row(name: &str, (time, bytes): (Duration, Option<u64>), whole: (Duration, Option<u64>)) {
+fn row(name: &str, (time, written): Sample, whole: Sample) {
     let percent = |a: f64, b: f64| 100.0 * a / b;
     let times = percent(time.as_secs_f64(), whole.0.as_secs_f64());
-    let bytes = match bytes.zip(whole.1) {
-        Some((bytes, whole)) => {
-            let share = percent(bytes as f64, whole as f64);
-            format!("{:>9.1} MiB written, {share:>6.2} %", bytes as f64 / 1_048_576.0)
+    let written = match written.zip(whole.1) {
+        Some((Written { bytes, requests }, whole)) => {
+            let share = percent(bytes as f64, whole.bytes as f64);
+            let mib = bytes as f64 / 1_048_576.0;
+            format!("{mib:>8.1} MiB written, {share:>6.2} %, in {requests} requests")
         }
         None => "no device".to_owned(),
     };
-    println!("  {name:34} {time:>10.2?}, {times:>6.2} %   {bytes}");
+    println!("  {name:30} {time:>10.2?}, {times:>6.2} %   {written}");
 }
 
 /// The competitors of one place.
@@ -138,12 +152,13 @@ fn in_memory(bytes: u64) -> Trial {
     Trial { device: Device(None), set, rewrite: plain(bytes), changed: plain(bytes) }
 }
 
-fn run(mut trial: Trial) {
+fn run(trial: &mut Trial, change: u64) {
     let set = &mut trial.set;
     let (pages, mut random) = (set.len() / PAGE, fastrand::Rng::with_seed(1));
     let region = set.region();
     let emulated = if region.is_emulated() { ", emulated" } else { "" };
-    println!("   {}{emulated}, {}, {} MiB", region.backend(), set.strategy(), set.len() >> 20);
+    let (backend, strategy) = (region.backend(), set.strategy());
+    println!("   {backend}{emulated}, {strategy}, {} MiB, {change} bytes of a page", set.len() >> 20);
     for piece in (0..set.len()).step_by(PIECE) {
         random.fill(set.slice_mut(piece, (set.len() - piece).min(PIECE as u64)).expect("inside"));
     }
@@ -157,7 +172,8 @@ fn run(mut trial: Trial) {
         (Samples::default(), Samples::default(), Samples::default());
     for round in 0..ROUNDS {
         for page in random.choose_multiple(0..pages, share as usize) {
-            set.slice_mut(page * PAGE, 64).expect("inside").fill(round as u8);
+            let content = set.slice_mut(page * PAGE, change).expect("inside");
+            content.fill(round as u8);
         }
         ours.take(&trial.device, || drop(set.checkpoint().expect("checkpoint")));
         let part = &set.bytes()[..changed as usize];
@@ -191,12 +207,14 @@ fn main() {
     for place in places {
         println!("== {place}");
         if place == "pmem" {
-            run(in_memory(mib << 20));
+            let mut trial = in_memory(mib << 20);
+            [PAGE, 64].into_iter().for_each(|change| run(&mut trial, change));
             continue;
         }
         let directory = Path::new(&place);
         let name = format!("daxmap-bench-checkpoint-{}", std::process::id());
-        run(on_disk(directory, mib << 20, &name));
+        // With shadow pages, a page is a page.
+        run(&mut on_disk(directory, mib << 20, &name), PAGE);
         for what in ["set", "plain", "changed"] {
             fs::remove_file(directory.join(format!("{name}-{what}"))).expect("remove");
         }
