@@ -119,7 +119,8 @@ fn on_disk(directory: &Path, bytes: u64, name: &str) -> Trial {
     let path = |what| directory.join(format!("{name}-{what}"));
     let set = Options::new(bytes).create(path("set")).expect("create");
     let plain = |what| {
-        let file = File::options().read(true).write(true).create_new(true).open(path(what)).unwrap();
+        let file =
+            File::options().read(true).write(true).create_new(true).open(path(what)).unwrap();
         let write = move |content: &[u8]| {
             for (index, piece) in content.chunks(PIECE).enumerate() {
                 file.write_all_at(piece, (index * PIECE) as u64).expect("pwrite");
@@ -158,7 +159,10 @@ fn run(trial: &mut Trial, change: u64) {
     let region = set.region();
     let emulated = if region.is_emulated() { ", emulated" } else { "" };
     let (backend, strategy) = (region.backend(), set.strategy());
-    println!("   {backend}{emulated}, {strategy}, {} MiB, {change} bytes of a page", set.len() >> 20);
+    println!(
+        "   {backend}{emulated}, {strategy}, {} MiB, {change} bytes of a page",
+        set.len() >> 20
+    );
     for piece in (0..set.len()).step_by(PIECE) {
         random.fill(set.slice_mut(piece, (set.len() - piece).min(PIECE as u64)).expect("inside"));
     }

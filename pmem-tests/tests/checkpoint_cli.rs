@@ -10,7 +10,12 @@ use daxmap::checkpoint::Options;
 use serde_json::Value;
 
 fn list(file: &Path, options: &[&str]) -> Output {
-    Command::new(cli_binary::path()).args(["checkpoint", "list"]).arg(file).args(options).output().unwrap()
+    Command::new(cli_binary::path())
+        .args(["checkpoint", "list"])
+        .arg(file)
+        .args(options)
+        .output()
+        .unwrap()
 }
 
 fn json(output: &Output) -> Value {

@@ -41,7 +41,9 @@ impl Bits {
     }
 
     pub(super) fn contains(&self, number: u64) -> bool {
-        self.levels[0].get((number / 64) as usize).is_some_and(|word| word >> (number % 64) & 1 == 1)
+        self.levels[0]
+            .get((number / 64) as usize)
+            .is_some_and(|word| word >> (number % 64) & 1 == 1)
     }
 
     /// True if it was not a member. The number is below the bound.

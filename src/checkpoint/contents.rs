@@ -37,9 +37,8 @@ pub fn contents(path: impl AsRef<Path>) -> Result<Contents> {
     let path = path.as_ref();
     let region = crate::Options::new().read_only(true).open(path)?;
     let read = || {
-        let not_one = || {
-            Error::new(Operation::Open, ErrorKind::WrongFormat(Kind::Checkpoint.name()))
-        };
+        let not_one =
+            || Error::new(Operation::Open, ErrorKind::WrongFormat(Kind::Checkpoint.name()));
         let found = settings::find(&region)?.ok_or_else(not_one)?;
         let records = file::records(&region, &found.settings, found.key)?;
         let checkpoints = records.into_iter().map(|checkpoint| {

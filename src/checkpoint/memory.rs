@@ -31,7 +31,8 @@ unsafe impl Sync for Memory {}
 impl Memory {
     /// Zeros: so many pages of 4096 bytes.
     pub(super) fn zeroed(pages: u64) -> Result<Self> {
-        let too_large = || Error::new(Operation::Map, ErrorKind::TooLarge { max: isize::MAX as u64 });
+        let too_large =
+            || Error::new(Operation::Map, ErrorKind::TooLarge { max: isize::MAX as u64 });
         let bytes = pages.checked_mul(PAGE).ok_or_else(too_large)?;
         if bytes > isize::MAX as u64 {
             return Err(too_large());

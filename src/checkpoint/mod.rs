@@ -70,8 +70,8 @@ mod tests;
 mod working_set;
 mod writer;
 
-pub use contents::{Contents, contents};
 pub use choice::{Strategy, Tracking};
+pub use contents::{Contents, contents};
 pub use options::Options;
 pub use record::{Checkpoint, LABEL_MAX};
 pub use recovery::Recovery;

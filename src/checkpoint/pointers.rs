@@ -5,8 +5,8 @@ use super::choice::Tracking;
 use super::kernel_marks::KernelMarks;
 use super::memory::Memory;
 use crate::error::{Error, Operation, Result};
-use crate::format::check::Key;
 use crate::format::PAGE;
+use crate::format::check::Key;
 use crate::primitives::primitive;
 
 /// How the pages are found.

@@ -230,9 +230,8 @@ impl Redo {
         memory: &mut Memory,
     ) -> Result<(Self, Found)> {
         let places = Places::of(settings.pages());
-        let damaged = |what, at, len| {
-            Error::new(Operation::Recover, ErrorKind::Damaged(what)).over(at, len)
-        };
+        let damaged =
+            |what, at, len| Error::new(Operation::Recover, ErrorKind::Damaged(what)).over(at, len);
         let before = read_head(region, places.redo)?;
         let mut noted = vec![0; NOTE_BYTES];
         region.read(NOTE, &mut noted)?;
@@ -265,17 +264,15 @@ impl Redo {
                 memory.bytes_mut().get_mut((part.at - places.home) as usize..)
             };
             let place = place.and_then(|place| place.get_mut(..part.bytes.len()));
-            let place = place.ok_or_else(|| {
-                damaged("the redo record", places.redo, HEAD as u64)
-            })?;
+            let place =
+                place.ok_or_else(|| damaged("the redo record", places.redo, HEAD as u64))?;
             differed |= *place != *part.bytes;
             place.copy_from_slice(&part.bytes);
         }
         if replayed {
             newest = read_note(key, &noted);
         }
-        let newest =
-            newest.ok_or_else(|| damaged("the note of the checkpoint", NOTE, PAGE))?;
+        let newest = newest.ok_or_else(|| damaged("the note of the checkpoint", NOTE, PAGE))?;
         let checks: Vec<u64> =
             checks.chunks(8).take(places.pages as usize).filter_map(|c| word(c, 0)).collect();
         for (page, &check) in (0..).zip(&checks) {
@@ -356,8 +353,10 @@ impl Redo {
         }
         let mut lines: Vec<u64> = changes.pages().map(|page| page / 8).collect();
         lines.dedup();
-        let encoded: Vec<(u64, Vec<u8>)> =
-            lines.into_iter().map(|line| (CHECKS + line * LINE, self.line_of_checks(line))).collect();
+        let encoded: Vec<(u64, Vec<u8>)> = lines
+            .into_iter()
+            .map(|line| (CHECKS + line * LINE, self.line_of_checks(line)))
+            .collect();
         parts.extend(encoded.iter().map(|(at, bytes)| (*at, &bytes[..])));
         let note = note(self.key, checkpoint);
         parts.push((NOTE, &note));

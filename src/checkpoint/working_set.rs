@@ -108,8 +108,7 @@ impl<R: Region> WorkingSet<R> {
             return Err(Error::new(Operation::Open, kind));
         }
         let mut memory = Memory::zeroed(settings.pages())?;
-        let (file, state) =
-            File::load(region, &settings, found.key, options.from, &mut memory)?;
+        let (file, state) = File::load(region, &settings, found.key, options.from, &mut memory)?;
         Ok(Loaded { found, memory, file, state })
     }
 

@@ -79,8 +79,7 @@ fn flip(region: &AnyRegion, image: &[u8], bit: u64, strategy: Strategy, closed: 
     let recovery = set.recovery().clone();
     let newest = recovery.checkpoint;
     // What was being written when the process died cannot be told from what is damaged.
-    let fallen_back =
-        !closed && strategy == Strategy::Shadow && newest == 2 && recovery.cut_short;
+    let fallen_back = !closed && strategy == Strategy::Shadow && newest == 2 && recovery.cut_short;
     assert!(newest == 3 || fallen_back, "bit {bit}: {recovery:?}");
     assert!(holds(&set, newest), "bit {bit}: wrong data");
     let mut noticed = !recovery.clean;
@@ -162,10 +161,7 @@ fn an_earlier_checkpoint_is_the_way_out_of_damage() {
         assert!(set.bytes().iter().all(|byte| *byte == 9));
         assert_eq!(set.list().iter().map(|c| c.sequence).collect::<Vec<_>>(), [2, 4]);
         let missing = WorkingSet::open(&region, &options.clone().from_checkpoint(3)).map(drop);
-        assert!(matches!(
-            missing.unwrap_err().kind(),
-            ErrorKind::NoCheckpoint { sequence: 3 }
-        ));
+        assert!(matches!(missing.unwrap_err().kind(), ErrorKind::NoCheckpoint { sequence: 3 }));
         set.abandon();
     }
     // A page and a node are the newest one's alone.

@@ -7,9 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use daxmap::checkpoint::{Options, Strategy, WorkingSet};
-use daxmap::{
-    AnyRegion, Backend, Durability, Emulation, ErrorKind, Granularity, Region, Result,
-};
+use daxmap::{AnyRegion, Backend, Durability, Emulation, ErrorKind, Granularity, Region, Result};
 
 const PAGE: u64 = 4096;
 const BYTES: u64 = 20 * PAGE;
@@ -127,6 +125,32 @@ fn a_full_file_refuses_and_loses_nothing() {
     let set = Options::new(BYTES).open(place.file()).unwrap();
     assert!(set.bytes()[..3 * PAGE as usize].iter().all(|byte| *byte == 3));
     assert!(set.bytes()[3 * PAGE as usize..].iter().all(|byte| *byte == 2));
+}
+
+#[test]
+fn kept_checkpoints_stay_whole_while_the_file_is_used_over_and_over() {
+    let place = Place::fast();
+    let options = Options::new(BYTES).strategy(Strategy::Shadow).keep(3);
+    let mut set = options.create(place.file()).unwrap();
+    let mut saved = vec![set.bytes().to_vec()];
+    for round in 1..200_u64 {
+        for step in 0..=round % 7 {
+            let page = (round * 13 + step * 5) % (BYTES / PAGE);
+            set.slice_mut(page * PAGE, PAGE).unwrap().fill(round as u8);
+        }
+        saved.push(set.bytes().to_vec());
+        set.checkpoint().unwrap();
+        if round % 10 == 0 {
+            set.abandon();
+            set = options.open(place.file()).unwrap();
+        }
+        let list = set.list();
+        assert_eq!(list.len() as u64, 4.min(round + 1));
+        for kept in list {
+            set.restore(kept.sequence).unwrap();
+            assert!(set.bytes() == saved[kept.sequence as usize], "{round}: {kept:?}");
+        }
+    }
 }
 
 #[test]
@@ -370,7 +394,8 @@ fn after_an_error_nothing_is_written_and_the_last_checkpoint_is_there() {
     let each = [Strategy::Shadow, Strategy::Redo].map(|s| (0..4).map(move |fails| (s, fails)));
     for (strategy, fails) in each.into_iter().flatten() {
         let options = Options::new(BYTES).strategy(strategy);
-        let region = daxmap::Options::new().len(1 << 20).emulate(Emulation::Adr).in_memory().unwrap();
+        let region =
+            daxmap::Options::new().len(1 << 20).emulate(Emulation::Adr).in_memory().unwrap();
         let region = Failing { region, left: AtomicU32::new(u32::MAX) };
         let mut set = WorkingSet::format(&region, &options).unwrap();
         set.write(0, b"saved").unwrap();
@@ -388,7 +413,11 @@ fn after_an_error_nothing_is_written_and_the_last_checkpoint_is_there() {
         assert_eq!(&set.bytes()[..5], b"never");
         drop(set);
         let set = WorkingSet::open(&region, &options).unwrap();
-        assert_eq!((&set.bytes()[..5], set.recovery().checkpoint), (&b"saved"[..], 1), "{strategy} {fails}");
+        assert_eq!(
+            (&set.bytes()[..5], set.recovery().checkpoint),
+            (&b"saved"[..], 1),
+            "{strategy} {fails}"
+        );
         set.abandon();
     }
 }

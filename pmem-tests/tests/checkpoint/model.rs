@@ -11,13 +11,29 @@ const BYTES: u64 = 260 * 4096 - 100;
 
 #[derive(Clone, Debug)]
 enum Op {
-    Write { offset: u64, len: u64, value: u8 },
-    Slice { offset: u64, len: u64, value: u8 },
-    Save { label: String },
-    Restore { which: usize },
+    Write {
+        offset: u64,
+        len: u64,
+        value: u8,
+    },
+    Slice {
+        offset: u64,
+        len: u64,
+        value: u8,
+    },
+    Save {
+        label: String,
+    },
+    Restore {
+        which: usize,
+    },
     /// The process is killed, or the power is cut, and the set opened.
-    Crash { seed: u64 },
-    Grow { pages: u64 },
+    Crash {
+        seed: u64,
+    },
+    Grow {
+        pages: u64,
+    },
 }
 
 fn range() -> impl Strategy<Value = (u64, u64)> {
@@ -60,8 +76,7 @@ fn run(mode: Mode, by: By, keep: u32, ops: Vec<Op>) {
     let mut region = SimRegion::new(mode, len, 1 << 24);
     let mut set = WorkingSet::format(region.clone(), &options).unwrap();
     let zeros = vec![0; BYTES as usize];
-    let mut model =
-        Model { now: zeros.clone(), kept: VecDeque::from([(0, String::new(), zeros)]) };
+    let mut model = Model { now: zeros.clone(), kept: VecDeque::from([(0, String::new(), zeros)]) };
     for op in ops {
         match op {
             Op::Write { offset, len, value } => {

@@ -7,7 +7,7 @@ use std::io::Read;
 
 use daxmap::checkpoint::{Options, Strategy, Tracking, WorkingSet};
 use daxmap::sim::SplitMix64;
-use daxmap::{AnyRegion, Emulation, Region};
+use daxmap::{AnyRegion, Emulation};
 
 const PAGE: u64 = 4096;
 /// Enough for several transparent huge pages.
@@ -71,7 +71,8 @@ fn exactly_the_pages_stored_into(compare: bool) {
         let mut seen = 0_u64;
         for _ in 0..50 {
             // SAFETY: within the set.
-            seen += u64::from(unsafe { base.as_ptr().add(random.below(PAGES * PAGE) as usize).read() });
+            seen +=
+                u64::from(unsafe { base.as_ptr().add(random.below(PAGES * PAGE) as usize).read() });
         }
         assert!(seen < u64::MAX);
         // And what came by the other way.
@@ -142,7 +143,8 @@ fn without_privileges_too() {
 fn a_restored_set_is_saved_whole_and_what_was_stored_before_is_undone() {
     for compare in [false, true] {
         let options = Options::new(PAGES * PAGE).keep(1).compare(compare);
-        let region = daxmap::Options::new().len(120 << 20).emulate(Emulation::Adr).in_memory().unwrap();
+        let region =
+            daxmap::Options::new().len(120 << 20).emulate(Emulation::Adr).in_memory().unwrap();
         let mut set = WorkingSet::format(region, &options).unwrap();
         let base = set.pointer().unwrap();
         let store = |page: u64, value: u8| {

@@ -102,7 +102,11 @@ impl Table {
 
     /// Turns the table into the one below `top`, reading the nodes in which they differ and no
     /// other. An error leaves it as it was.
-    pub(super) fn turn_into(&mut self, file: &File<'_, impl Region>, top: Entry) -> Result<Difference> {
+    pub(super) fn turn_into(
+        &mut self,
+        file: &File<'_, impl Region>,
+        top: Entry,
+    ) -> Result<Difference> {
         let mut found = Difference::default();
         let mut updates = Vec::new();
         // Nodes that differ, of the level at hand: their number, and the entry that leads there.
