@@ -42,7 +42,7 @@ impl<R: Region> Grid<R> {
     }
 
     pub fn alive(&self) -> usize {
-        self.cells().iter().filter(|cell| **cell == 1).count()
+        self.cells().iter().map(|cell| usize::from(*cell)).sum()
     }
 
     /// CRC-32 of the cells.

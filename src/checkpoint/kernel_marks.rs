@@ -43,6 +43,7 @@ const PAGE_IS_WRITTEN: u64 = 1 << 1;
 /// `struct uffdio_api`.
 #[repr(C)]
 #[derive(Default)]
+#[allow(clippy::struct_field_names)] // the kernel's name
 struct Api {
     api: u64,
     features: u64,
@@ -158,7 +159,7 @@ impl KernelMarks {
             // runs and is not touched by anybody else during the call.
             let found =
                 ask(unsafe { libc::ioctl(self.pagemap.as_raw_fd(), PAGEMAP_SCAN, &raw mut scan) })?;
-            for found in &self.runs[..(found as usize).min(RUNS)] {
+            for found in &self.runs[..(found.cast_unsigned() as usize).min(RUNS)] {
                 run(found.start - base, found.end - base);
             }
             if scan.walk_end <= start {

@@ -142,7 +142,7 @@ fn write_record(
     let mut at = data;
     for (home, bytes) in parts {
         let words = [*home, bytes.len() as u64, key.check(at, bytes)];
-        words.iter().for_each(|word| head.extend_from_slice(&word.to_le_bytes()));
+        head.extend(words.into_iter().flat_map(u64::to_le_bytes));
         out.write(at, bytes)?;
         at += bytes.len() as u64;
     }

@@ -24,6 +24,7 @@ use crate::region::Region;
 /// It is one thread's at a time, as a `Vec` is: what changes it takes `&mut self`. So a safe
 /// program cannot store while a checkpoint reads, and a store costs no lock and no atomic.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools)] // independent of each other
 pub struct WorkingSet<R: Region> {
     region: R,
     settings: Settings,
@@ -349,15 +350,17 @@ impl<R: Region> WorkingSet<R> {
     ///
     /// # Errors
     ///
-    /// Those of the region. The checkpoints are as they were.
+    /// `Poisoned` after an error that left the file unknown; those of the region. The checkpoints
+    /// are as they were.
     pub fn close(mut self) -> Result<()> {
         self.finish()
     }
 
     fn finish(&mut self) -> Result<()> {
-        if self.closed || self.read_only || self.check_writable(Operation::Close).is_err() {
+        if self.closed || self.read_only {
             return Ok(());
         }
+        self.check_writable(Operation::Close)?;
         self.closed = true;
         primitive!("checkpoint.settle_at_close", self.file.settle(&self.region), Ok(()))?;
         self.region.close()

@@ -158,8 +158,7 @@ impl Cell {
         value: &[u8],
     ) -> Result<()> {
         debug_assert!(value.len() <= self.capacity as usize);
-        let slot = primitive!("cell.slots_in_turn", slot, 0);
-        let at = self.slot(slot);
+        let at = self.slot(primitive!("cell.slots_in_turn", slot, 0));
         let end = HEADER + value.len();
         buffer.clear();
         buffer.extend_from_slice(&[0; 8]);

@@ -328,7 +328,8 @@ fn with_earlier_kept(shape: Shape) {
 fn creation(shape: Shape) {
     for mode in Mode::ALL {
         // A second creation that is crashed is covered by the first: its images are sampled.
-        let explorer = Explorer::new(mode, shape.file_bytes()).nested_images(16).samples(4);
+        let explorer =
+            Explorer::new(mode, shape.file_bytes()).images(1000).nested_images(8).samples(2);
         let report = explorer.run(
             move |region, notes| {
                 WorkingSet::format(region.clone(), &shape.options())?.abandon();

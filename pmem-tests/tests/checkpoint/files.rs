@@ -411,7 +411,7 @@ fn after_an_error_nothing_is_written_and_the_last_checkpoint_is_there() {
             assert!(set.grow(2 << 20).unwrap_err().is_poisoned());
         }
         assert_eq!(&set.bytes()[..5], b"never");
-        drop(set);
+        assert!(set.close().unwrap_err().is_poisoned());
         let set = WorkingSet::open(&region, &options).unwrap();
         assert_eq!(
             (&set.bytes()[..5], set.recovery().checkpoint),

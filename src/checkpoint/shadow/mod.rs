@@ -106,8 +106,11 @@ pub(super) fn format(region: &impl Region, settings: &Settings, key: Key) -> Res
     cell.settle(region, &mut buffer, &root)
 }
 
+/// A checkpoint and the top of its table.
+type Rooted = (Checkpoint, Entry);
+
 /// Which checkpoints the file has, without looking at them: the oldest first.
-fn roots(region: &impl Region, cell: Cell) -> Result<(Stored, Other, Vec<(Checkpoint, Entry)>)> {
+fn roots(region: &impl Region, cell: Cell) -> Result<(Stored, Other, Vec<Rooted>)> {
     let damaged = |what| {
         let error = Error::new(Operation::Recover, ErrorKind::Damaged(what));
         error.over(HEADER_AREA, 2 * PAGE)
@@ -153,7 +156,7 @@ impl Shadow {
         let mut table = Table::zeros(settings.pages());
         let mut claim = |pages: &[u64]| {
             let twice = pages.iter().find(|page| !space.claim(**page));
-            twice.map_or(Ok(()), |page| Err(file.damaged(*page, "a page that is in use twice")))
+            twice.map_or(Ok(()), |page| Err(table::damaged(*page, "a page that is in use twice")))
         };
         let (mut kept, mut damaged, mut pages_read) = (VecDeque::new(), Vec::new(), 0);
         let last = records.last().map_or(0, |(newest, _)| newest.sequence);
@@ -184,7 +187,8 @@ impl Shadow {
         }
         let keep = settings.keep as usize;
         let bytes_read = (pages_read + first) * PAGE;
-        let (pages, buffer) = (settings.pages(), Vec::new());
+        let buffer = Vec::with_capacity(Cell::buffer_bytes(capacity(settings.keep)));
+        let pages = settings.pages();
         let shadow = Self { cell, key, pages, first, keep, root, buffer, table, space, kept };
         Ok((shadow, Found { other, last, damaged, bytes_read }))
     }
@@ -354,8 +358,8 @@ impl Shadow {
         let (table, differing) = self.table_of(region, sequence)?;
         let file = self.file(region);
         let mut scratch = [0; PAGE as usize];
-        let changed: Vec<u64> = changes.pages().collect();
-        let positions = || changed.iter().chain(&differing).copied();
+        let now: Vec<u64> = changes.pages().collect();
+        let positions = || now.iter().chain(&differing).copied();
         for position in positions() {
             file.page(table.get(position), &mut scratch)?;
         }

@@ -124,7 +124,7 @@ impl Table {
                         continue;
                     }
                     if level == 0 && index >= self.pages {
-                        return Err(file.damaged(entry.page, "a page beyond the working set"));
+                        return Err(damaged(entry.page, "a page beyond the working set"));
                     }
                     found.used.extend((entry.page != 0).then_some(entry.page));
                     updates.push((level, index, entry));
@@ -166,13 +166,13 @@ impl<R: Region> File<'_, R> {
         }
         let end = self.region.len() / PAGE;
         if !(self.first..end).contains(&entry.page) {
-            return Err(self.damaged(entry.page, "a page that the file does not have"));
+            return Err(damaged(entry.page, "a page that the file does not have"));
         }
         let at = entry.page * PAGE;
         self.region.read(at, into).map_err(|error| error.during(Operation::Recover))?;
         let valid = self.key.check(at, into) == entry.check;
         if !primitive!("checkpoint.page_check", valid, true) {
-            return Err(self.damaged(entry.page, "a page of the working set or of its table"));
+            return Err(damaged(entry.page, "a page of the working set or of its table"));
         }
         Ok(())
     }
@@ -188,11 +188,11 @@ impl<R: Region> File<'_, R> {
         let entries = bytes.chunks_exact(16);
         Ok(entries.map(|e| Entry { page: word(&e[..8]), check: word(&e[8..]) }).collect())
     }
+}
 
-    pub(super) fn damaged(&self, page: u64, what: &'static str) -> Error {
-        let error = Error::new(Operation::Recover, ErrorKind::Damaged(what));
-        error.over(page.saturating_mul(PAGE), PAGE)
-    }
+pub(super) fn damaged(page: u64, what: &'static str) -> Error {
+    let error = Error::new(Operation::Recover, ErrorKind::Damaged(what));
+    error.over(page.saturating_mul(PAGE), PAGE)
 }
 
 #[cfg(test)]
