@@ -107,12 +107,15 @@ fn row(name: &str, (time, written): Sample, whole: Sample) {
     println!("  {name:30} {time:>10.2?}, {times:>6.2} %   {written}");
 }
 
+/// Writes these bytes, durably, where it wrote the last ones.
+type Rewrite = Box<dyn FnMut(&[u8])>;
+
 /// The competitors of one place.
 struct Trial {
     device: Device,
     set: WorkingSet<AnyRegion>,
-    rewrite: Box<dyn FnMut(&[u8])>,
-    changed: Box<dyn FnMut(&[u8])>,
+    rewrite: Rewrite,
+    changed: Rewrite,
 }
 
 fn on_disk(directory: &Path, bytes: u64, name: &str) -> Trial {
@@ -127,7 +130,7 @@ fn on_disk(directory: &Path, bytes: u64, name: &str) -> Trial {
             }
             file.sync_data().expect("fdatasync");
         };
-        Box::new(write)
+        Box::new(write) as Rewrite
     };
     let device = Device::of(directory);
     Trial { device, set, rewrite: plain("plain"), changed: plain("changed") }
@@ -148,7 +151,7 @@ fn in_memory(bytes: u64) -> Trial {
             }
             region.drain().expect("drain");
         };
-        Box::new(write)
+        Box::new(write) as Rewrite
     };
     Trial { device: Device(None), set, rewrite: plain(bytes), changed: plain(bytes) }
 }
@@ -212,7 +215,9 @@ fn main() {
         println!("== {place}");
         if place == "pmem" {
             let mut trial = in_memory(mib << 20);
-            [PAGE, 64].into_iter().for_each(|change| run(&mut trial, change));
+            for change in [PAGE, 64] {
+                run(&mut trial, change);
+            }
             continue;
         }
         let directory = Path::new(&place);
