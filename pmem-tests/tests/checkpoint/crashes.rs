@@ -295,7 +295,7 @@ fn every_crash_of_every_list_of_six_operations_with_shadow_pages() {
 #[test]
 fn every_crash_of_every_list_of_six_operations_with_a_redo_record() {
     // A record is longer than a root: recovery's crashes are sampled, below.
-    every_list(REDO, 4 * ONE_IN, 1);
+    every_list(REDO, 12 * ONE_IN, 1);
 }
 
 #[test]
