@@ -154,6 +154,22 @@ fn kept_checkpoints_stay_whole_while_the_file_is_used_over_and_over() {
 }
 
 #[test]
+fn a_kept_checkpoint_is_not_given_up_for_room() {
+    let place = Place::fast();
+    // Header and root, the set once with its node, and one page with its node.
+    let options = Options::new(2 * PAGE).strategy(Strategy::Shadow).keep(1);
+    let mut set = options.clone().file_bytes((4 + 3 + 2) * PAGE).create(place.file()).unwrap();
+    set.slice_mut(0, 2 * PAGE).unwrap().fill(1);
+    set.checkpoint().unwrap();
+    set.slice_mut(0, PAGE).unwrap().fill(2);
+    set.checkpoint().unwrap();
+    set.slice_mut(0, PAGE).unwrap().fill(3);
+    assert!(matches!(kind(set.checkpoint()), ErrorKind::Full { free: 0, .. }));
+    set.restore(1).unwrap();
+    assert!(set.bytes().iter().all(|byte| *byte == 1));
+}
+
+#[test]
 fn other_files_are_refused_and_left_alone() {
     let place = Place::new();
     for content in [vec![0; 1 << 20], b"#!/bin/sh\n".repeat(2000), vec![0xff; 8192], vec![b'd']] {
