@@ -402,7 +402,7 @@ fn some_list(random: &mut SplitMix64, shape: Shape) -> Vec<Op> {
 
 /// As many images as `DAXMAP_CHECKPOINT_IMAGES` says.
 fn images() -> u64 {
-    let sample = if cfg!(debug_assertions) { 4_000 } else { 40_000 };
+    let sample = if cfg!(debug_assertions) { 20_000 } else { 400_000 };
     let asked = std::env::var("DAXMAP_CHECKPOINT_IMAGES").ok();
     asked.map_or(sample, |asked| asked.parse().expect("a number of images"))
 }
@@ -432,6 +432,8 @@ fn crashes_of_longer_lists() {
             let mode = Mode::ALL[turn % Mode::ALL.len()];
             let explorer = Explorer::new(mode, shape.file_bytes()).seed(seed).images(200);
             let explorer = explorer.nested_images(4).samples(4);
+            // One crashed recovery is as much work as a dozen lists.
+            let explorer = explorer.depth(if turn % 17 == 0 { 2 } else { 1 });
             let then = if turn % 3 == 0 { Then::Save } else { Then::Nothing };
             sum.add(&explore(&explorer, shape, &ops, then).expect_clean());
         }
