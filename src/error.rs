@@ -40,6 +40,8 @@ pub enum Operation {
     Append,
     Recover,
     Truncate,
+    Checkpoint,
+    Restore,
     Close,
 }
 
@@ -69,6 +71,8 @@ impl Operation {
             Self::Append => "append",
             Self::Recover => "recover",
             Self::Truncate => "truncate",
+            Self::Checkpoint => "checkpoint",
+            Self::Restore => "restore",
             Self::Close => "close",
         }
     }
@@ -151,9 +155,6 @@ pub enum ErrorKind {
         /// The last.
         last: u64,
     },
-    /// No segment of the log is free. Nothing was written. Records must be released, or the log
-    /// grown.
-    Full,
     /// The record was released: the log keeps those from `first` on.
     Released {
         /// The first Lsn that is not released.
@@ -164,6 +165,26 @@ pub enum ErrorKind {
     NoRecord {
         /// The Lsn asked for.
         lsn: u64,
+    },
+    /// There is not enough room in the file, and nothing was written: records of the log must be
+    /// released, or the file grown.
+    Full {
+        /// Bytes needed, of a log in one segment.
+        needed: u64,
+        /// Bytes free, of a log in the segment that has most.
+        free: u64,
+    },
+    /// What the file holds has another size than was asked for, in bytes.
+    SizeMismatch {
+        /// The size found.
+        found: u64,
+        /// The size asked for.
+        asked: u64,
+    },
+    /// No checkpoint of this number is kept.
+    NoCheckpoint {
+        /// The number.
+        sequence: u64,
     },
 }
 
@@ -359,11 +380,17 @@ impl fmt::Display for ErrorKind {
             Self::DamagedRecords { first, last } => {
                 write!(f, "damaged: records with Lsns between {first} and {last}")
             }
-            Self::Full => write!(f, "the log is full: no segment is free"),
             Self::Released { first } => {
                 write!(f, "released: the log keeps records from Lsn {first} on")
             }
             Self::NoRecord { lsn } => write!(f, "there is no record with Lsn {lsn}"),
+            Self::Full { needed, free } => {
+                write!(f, "full: {needed} bytes are needed, {free} are free")
+            }
+            Self::SizeMismatch { found, asked } => {
+                write!(f, "it holds {found} bytes, {asked} were asked for")
+            }
+            Self::NoCheckpoint { sequence } => write!(f, "no checkpoint {sequence} is kept"),
         }
     }
 }
@@ -392,13 +419,16 @@ impl From<Error> for std::io::Error {
             | ErrorKind::TooLarge { .. }
             | ErrorKind::Empty
             | ErrorKind::Unaligned { .. }
+            | ErrorKind::SizeMismatch { .. }
             | ErrorKind::WrongFileType(_) => std::io::ErrorKind::InvalidInput,
             ErrorKind::WrongFormat(_)
             | ErrorKind::NewerFormat { .. }
             | ErrorKind::Damaged(_)
             | ErrorKind::DamagedRecords { .. } => std::io::ErrorKind::InvalidData,
-            ErrorKind::Full => std::io::ErrorKind::StorageFull,
-            ErrorKind::Released { .. } | ErrorKind::NoRecord { .. } => std::io::ErrorKind::NotFound,
+            ErrorKind::Full { .. } => std::io::ErrorKind::StorageFull,
+            ErrorKind::Released { .. }
+            | ErrorKind::NoRecord { .. }
+            | ErrorKind::NoCheckpoint { .. } => std::io::ErrorKind::NotFound,
             _ => std::io::ErrorKind::Other,
         };
         Self::new(kind, error)

@@ -27,6 +27,7 @@
 //! - [`Region`] is the contract; [`Options`] opens and creates regions.
 //! - [`log`] is an append-only log on a region: one drain a commit, checked recovery.
 //! - [`publish`] creates or replaces a whole file atomically and keeps it mapped.
+//! - [`checkpoint`] saves a working set in memory on demand, all or nothing.
 //! - [`probe`] says what lies under a path, why it is or is not DAX, and what to change.
 //! - `sim`, behind the feature `sim`, crashes what is built on a region, in tests.
 //! - [`cpu`] has the cache-line primitives, for those who bring their own mapping.
@@ -45,6 +46,7 @@
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("daxmap supports 64-bit Linux only");
 
+pub mod checkpoint;
 pub mod cpu;
 mod durability;
 mod error;

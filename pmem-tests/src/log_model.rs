@@ -85,7 +85,7 @@ impl Model {
 /// True of the error that a full log gives.
 #[must_use]
 pub fn is_full(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Full)
+    matches!(error.kind(), ErrorKind::Full { .. })
 }
 
 /// A log and what it must hold.

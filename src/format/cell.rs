@@ -130,7 +130,8 @@ impl Cell {
         primitive!("cell.drain", region.drain(), Ok(()))
     }
 
-    /// Writes the newest value to both slots, durable on return.
+    /// Makes both slots hold the newest value, durable on return. Writes only where it is not: of a
+    /// settled cell that lost one, the other is the only copy, whichever it is.
     pub(crate) fn settle(
         &self,
         region: &impl Region,
@@ -138,7 +139,12 @@ impl Cell {
         newest: &Stored,
     ) -> Result<()> {
         let word = (newest.sequence, newest.version);
-        self.write(region, buffer, newest.sequence.wrapping_add(1), word, &newest.value)?;
+        for slot in [0, 1] {
+            let there = matches!(self.read(region, slot)?, Slot::Valid(found) if found == *newest);
+            if !there {
+                self.write(region, buffer, slot, word, &newest.value)?;
+            }
+        }
         region.drain()
     }
 
@@ -152,8 +158,7 @@ impl Cell {
         value: &[u8],
     ) -> Result<()> {
         debug_assert!(value.len() <= self.capacity as usize);
-        let slot = primitive!("cell.slots_in_turn", slot, 0);
-        let at = self.slot(slot);
+        let at = self.slot(primitive!("cell.slots_in_turn", slot, 0));
         let end = HEADER + value.len();
         buffer.clear();
         buffer.extend_from_slice(&[0; 8]);
@@ -262,6 +267,31 @@ mod tests {
             let expected = if bit < used * 8 { (1, Other::Invalid) } else { (2, Other::Older) };
             assert_eq!((found.newest.unwrap().sequence, found.other), expected, "bit {bit}");
             region.write(bit / 8, &byte).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_settled_cell_heals_whichever_slot_is_damaged_and_leaves_the_other_alone() {
+        for sequence in [4, 5] {
+            for slot in [0, 1] {
+                let (region, cell, mut buffer) = cell();
+                let newest = stored(sequence, b"value");
+                cell.store(&region, &mut buffer, sequence, 3, b"value").unwrap();
+                cell.settle(&region, &mut buffer, &newest).unwrap();
+                region.write(cell.slot(slot) + 9, &[0xff]).unwrap();
+                let found = cell.find(&region).unwrap();
+                assert_eq!(found.other, Other::Invalid);
+                assert_eq!(found.newest.as_ref(), Some(&newest));
+                // Where the good one is, it must not be written: a crash would tear it.
+                let good = cell.slot(slot + 1);
+                region.write(good + 63, &[7]).unwrap();
+                cell.settle(&region, &mut buffer, &newest).unwrap();
+                let mut padding = [0];
+                region.read(good + 63, &mut padding).unwrap();
+                assert_eq!(padding, [7]);
+                let found = cell.find(&region).unwrap();
+                assert_eq!(found, Found { newest: Some(newest), other: Other::Same });
+            }
         }
     }
 

@@ -66,7 +66,8 @@ impl<R: Region> Core<R> {
         self.table.free_up_to(self.released());
         let (salt, base) = (self.salts.draw()?, self.watermark.next());
         let Some(taken) = self.table.take(need, self.layout.segment, salt, base) else {
-            return Err(Error::new(Operation::Append, ErrorKind::Full));
+            let free = self.table.room(self.layout.segment);
+            return Err(Error::new(Operation::Append, ErrorKind::Full { needed: need, free }));
         };
         if let Some(old) = active.take() {
             self.retire(&old)?;

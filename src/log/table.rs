@@ -155,6 +155,14 @@ impl Table {
         Some(Taken::Begin { segment, header })
     }
 
+    /// The largest place for a block, where no segment is free.
+    pub(super) fn room(&self, size: u64) -> u64 {
+        let pool = self.pool();
+        let lives = pool.lives.iter().zip(&self.progress);
+        let idle = lives.filter(|(life, _)| life.usage == Usage::Idle);
+        idle.map(|(_, progress)| size - progress.end.load(Ordering::Acquire)).max().unwrap_or(0)
+    }
+
     /// Notes where a block is, for those who look for its Lsn.
     #[cold]
     pub(super) fn index(&self, segment: usize, lsn: u64, at: u64) {

@@ -83,7 +83,7 @@ fn segments_are_recycled_when_their_records_are_released() {
             match log.append(&payload(lsn)) {
                 Ok(got) => break assert_eq!(got, Lsn::new(lsn)),
                 Err(error) => {
-                    assert!(matches!(error.kind(), ErrorKind::Full), "{error}");
+                    assert!(matches!(error.kind(), ErrorKind::Full { .. }), "{error}");
                     assert_eq!(all(&log), expected(released + 1..lsn));
                     released += 20;
                     log.release_up_to(Lsn::new(released)).unwrap();
@@ -155,7 +155,7 @@ fn a_full_log_loses_nothing_and_grows() {
     assert_eq!(count, 2 * 3);
     let mut writer = log.writer();
     writer.stage(&[6; 1000]).unwrap();
-    assert!(matches!(writer.commit().unwrap_err().kind(), ErrorKind::Full));
+    assert!(matches!(writer.commit().unwrap_err().kind(), ErrorKind::Full { .. }));
     assert_eq!(writer.staged(), 1, "to be committed when there is room");
     drop(writer);
     log.grow(layout::SEGMENTS + 3 * SEGMENT).unwrap();

@@ -7,6 +7,7 @@ mod acknowledge_when_durable;
 mod checkpoint_on_demand;
 #[cfg(feature = "sim")]
 mod explore_log;
+mod game_of_life;
 mod program;
 mod publish_mapped;
 mod survive_kill;

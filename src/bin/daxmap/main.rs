@@ -1,6 +1,7 @@
 //! The `daxmap` command line: one file per subcommand.
 
 mod bench;
+mod checkpoint;
 mod probe;
 
 use std::io;
@@ -23,6 +24,7 @@ struct Cli {
 enum Command {
     Probe(probe::Args),
     Bench(bench::Args),
+    Checkpoint(checkpoint::Args),
     #[command(hide = true)]
     BenchTrace(bench::trace::Args),
 }
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Probe(args) => probe::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Checkpoint(args) => checkpoint::run(&args),
         Command::BenchTrace(args) => bench::trace::run_child(&args).map(|()| true),
     };
     match result {

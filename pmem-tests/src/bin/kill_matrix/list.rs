@@ -428,6 +428,107 @@ pub const PRIMITIVES: &[Primitive] = &[
     primitive("log.cut.limits", "truncated records do not come back", &[LogExplorer]),
     primitive("log.cut.end", "records after a truncation stay", &[LogExplorer]),
     primitive("log.close.ends", "the end of a closed log is known", &[LogDamage]),
+    primitive(
+        "checkpoint.pages_before_root",
+        "a root never names pages that are not durable",
+        &[Checkpoint],
+    ),
+    primitive(
+        "checkpoint.copy_on_write",
+        "a checkpoint overwrites nothing that the one before needs",
+        &[Checkpoint],
+    ),
+    primitive(
+        "checkpoint.kept_pages",
+        "the pages of kept checkpoints are not used again",
+        &[Checkpoint],
+    ),
+    primitive(
+        "checkpoint.page_check",
+        "a damaged page is not taken for data or for a table",
+        &[Checkpoint],
+    ),
+    primitive(
+        "checkpoint.full_before_write",
+        "a checkpoint that does not fit changes nothing",
+        &[Checkpoint],
+    ),
+    primitive(
+        "checkpoint.latch",
+        "nothing is written after an error that left the file unknown",
+        &[Checkpoint],
+    ),
+    primitive(
+        "checkpoint.fork",
+        "a forked child does not write to its parent's file",
+        &[Checkpoint],
+    ),
+    primitive("checkpoint.mark_write", "what is written is saved", &[Checkpoint]),
+    primitive("checkpoint.mark_slice", "what is changed in place is saved", &[Checkpoint]),
+    primitive(
+        "checkpoint.kernel_marks",
+        "what is stored through a pointer is saved",
+        &[Checkpoint],
+    ),
+    primitive("checkpoint.comparison", "the same where the kernel cannot tell", &[Checkpoint]),
+    primitive("checkpoint.length", "a file that was cut is told so", &[Checkpoint]),
+    primitive(
+        "checkpoint.reader_looks_again",
+        "a reader beside a writer finds a whole checkpoint",
+        &[Checkpoint],
+    ),
+    primitive(
+        "checkpoint.heal_header",
+        "a damaged copy of the header is made whole",
+        &[Checkpoint],
+    ),
+    primitive(
+        "checkpoint.settle_at_open",
+        "a damaged copy of the root is made whole",
+        &[Checkpoint],
+    ),
+    primitive(
+        "checkpoint.settle_at_close",
+        "a closed file has two copies of its root",
+        &[Checkpoint],
+    ),
+    primitive(
+        "checkpoint.redo.list_check",
+        "a record that was not written to its end is not laid over the set",
+        &[Checkpoint],
+    ),
+    primitive("checkpoint.redo.part_check", "nor one whose parts were not", &[Checkpoint]),
+    primitive(
+        "checkpoint.redo.replay",
+        "a checkpoint that has happened is completed",
+        &[Checkpoint],
+    ),
+    primitive(
+        "checkpoint.redo.replay_drain",
+        "what recovery completes is durable before the record goes",
+        &[Checkpoint],
+    ),
+    primitive(
+        "checkpoint.redo.page_check",
+        "a damaged page of the set is not taken for data",
+        &[Checkpoint],
+    ),
+    primitive(
+        "checkpoint.redo.record_first",
+        "the set is not changed in place without a record",
+        &[Checkpoint],
+    ),
+    primitive("checkpoint.redo.record_drain", "nor before the record is durable", &[Checkpoint]),
+    primitive(
+        "checkpoint.redo.places_drain",
+        "a record is not overwritten before the places are durable",
+        &[Checkpoint],
+    ),
+    primitive(
+        "checkpoint.redo.reader_is_alone",
+        "a reader beside a writer mixes no two checkpoints",
+        &[Checkpoint],
+    ),
 ];
 
 #[cfg(test)]

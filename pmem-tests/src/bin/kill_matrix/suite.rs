@@ -33,6 +33,7 @@ pub enum Suite {
     LogExplorer,
     LogDamage,
     Guest,
+    Checkpoint,
 }
 
 /// How a program is built: what cargo is asked for, and the name of its target.
@@ -43,7 +44,7 @@ enum Build {
 }
 
 impl Suite {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Unit,
         Self::Loom,
         Self::SystemCalls,
@@ -62,6 +63,7 @@ impl Suite {
         Self::LogExplorer,
         Self::LogDamage,
         Self::Guest,
+        Self::Checkpoint,
     ];
 
     const fn build(self) -> Build {
@@ -84,6 +86,7 @@ impl Suite {
             Self::LogExplorer => Build::Test("log_explorer"),
             Self::LogDamage => Build::Test("log_damage"),
             Self::Guest => Build::Test("guest_matrix"),
+            Self::Checkpoint => Build::Test("checkpoint"),
         }
     }
 

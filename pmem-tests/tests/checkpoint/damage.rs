@@ -1,0 +1,208 @@
+//! Every bit of a file flipped in turn: the bug kept away is data that is wrong and looks right.
+
+use daxmap::checkpoint::{Options, Strategy, WorkingSet};
+use daxmap::{AnyRegion, ErrorKind, Region};
+
+const PAGE: u64 = 4096;
+const PAGES: u64 = 2;
+/// Header, root, and three times the set with the one node of its table; as much for a redo record.
+const FILE: u64 = (4 + 3 * (PAGES + 1)) * PAGE;
+
+fn options(strategy: Strategy) -> Options {
+    let keep = u32::from(strategy == Strategy::Shadow);
+    Options::new(PAGES * PAGE - 10).strategy(strategy).keep(keep).seed(5)
+}
+
+fn fill<R: Region>(set: &mut WorkingSet<R>, value: u8) {
+    let len = set.len();
+    set.slice_mut(0, len).unwrap().fill(value);
+}
+
+/// What a file holds in which three checkpoints were taken, the third of the first page only;
+/// and a region to put it into.
+fn file(strategy: Strategy, close: bool) -> (AnyRegion, Vec<u8>) {
+    let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let path = directory.path().join("set");
+    let mut set = options(strategy).file_bytes(FILE).create(&path).unwrap();
+    assert_eq!(set.strategy(), strategy);
+    for value in 1..=2 {
+        fill(&mut set, value);
+        set.checkpoint().unwrap();
+    }
+    set.slice_mut(0, PAGE).unwrap().fill(3);
+    set.checkpoint().unwrap();
+    if close {
+        set.close().unwrap();
+    } else {
+        set.abandon();
+    }
+    let region = daxmap::Options::new().len(FILE).in_memory().unwrap();
+    let image = std::fs::read(path).unwrap();
+    region.write(0, &image).unwrap();
+    (region, image)
+}
+
+/// Whether it is the set that the checkpoint of this number saved.
+fn holds(set: &WorkingSet<&AnyRegion>, sequence: u64) -> bool {
+    let (first, rest) = set.bytes().split_at(PAGE as usize);
+    let second = sequence.min(2) as u8;
+    first.iter().all(|byte| u64::from(*byte) == sequence) && rest.iter().all(|byte| *byte == second)
+}
+
+/// True if the flip was noticed.
+fn flip(region: &AnyRegion, image: &[u8], bit: u64, strategy: Strategy, closed: bool) -> bool {
+    let at = bit / 8;
+    // Of these there are two: header, and root or note.
+    let copied = if strategy == Strategy::Shadow { 4 * PAGE } else { 3 * PAGE };
+    if strategy == Strategy::Shadow {
+        // All that an opening writes to, and what the last flip was in.
+        region.write(0, &image[..copied as usize]).unwrap();
+        let before = at.saturating_sub(1);
+        region.write(before, &image[before as usize..=at as usize]).unwrap();
+    } else {
+        region.write(0, image).unwrap();
+    }
+    region.write(at, &[image[at as usize] ^ 1 << (bit % 8)]).unwrap();
+    let options = options(strategy);
+    let mut set = match WorkingSet::open(region, &options) {
+        Ok(set) => set,
+        Err(error) => {
+            assert!(matches!(error.kind(), ErrorKind::Damaged(_)), "bit {bit}: {error}");
+            assert!(at >= copied, "bit {bit}, of which there is a copy: {error}");
+            let range = error.range().expect("damage has a range");
+            // A check value says something about a page elsewhere.
+            let elsewhere = strategy == Strategy::Redo && (3 * PAGE..4 * PAGE).contains(&at);
+            assert!(range.contains(&at) || elsewhere, "bit {bit}: {error}");
+            return true;
+        }
+    };
+    let recovery = set.recovery().clone();
+    let newest = recovery.checkpoint;
+    // What was being written when the process died cannot be told from what is damaged.
+    let fallen_back = !closed && strategy == Strategy::Shadow && newest == 2 && recovery.cut_short;
+    assert!(newest == 3 || fallen_back, "bit {bit}: {recovery:?}");
+    assert!(holds(&set, newest), "bit {bit}: wrong data");
+    let mut noticed = !recovery.clean;
+    for kept in set.list() {
+        let (sequence, sound) = (kept.sequence, set.verify(kept.sequence));
+        if let Err(error) = &sound {
+            assert!(matches!(error.kind(), ErrorKind::Damaged(_)), "bit {bit}: {error}");
+            assert!(error.range().expect("damage has a range").contains(&at), "bit {bit}: {error}");
+            noticed = true;
+        }
+        let restored = set.restore(sequence);
+        assert_eq!(restored.is_ok(), sound.is_ok() || sequence == newest, "bit {bit}");
+        // Restored, or as it was.
+        let expected = if restored.is_ok() { sequence } else { newest };
+        assert!(holds(&set, expected), "bit {bit}: {sequence} is wrong");
+        set.restore(newest).unwrap();
+    }
+    noticed |= !recovery.damaged.is_empty();
+    set.abandon();
+    if noticed && recovery.damaged.is_empty() && at < copied {
+        let again = WorkingSet::open(region, &options).unwrap();
+        assert!(again.recovery().clean, "bit {bit}: {:?}", again.recovery());
+        again.abandon();
+    }
+    noticed
+}
+
+fn every_bit(strategy: Strategy, closed: bool) {
+    let (region, image) = file(strategy, closed);
+    // A debug build tries each byte once.
+    let step = if cfg!(debug_assertions) { 7 } else { 1 };
+    let bits = (0..FILE * 8).step_by(step);
+    let noticed = bits.filter(|bit| flip(&region, &image, *bit, strategy, closed)).count();
+    println!("{strategy}: {} bits flipped, {noticed} noticed", FILE * 8 / step as u64);
+    // Shadow pages: the two checkpoints share a page; two nodes and three pages are theirs. Redo:
+    // two pages, and the first once more in the record.
+    let pages = if strategy == Strategy::Shadow { 5 } else { 3 };
+    assert!(noticed as u64 >= pages * PAGE * 8 / step as u64, "{noticed}");
+}
+
+#[test]
+fn every_bit_of_a_closed_file_with_shadow_pages() {
+    every_bit(Strategy::Shadow, true);
+}
+
+#[test]
+fn every_bit_of_a_closed_file_with_a_redo_record() {
+    every_bit(Strategy::Redo, true);
+}
+
+#[test]
+fn every_bit_of_files_left_by_a_kill() {
+    every_bit(Strategy::Shadow, false);
+    every_bit(Strategy::Redo, false);
+}
+
+#[test]
+fn an_earlier_checkpoint_is_the_way_out_of_damage() {
+    let options = options(Strategy::Shadow);
+    let (region, image) = file(Strategy::Shadow, true);
+    let mut ways_out = 0;
+    for page in 4..FILE / PAGE {
+        region.write(0, &image).unwrap();
+        region.write(page * PAGE + 17, &[image[(page * PAGE) as usize + 17] ^ 0x40]).unwrap();
+        if WorkingSet::open(&region, &options).map(WorkingSet::abandon).is_ok() {
+            continue;
+        }
+        // The page that both share is damaged for both.
+        let Ok(mut set) = WorkingSet::open(&region, &options.clone().from_checkpoint(2)) else {
+            continue;
+        };
+        ways_out += 1;
+        assert!(holds(&set, 2));
+        // The number of the damaged one is not given again.
+        fill(&mut set, 9);
+        assert_eq!(set.checkpoint().unwrap().sequence, 4);
+        set.abandon();
+        let set = WorkingSet::open(&region, &options).unwrap();
+        assert!(set.bytes().iter().all(|byte| *byte == 9));
+        assert_eq!(set.list().iter().map(|c| c.sequence).collect::<Vec<_>>(), [2, 4]);
+        let missing = WorkingSet::open(&region, &options.clone().from_checkpoint(3)).map(drop);
+        assert!(matches!(missing.unwrap_err().kind(), ErrorKind::NoCheckpoint { sequence: 3 }));
+        set.abandon();
+    }
+    // A page and a node are the newest one's alone.
+    assert_eq!(ways_out, 2);
+}
+
+#[test]
+fn every_state_of_a_copy_made_while_in_use_is_a_checkpoint_or_an_error() {
+    let options = options(Strategy::Shadow);
+    // A copy program reads the file from front to back while checkpoints are taken.
+    let region = daxmap::Options::new().len(FILE).in_memory().unwrap();
+    let (mut opened, mut refused) = (0, 0);
+    for pause in 0..=FILE / PAGE {
+        for between in 0..4_u8 {
+            let mut set = WorkingSet::format(&region, &options).unwrap();
+            let mut save = |value| {
+                fill(&mut set, value);
+                set.checkpoint().unwrap();
+            };
+            (1..=3).for_each(&mut save);
+            let mut copy = vec![0; FILE as usize];
+            let (front, back) = copy.split_at_mut((pause * PAGE) as usize);
+            region.read(0, front).unwrap();
+            (4..4 + between).for_each(&mut save);
+            region.read(pause * PAGE, back).unwrap();
+            set.abandon();
+            let copied = daxmap::Options::new().len(FILE).in_memory().unwrap();
+            copied.write(0, &copy).unwrap();
+            match WorkingSet::open(&copied, &options) {
+                Ok(set) => {
+                    let saved = set.recovery().checkpoint as u8;
+                    assert!(set.bytes().iter().all(|byte| *byte == saved), "a mixture");
+                    opened += 1;
+                    set.abandon();
+                }
+                Err(error) => {
+                    assert!(matches!(error.kind(), ErrorKind::Damaged(_)), "{error}");
+                    refused += 1;
+                }
+            }
+        }
+    }
+    assert!(opened > 10 && refused > 3, "{opened} opened, {refused} refused");
+}

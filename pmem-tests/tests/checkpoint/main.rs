@@ -1,0 +1,10 @@
+//! Checkpoints: every crash, every bit, every misuse, and a model beside them.
+
+#[cfg(feature = "sim")]
+mod crashes;
+mod damage;
+mod files;
+#[cfg(feature = "sim")]
+mod model;
+#[cfg(feature = "sim")]
+mod pointers;

@@ -1,0 +1,165 @@
+//! Stores through a pointer: every page that was stored into is saved, and no other.
+#![allow(unsafe_code)]
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read;
+
+use daxmap::checkpoint::{Options, Strategy, Tracking, WorkingSet};
+use daxmap::sim::SplitMix64;
+use daxmap::{AnyRegion, Emulation};
+
+const PAGE: u64 = 4096;
+/// Enough for several transparent huge pages.
+const PAGES: u64 = 4096;
+
+fn set(compare: bool) -> (WorkingSet<AnyRegion>, Options) {
+    let options = Options::new(PAGES * PAGE).strategy(Strategy::Shadow).compare(compare);
+    let region = daxmap::Options::new().len(80 << 20).emulate(Emulation::Adr).in_memory().unwrap();
+    (WorkingSet::format(region, &options).unwrap(), options)
+}
+
+/// What is in the file.
+fn saved(set: &WorkingSet<AnyRegion>, options: &Options) -> Vec<u8> {
+    let reader = WorkingSet::open(set.region(), &options.clone().read_only(true)).unwrap();
+    reader.bytes().to_vec()
+}
+
+/// Linux 6.7 brought `PAGEMAP_SCAN`.
+fn kernel_can() -> bool {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(7))
+}
+
+#[test]
+fn what_finds_the_changes_is_told() {
+    let (mut set, _) = set(false);
+    assert_eq!(set.tracking(), Tracking::Marked);
+    set.pointer().unwrap();
+    let expected = if kernel_can() { Tracking::WriteProtect } else { Tracking::Comparison };
+    assert_eq!(set.tracking(), expected);
+    let (mut set, _) = self::set(true);
+    set.pointer().unwrap();
+    assert_eq!(set.tracking(), Tracking::Comparison);
+}
+
+fn exactly_the_pages_stored_into(compare: bool) {
+    let (mut set, options) = set(compare);
+    let mut random = SplitMix64::new(3);
+    // Some pages exist before the pointer does, in huge pages where the kernel likes.
+    set.slice_mut(0, PAGES / 2 * PAGE).unwrap().fill(9);
+    set.checkpoint().unwrap();
+    let base = set.pointer().unwrap();
+    assert_eq!(set.checkpoint().unwrap().bytes, 0);
+    for round in 1..40_u8 {
+        let mut pages = BTreeSet::new();
+        for _ in 0..random.below(200) {
+            let at = random.below(PAGES * PAGE);
+            let value = round.wrapping_mul(37) ^ (at % 251) as u8 | 1;
+            // SAFETY: within the set, and no slice of it is alive.
+            unsafe {
+                let place = base.as_ptr().add(at as usize);
+                // A byte that had the value already is no change to a comparison.
+                if place.read() != value {
+                    place.write(value);
+                    pages.insert(at / PAGE);
+                }
+            }
+        }
+        // Loads are no changes, of pages that were never touched before either.
+        let mut seen = 0_u64;
+        for _ in 0..50 {
+            // SAFETY: within the set.
+            seen +=
+                u64::from(unsafe { base.as_ptr().add(random.below(PAGES * PAGE) as usize).read() });
+        }
+        assert!(seen < u64::MAX);
+        // And what came by the other way.
+        let at = random.below(PAGES * PAGE - 8);
+        set.write(at, &[round; 8]).unwrap();
+        pages.extend([at / PAGE, (at + 7) / PAGE]);
+        let checkpoint = set.checkpoint().unwrap();
+        assert_eq!(checkpoint.bytes, pages.len() as u64 * PAGE, "round {round}");
+        assert!(saved(&set, &options) == set.bytes(), "round {round}: it was not all saved");
+    }
+    assert_eq!(set.checkpoint().unwrap().bytes, 0);
+}
+
+#[test]
+fn the_kernel_names_exactly_the_pages_stored_into() {
+    assert!(kernel_can(), "could not run: needs Linux 6.7");
+    exactly_the_pages_stored_into(false);
+}
+
+#[test]
+fn comparison_finds_exactly_the_pages_that_differ() {
+    exactly_the_pages_stored_into(true);
+}
+
+#[test]
+fn what_a_system_call_stores_is_found_too() {
+    for compare in [false, true] {
+        let (mut set, options) = set(compare);
+        let base = set.pointer().unwrap();
+        set.checkpoint().unwrap();
+        // SAFETY: the range is in the set, no other slice of it is alive, and no method is called
+        // while this one is.
+        let into = unsafe { std::slice::from_raw_parts_mut(base.as_ptr().add(5000), 9000) };
+        File::open("/dev/urandom").unwrap().read_exact(into).unwrap();
+        assert_eq!(set.checkpoint().unwrap().bytes, 3 * PAGE);
+        assert!(saved(&set, &options) == set.bytes());
+    }
+}
+
+#[test]
+fn without_privileges_too() {
+    assert!(kernel_can(), "could not run: needs Linux 6.7");
+    // SAFETY: the child gives up its privileges, uses the library in memory, and ends.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: takes numbers.
+        let dropped = unsafe { libc::setgid(65534) == 0 && libc::setuid(65534) == 0 };
+        // A process that was root may not look at its own pagemap, until it says so.
+        // SAFETY: takes numbers.
+        unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) };
+        let (mut set, options) = set(false);
+        let base = set.pointer().unwrap();
+        // SAFETY: within the set.
+        unsafe { base.as_ptr().add(77).write(1) };
+        let right = set.tracking() == Tracking::WriteProtect
+            && set.checkpoint().unwrap().bytes == PAGE
+            && saved(&set, &options) == set.bytes();
+        // SAFETY: ends the child at once, without the test harness's exit.
+        unsafe { libc::_exit(i32::from(!(dropped && right))) };
+    }
+    let mut status = 0;
+    // SAFETY: waits for the child that was made above.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert_eq!(status, 0, "needs root to begin with, or the kernel refuses");
+}
+
+#[test]
+fn a_restored_set_is_saved_whole_and_what_was_stored_before_is_undone() {
+    for compare in [false, true] {
+        let options = Options::new(PAGES * PAGE).keep(1).compare(compare);
+        let region =
+            daxmap::Options::new().len(120 << 20).emulate(Emulation::Adr).in_memory().unwrap();
+        let mut set = WorkingSet::format(region, &options).unwrap();
+        let base = set.pointer().unwrap();
+        let store = |page: u64, value: u8| {
+            // SAFETY: within the set, of which no slice is alive.
+            unsafe { base.as_ptr().add((page * PAGE) as usize).write(value) };
+        };
+        store(1, 1);
+        set.checkpoint().unwrap();
+        store(2, 2);
+        set.checkpoint().unwrap();
+        store(3, 3);
+        set.restore(1).unwrap();
+        let found = [1, 2, 3].map(|page| set.bytes()[page * PAGE as usize]);
+        assert_eq!(found, [1, 0, 0]);
+        set.checkpoint().unwrap();
+        assert!(saved(&set, &options) == set.bytes());
+    }
+}

@@ -1,0 +1,81 @@
+//! The memory of a working set: private, anonymous, zero at first, its own from the first byte to
+//! the last of whole pages.
+//!
+//! # Safety
+//!
+//! The mapping is made once and unmapped on drop; nobody else has its address but who was given it
+//! by [`Memory::base`]. References into it are borrowed from the value that owns it, so that the
+//! compiler keeps a `&mut` alone; whoever stores through the bare address has promised, to the
+//! documentation of `WorkingSet::pointer`, to do so only while no reference lives.
+#![allow(unsafe_code)]
+
+use std::ptr::{self, NonNull};
+
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
+use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::format::PAGE;
+
+/// Anonymous memory of whole pages.
+#[derive(Debug)]
+pub(super) struct Memory {
+    base: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: the mapping belongs to the value and to no thread.
+unsafe impl Send for Memory {}
+// SAFETY: through a shared reference the memory is only read.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// Zeros: so many pages of 4096 bytes.
+    pub(super) fn zeroed(pages: u64) -> Result<Self> {
+        let too_large =
+            || Error::new(Operation::Map, ErrorKind::TooLarge { max: isize::MAX as u64 });
+        let bytes = pages.checked_mul(PAGE).ok_or_else(too_large)?;
+        if bytes > isize::MAX as u64 {
+            return Err(too_large());
+        }
+        let bytes = bytes as usize;
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping where the kernel likes: nothing that exists is touched.
+        let base = unsafe { mmap_anonymous(ptr::null_mut(), bytes, access, MapFlags::PRIVATE) }
+            .map_err(|errno| Error::os(Operation::Map, "mmap", errno))?;
+        let failed = || Error::new(Operation::Map, ErrorKind::Gone);
+        let base = NonNull::new(base.cast()).ok_or_else(failed)?;
+        Ok(Self { base, bytes })
+    }
+
+    pub(super) fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        // SAFETY: `bytes` bytes are mapped and readable from the base on while the value lives, at
+        // most isize::MAX, and initialised: the kernel gives zeros. Stores need a `&mut self`, or
+        // the promise of `WorkingSet::pointer`.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.bytes) }
+    }
+
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and writable; `&mut self` keeps every other reference away.
+        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.bytes) }
+    }
+
+    /// One page.
+    pub(super) fn page(&self, page: u64) -> &[u8] {
+        &self.bytes()[(page * PAGE) as usize..][..PAGE as usize]
+    }
+
+    pub(super) fn page_mut(&mut self, page: u64) -> &mut [u8] {
+        &mut self.bytes_mut()[(page * PAGE) as usize..][..PAGE as usize]
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: the mapping of `zeroed`, whole; no reference outlives the value.
+        let _ = unsafe { munmap(self.base.as_ptr().cast(), self.bytes) };
+    }
+}

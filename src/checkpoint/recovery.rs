@@ -1,0 +1,21 @@
+//! What opening found.
+
+/// What was found when the file was opened, and what was done about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Recovery {
+    /// The checkpoint that was restored. 0: nothing was ever saved, the set is zero.
+    pub checkpoint: u64,
+    /// The file was closed in order, or nothing had been saved since; nothing was damaged.
+    pub clean: bool,
+    /// A copy of the root does not validate: a checkpoint that a crash cut short, or damage of the
+    /// root of the last one before a crash. It is made whole again, unless the file is open for
+    /// reading only.
+    pub cut_short: bool,
+    /// One of the two copies of the header was damaged. It is made whole again likewise.
+    pub header_damaged: bool,
+    /// Checkpoints before the newest that can no longer be read, and go with the next one.
+    pub damaged: Vec<u64>,
+    /// Bytes of the file that were read.
+    pub bytes_read: u64,
+}
