@@ -82,6 +82,9 @@ pub(crate) enum Found {
 }
 
 impl Header {
+    /// Where the copies are, for tools.
+    pub(crate) const OFFSETS: [u64; 2] = COPIES;
+
     /// Looks for the header of a structure of this kind.
     ///
     /// # Errors
@@ -110,16 +113,71 @@ impl Header {
 
     /// Completes a new structure: everything else in it is durable.
     pub(crate) fn complete(&self, region: &impl Region) -> Result<()> {
-        for at in COPIES {
-            region.write_flush(at, &self.encode(at))?;
-            primitive!("format.header_in_order", region.drain(), Ok(()))?;
-        }
-        primitive!("format.header_in_order", Ok(()), region.drain())
+        let [first, second] = COPIES;
+        region.write_flush(first, &self.encode(first))?;
+        primitive!("format.header_in_order", region.drain(), Ok(()))?;
+        region.write_flush(second, &self.encode(second))?;
+        primitive!("format.header_drain", region.drain(), Ok(()))
     }
 
-    /// Makes both copies whole again, of which one is.
+    /// Makes both copies whole again, of which one is, without a write to that one.
+    ///
+    /// A copy may have been read before it was durable, if the process that wrote it was killed:
+    /// it is made durable first.
     pub(crate) fn heal(&self, region: &impl Region) -> Result<()> {
-        self.complete(region)
+        let mut broken = Vec::new();
+        for at in COPIES {
+            let mut found = [0; HEADER_BYTES];
+            region.read(at, &mut found)?;
+            if found == self.encode(at) {
+                primitive!("format.heal.keep", region.flush(at, HEADER_BYTES as u64), Ok(()))?;
+            } else {
+                broken.push(at);
+            }
+        }
+        primitive!("format.heal.keep_drain", region.drain(), Ok(()))?;
+        for &at in &broken {
+            region.write_flush(at, &self.encode(at))?;
+        }
+        if broken.is_empty() {
+            return Ok(());
+        }
+        primitive!("format.heal.drain", region.drain(), Ok(()))
+    }
+
+    /// Clears the place of a header, whatever is there, durable on return: before anything is
+    /// changed of what a header there may describe. A crash leaves what was there, or blank.
+    ///
+    /// # Errors
+    ///
+    /// `WrongFormat` if the region is too short for a header; and those of writing.
+    pub(crate) fn erase(region: &impl Region, kind: Kind) -> Result<()> {
+        if region.len() < HEADER_AREA {
+            return Err(Error::new(Operation::Create, ErrorKind::WrongFormat(kind.name())));
+        }
+        let mut area = vec![0; HEADER_AREA as usize];
+        region.read(0, &mut area)?;
+        if area.iter().all(|&byte| byte == 0) {
+            return Ok(());
+        }
+        // The second copy first: a first copy that is torn, before a second one of zeros, is what
+        // a creation leaves that a crash cut short.
+        let [first, second] = COPIES;
+        region.fill_flush(second, PAGE, 0)?;
+        primitive!("format.erase_in_order", region.drain(), Ok(()))?;
+        region.fill_flush(first, PAGE, 0)?;
+        primitive!("format.erase_drain", region.drain(), Ok(()))
+    }
+
+    /// Which of the two copies are whole, in order; of whichever kind.
+    pub(crate) fn copies(region: &impl Region) -> Result<[Option<Self>; 2]> {
+        let mut copies = [None; 2];
+        for (copy, at) in copies.iter_mut().zip(COPIES) {
+            let mut bytes = [0; HEADER_BYTES];
+            region.read(at, &mut bytes)?;
+            *copy = Self::decode(at, &bytes);
+        }
+        Ok(copies)
     }
 
     fn encode(&self, at: u64) -> [u8; HEADER_BYTES] {
