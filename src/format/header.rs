@@ -120,27 +120,24 @@ impl Header {
         primitive!("format.header_drain", region.drain(), Ok(()))
     }
 
-    /// Makes both copies whole again, of which one is, without a write to that one.
+    /// Makes both copies whole again, of which one is, durable on return.
     ///
-    /// A copy may have been read before it was durable, if the process that wrote it was killed:
-    /// it is made durable first.
+    /// First that one: it may have been read before it was durable, if the process that wrote it
+    /// was killed, and a region vouches only for what its caller wrote. The same bytes over
+    /// themselves cannot be torn.
     pub(crate) fn heal(&self, region: &impl Region) -> Result<()> {
-        let mut broken = Vec::new();
-        for at in COPIES {
-            let mut found = [0; HEADER_BYTES];
-            region.read(at, &mut found)?;
-            if found == self.encode(at) {
-                primitive!("format.heal.keep", region.flush(at, HEADER_BYTES as u64), Ok(()))?;
-            } else {
-                broken.push(at);
-            }
+        let copies = Self::copies(region)?;
+        let is_whole = |copy: &Option<Self>| copy.as_ref() == Some(self);
+        let write = |at| region.write_flush(at, &self.encode(at));
+        for (at, _) in COPIES.into_iter().zip(&copies).filter(|(_, copy)| is_whole(copy)) {
+            primitive!("format.heal.keep", write(at), Ok(()))?;
         }
         primitive!("format.heal.keep_drain", region.drain(), Ok(()))?;
-        for &at in &broken {
-            region.write_flush(at, &self.encode(at))?;
-        }
-        if broken.is_empty() {
+        if copies.iter().all(is_whole) {
             return Ok(());
+        }
+        for (at, _) in COPIES.into_iter().zip(&copies).filter(|(_, copy)| !is_whole(copy)) {
+            write(at)?;
         }
         primitive!("format.heal.drain", region.drain(), Ok(()))
     }
@@ -155,12 +152,8 @@ impl Header {
         if region.len() < HEADER_AREA {
             return Err(Error::new(Operation::Create, ErrorKind::WrongFormat(kind.name())));
         }
-        let mut area = vec![0; HEADER_AREA as usize];
-        region.read(0, &mut area)?;
-        if area.iter().all(|&byte| byte == 0) {
-            return Ok(());
-        }
-        // The second copy first: a first copy that is torn, before a second one of zeros, is what
+        // Even if it reads as zeros: those may be of a process that was killed before they were
+        // durable. The second copy first: a first copy that is torn, before a second one of zeros, is what
         // a creation leaves that a crash cut short.
         let [first, second] = COPIES;
         region.fill_flush(second, PAGE, 0)?;
