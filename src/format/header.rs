@@ -95,11 +95,9 @@ impl Header {
         if region.len() < HEADER_AREA {
             return Err(Error::new(Operation::Open, ErrorKind::WrongFormat(kind.name())));
         }
-        let mut area = vec![0; HEADER_AREA as usize];
-        region.read(0, &mut area).map_err(|error| error.during(Operation::Open))?;
-        let copies = COPIES.map(|at| Self::decode(at, &area[at as usize..][..HEADER_BYTES]));
-        let valid: Vec<Self> = copies.iter().copied().flatten().collect();
-        let Some(header) = valid.first() else { return blank_or_damaged(&area, kind) };
+        let copies = Self::copies(region).map_err(|error| error.during(Operation::Open))?;
+        let valid: Vec<Self> = copies.into_iter().flatten().collect();
+        let Some(header) = valid.first() else { return blank_or_damaged(region, kind) };
         if header.kind != kind {
             return Err(Error::new(Operation::Open, ErrorKind::WrongFormat(kind.name())));
         }
@@ -209,7 +207,9 @@ fn key(kind: Kind) -> Key {
 
 /// No copy is valid. A creation that a crash cut short has, in the first copy, parts of it, and
 /// nothing anywhere else.
-fn blank_or_damaged(area: &[u8], kind: Kind) -> Result<Found> {
+fn blank_or_damaged(region: &impl Region, kind: Kind) -> Result<Found> {
+    let mut area = vec![0; HEADER_AREA as usize];
+    region.read(0, &mut area).map_err(|error| error.during(Operation::Open))?;
     let zero = |range: std::ops::Range<usize>| area[range].iter().all(|&byte| byte == 0);
     let magic = &area[..8];
     let ours = magic.iter().zip(kind.magic()).all(|(&found, ours)| found == 0 || found == ours);

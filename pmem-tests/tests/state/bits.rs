@@ -2,10 +2,9 @@
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 
-use daxmap::state::{State, inspect};
-use daxmap::{ErrorKind, Options, Region};
+use daxmap::state::{State, inspect, region_bytes};
+use daxmap::{AnyRegion, ErrorKind, Options, Region};
 use pmem_tests::scratch::Directory;
 
 use crate::model::{Value, options, value};
@@ -15,23 +14,24 @@ const MEMORY: &str = "/dev/shm";
 const WORDS: usize = 8;
 type Root = Value<WORDS>;
 
+type Found = Result<(Root, bool), ErrorKind>;
+
 /// What is found, or the error.
-fn found(path: &Path) -> Result<(Root, bool), ErrorKind> {
-    let open = || options::<WORDS>(1).read_only(true).open(path);
+fn found(region: &AnyRegion) -> Found {
+    let open = || options::<WORDS>(1).read_only(true).open_region(region);
     let state = catch_unwind(AssertUnwindSafe(open)).expect("no panic");
     state.map(|s| (s.load(), s.recovery().clean)).map_err(|error| error.kind().clone())
 }
 
-/// Flips every bit of a file in turn: `expect` says what may be found then.
-fn flip_all(path: &Path, expect: impl Fn(u64, Result<(Root, bool), ErrorKind>)) {
-    let region = Options::new().open(path).unwrap();
+/// Flips every bit of a state in turn: `expect` says what may be found then.
+fn flip_all(region: &AnyRegion, expect: impl Fn(u64, Found)) {
     let mut whole = vec![0; region.len() as usize];
     region.read(0, &mut whole).unwrap();
     for (at, &byte) in whole.iter().enumerate() {
         for bit in 0..8 {
             region.write(at as u64, &[byte ^ 1 << bit]).unwrap();
-            expect(at as u64, found(path));
-            assert!(catch_unwind(AssertUnwindSafe(|| inspect(&region))).is_ok());
+            expect(at as u64, found(region));
+            assert!(catch_unwind(AssertUnwindSafe(|| inspect(region))).is_ok());
         }
         region.write(at as u64, &[byte]).unwrap();
     }
@@ -52,7 +52,7 @@ fn of_a_closed_state_each_is_noticed_and_costs_nothing() {
     let state = State::create(&path, &value::<WORDS>(1, 1)).unwrap();
     state.store(&value(2, 1)).unwrap();
     state.close().unwrap();
-    flip_all(&path, |at, found| {
+    flip_all(&Options::new().open(&path).unwrap(), |at, found| {
         let (root, clean) = found.unwrap_or_else(|error| panic!("byte {at}: {error}"));
         assert_eq!(root, value(2, 1), "byte {at}");
         assert_eq!(clean, !is_meant(at), "byte {at}");
@@ -72,45 +72,42 @@ fn of_a_crashed_state_each_is_noticed() {
     let crashed = fs::read(&path).unwrap();
     drop(state);
     fs::write(&path, &crashed).unwrap();
-    assert_eq!(found(&path).unwrap(), (value(5, 1), false));
-    let newest = inspect(&Options::new().open(&path).unwrap()).unwrap();
+    let region = Options::new().open(&path).unwrap();
+    assert_eq!(found(&region).unwrap(), (value(5, 1), false));
+    let newest = inspect(&region).unwrap();
     let newest = newest.slot_offsets[newest.newest().unwrap()];
-    flip_all(&path, |at, found| {
+    flip_all(&region, |at, found| {
         let (root, _) = found.unwrap_or_else(|error| panic!("byte {at}: {error}"));
         let last = (newest..newest + 4096).contains(&at) && is_meant(at);
         assert_eq!(root, value(if last { 4 } else { 5 }, 1), "byte {at}");
     });
-    let mut damaged = crashed;
-    damaged[newest as usize + 30] ^= 1;
-    fs::write(&path, &damaged).unwrap();
-    let state = options::<WORDS>(1).open(&path).unwrap();
+    region.write(newest + 30, &[0x5a]).unwrap();
+    let state = options::<WORDS>(1).open_region(&region).unwrap();
+    assert_eq!(state.load(), value(4, 1));
     assert!(state.recovery().slot_invalid && !state.recovery().clean);
 }
 
 /// Two damaged copies of one thing are an error, whichever bits they are.
 #[test]
 fn two_in_both_copies_are_an_error() {
-    let directory = Directory::new(MEMORY);
-    let path = directory.path().join("root");
-    drop(State::create(&path, &value::<WORDS>(1, 1)).unwrap());
-    for (second, copy) in [(4096, 0_u64), (12288, 8192)] {
-        let region = Options::new().open(&path).unwrap();
+    let region = Options::new().len(region_bytes(64)).in_memory().unwrap();
+    drop(options::<WORDS>(1).format(&region, &value::<WORDS>(1, 1)).unwrap());
+    let flip = |at, bits: u8| {
         let mut byte = [0];
-        region.read(second + 33, &mut byte).unwrap();
-        region.write(second + 33, &[byte[0] ^ 0x10]).unwrap();
+        region.read(at, &mut byte).unwrap();
+        region.write(at, &[byte[0] ^ bits]).unwrap();
+    };
+    for (second, copy) in [(4096, 0), (12288, 8192)] {
+        flip(second + 33, 0x10);
         for at in (copy..copy + 4096).filter(|&at| is_meant(at)) {
-            let mut byte = [0];
-            region.read(at, &mut byte).unwrap();
             for bit in 0..8 {
-                region.write(at, &[byte[0] ^ 1 << bit]).unwrap();
-                let error = found(&path).unwrap_err();
-                assert!(
-                    matches!(error, ErrorKind::Damaged(_) | ErrorKind::WrongFormat(_)),
-                    "byte {at}: {error}"
-                );
+                flip(at, 1 << bit);
+                let error = found(&region).unwrap_err();
+                assert!(matches!(error, ErrorKind::Damaged(_)), "byte {at}: {error}");
+                flip(at, 1 << bit);
             }
-            region.write(at, &byte).unwrap();
         }
-        region.write(second + 33, &byte).unwrap();
+        flip(second + 33, 0x10);
     }
+    assert!(found(&region).unwrap().1);
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use daxmap::sim::{History, Notes, SimRegion};
 use daxmap::state::{State, StateOptions};
-use daxmap::{Backend, Durability, Error, Granularity, Region, Result};
+use daxmap::{Backend, Durability, Error, ErrorKind, Granularity, Region, Result};
 
 /// A value says which one it is, and in which version of its layout: any mixture of two is none.
 pub type Value<const WORDS: usize> = [u64; WORDS];
@@ -136,7 +136,8 @@ impl<'a, const WORDS: usize> Program<'a, WORDS> {
                     let reader = options(program.version).read_only(true);
                     let reader = reader.open_region(program.region.clone())?;
                     drop(mem::replace(&mut program.state, reader));
-                    Ok(())
+                    // Says what the drop could not.
+                    program.region.drain()
                 })
                 .and_then(|()| self.noted(What::Settle, Self::reopen)),
             Op::Upgrade => {
@@ -327,8 +328,10 @@ impl Region for Mortal {
     }
 }
 
-/// Opens what a crash left, as the program would that ran then, and says what is wrong.
-pub fn check<const WORDS: usize>(
+/// Opens what a crash left, as the program would that ran then, and says what is wrong. Where
+/// there is nothing yet, it is made if `MAKE`: for explorations without crashes of that, which
+/// would be those of any making once more.
+pub fn check<const WORDS: usize, const MAKE: bool>(
     region: &SimRegion,
     history: &History,
 ) -> std::result::Result<(), String> {
@@ -348,7 +351,7 @@ pub fn check<const WORDS: usize>(
     let state = match opened {
         Ok(state) => state,
         Err(error) if may_be_blank => {
-            return half_formatted::<WORDS>(region, &error, pending, newest);
+            return half_formatted::<WORDS, MAKE>(region, &error, pending, newest);
         }
         Err(error) => return Err(format!("{error}; acknowledged {acked:?}, begun {pending:?}")),
     };
@@ -384,7 +387,7 @@ fn recovered_as_promised<const WORDS: usize>(
 }
 
 /// A format was begun: there may be nothing, and then it can be done again.
-fn half_formatted<const WORDS: usize>(
+fn half_formatted<const WORDS: usize, const MAKE: bool>(
     region: &SimRegion,
     error: &Error,
     pending: Option<Mark>,
@@ -392,6 +395,10 @@ fn half_formatted<const WORDS: usize>(
 ) -> std::result::Result<(), String> {
     if pending.is_none() {
         return Err(format!("{error}; acknowledged {newest:?}"));
+    }
+    if !MAKE {
+        let blank = matches!(error.kind(), ErrorKind::WrongFormat(_));
+        return if blank { Ok(()) } else { Err(error.to_string()) };
     }
     let new = value::<WORDS>(newest.generation, 1);
     match making::<WORDS>(newest.generation + 2000).open_or_format(region.clone(), &new) {

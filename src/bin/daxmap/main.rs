@@ -2,6 +2,7 @@
 
 mod bench;
 mod probe;
+mod state;
 
 use std::io;
 use std::process::ExitCode;
@@ -23,6 +24,7 @@ struct Cli {
 enum Command {
     Probe(probe::Args),
     Bench(bench::Args),
+    State(state::Args),
     #[command(hide = true)]
     BenchTrace(bench::trace::Args),
 }
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Probe(args) => probe::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::State(args) => state::run(&args),
         Command::BenchTrace(args) => bench::trace::run_child(&args).map(|()| true),
     };
     match result {

@@ -30,6 +30,7 @@ pub enum Suite {
     ConformanceUnguarded,
     Instructions,
     BlockFaults,
+    State,
     Guest,
 }
 
@@ -41,7 +42,7 @@ enum Build {
 }
 
 impl Suite {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Unit,
         Self::Loom,
         Self::SystemCalls,
@@ -57,6 +58,7 @@ impl Suite {
         Self::ConformanceUnguarded,
         Self::Instructions,
         Self::BlockFaults,
+        Self::State,
         Self::Guest,
     ];
 
@@ -77,6 +79,7 @@ impl Suite {
             Self::ConformanceUnguarded => Build::Test("conformance_unguarded"),
             Self::Instructions => Build::Test("instructions"),
             Self::BlockFaults => Build::Test("block_faults"),
+            Self::State => Build::Test("state"),
             Self::Guest => Build::Test("guest_matrix"),
         }
     }
@@ -97,6 +100,7 @@ impl Suite {
             Self::Loom => &["region::group"],
             // The model itself, beside real filesystems.
             Self::ModelledFilesystem => &["--skip", "real::"],
+            Self::State => &["crashes::", "bits::"],
             _ => &[],
         }
     }
