@@ -325,3 +325,31 @@ fn values_of_any_size_and_alignment() {
     round_trip(&[1_u8; 4073], &[2; 4073]);
     round_trip(&[1_u64; 2000], &[2; 2000]);
 }
+
+/// `FORMAT.md` says what is where.
+#[test]
+fn the_bytes_are_those_of_the_format() {
+    let region = memory();
+    StateOptions::new().seed(3).format(&region, &7_u64).unwrap();
+    let bytes = bytes(&region);
+    let at = |from: usize, len: usize| &bytes[from..from + len];
+    let number = |from: usize| u64::from_le_bytes(at(from, 8).try_into().unwrap());
+    let check = |key: u64, place: u64, from: usize, len: usize| {
+        let seed = key.wrapping_add(place.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        twox_hash::XxHash3_64::oneshot_with_seed(seed, at(from, len))
+    };
+    let magic = u64::from_le_bytes(*b"daxmapST");
+    for copy in [0, 4096] {
+        assert_eq!(number(copy), magic);
+        assert_eq!((number(copy + 8), number(copy + 24)), (1, 4072));
+        assert!(number(copy + 16) != 0 && number(copy + 16) == number(16));
+        assert_eq!([32, 40, 48].map(|place| number(copy + place)), [0; 3]);
+        assert_eq!(number(copy + 56), check(magic, copy as u64, copy, 56));
+        assert!(at(copy + 64, 4096 - 64).iter().all(|&byte| byte == 0));
+    }
+    for slot in [8192, 12288] {
+        assert_eq!(number(slot), check(number(16), slot as u64, slot + 8, 24));
+        assert_eq!([8, 16, 24].map(|place| number(slot + place)), [1, 8 | 1 << 32, 7]);
+        assert!(at(slot + 32, 4096 - 32).iter().all(|&byte| byte == 0));
+    }
+}

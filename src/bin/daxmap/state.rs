@@ -48,7 +48,11 @@ pub fn run(args: &Args) -> io::Result<bool> {
             Ok(seen.is_sound())
         }
         Err(error) => {
-            eprintln!("daxmap: {}", clean(&error.to_string()));
+            let said = match error.path() {
+                Some(_) => error.to_string(),
+                None => format!("{}: {error}", file.display()),
+            };
+            eprintln!("daxmap: {}", clean(&said));
             Ok(false)
         }
     }
