@@ -12,10 +12,6 @@ use crate::format::cell::HEADER;
 #[repr(C, align(64))]
 struct Line([u8; LINE as usize]);
 
-/// Where the value begins: aligned as the lines are, with room for the slot's header before it.
-const VALUE: usize = LINE as usize;
-const START: usize = VALUE - HEADER;
-
 /// Header, value and zeros up to a multiple of 64 bytes, as a slot has them.
 pub(super) struct Image<T> {
     lines: Box<[Line]>,
@@ -23,14 +19,22 @@ pub(super) struct Image<T> {
 }
 
 impl<T: Plain> Image<T> {
+    /// Where the slot's bytes begin among the lines: at a line, which is copied fastest, unless the
+    /// value, which follows the header, needs to be aligned to more than a word.
+    const START: usize = if align_of::<T>() <= 8 { 0 } else { LINE as usize - HEADER };
+    /// Where the value is in [`bytes`](Self::bytes).
+    pub(super) const VALUE: std::ops::Range<usize> = HEADER..HEADER + size_of::<T>();
     const LEN: usize = (HEADER + size_of::<T>()).next_multiple_of(LINE as usize);
 
     pub(super) fn new() -> Self {
         const {
-            assert!(align_of::<T>() <= VALUE, "a state's type is aligned to at most 64 bytes");
+            assert!(
+                align_of::<T>() <= LINE as usize,
+                "a state's type is aligned to at most 64 bytes"
+            );
             assert!(size_of::<T>() < u32::MAX as usize, "a state's type has less than 4 GiB");
         }
-        let bytes = START + Self::LEN;
+        let bytes = Self::START + Self::LEN;
         let lines = vec![Line([0; LINE as usize]); bytes.div_ceil(LINE as usize)];
         Self { lines: lines.into_boxed_slice(), value: PhantomData }
     }
@@ -38,19 +42,18 @@ impl<T: Plain> Image<T> {
     /// All of it, for [`Cell::store_image`](crate::format::cell::Cell::store_image).
     #[inline]
     pub(super) fn bytes(&mut self) -> &mut [u8] {
-        &mut self.lines.as_mut_bytes()[START..][..Self::LEN]
+        &mut self.lines.as_mut_bytes()[Self::START..][..Self::LEN]
     }
 
     #[inline]
     pub(super) fn set(&mut self, value: &T) {
-        self.lines.as_mut_bytes()[VALUE..][..size_of::<T>()].copy_from_slice(value.as_bytes());
+        self.bytes()[Self::VALUE].copy_from_slice(value.as_bytes());
     }
 
     /// The value in its place.
     #[inline]
     pub(super) fn value(&mut self) -> &mut T {
-        let bytes = &mut self.lines.as_mut_bytes()[VALUE..][..size_of::<T>()];
-        let value = T::mut_from_bytes(bytes);
+        let value = T::mut_from_bytes(&mut self.bytes()[Self::VALUE]);
         value.unwrap_or_else(|_| unreachable!("the place has its alignment and its size"))
     }
 }

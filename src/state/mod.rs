@@ -145,6 +145,8 @@ pub struct State<T: Plain, R: Region = AnyRegion> {
 
 struct Writer<T> {
     image: Image<T>,
+    /// Room for the next current value.
+    spare: Box<T>,
     sequence: u64,
     /// False while the image may hold something else than the current value.
     whole: bool,
@@ -230,10 +232,14 @@ impl<T: Plain, R: Region> State<T, R> {
         writer.whole = false;
         // Some of it may reach the medium even if this fails.
         writer.settled = false;
-        let image = writer.image.bytes();
-        self.cell.store_image(&self.region, image, sequence, self.version, size_of::<T>())?;
+        let Writer { image, spare, .. } = writer;
+        let (bytes, word) = (image.bytes(), (sequence, self.version));
+        // The copy for the loads is made while the bytes are on their way, and shown afterwards.
+        self.cell.store_image(&self.region, bytes, word, size_of::<T>(), |bytes| {
+            spare.as_mut_bytes().copy_from_slice(&bytes[Image::<T>::VALUE]);
+        })?;
         writer.sequence = sequence;
-        lock(&self.current).as_mut_bytes().copy_from_slice(writer.image.value().as_bytes());
+        std::mem::swap(&mut *lock(&self.current), &mut writer.spare);
         writer.whole = true;
         Ok(result)
     }

@@ -316,7 +316,13 @@ impl<T: Plain> StateOptions<T> {
     ) -> State<T, R> {
         let mut image = Image::new();
         image.set(&value);
-        let writer = Writer { image, sequence: recovery.sequence, whole: true, settled: true };
+        let writer = Writer {
+            image,
+            spare: Box::new(copy_of(&value)),
+            sequence: recovery.sequence,
+            whole: true,
+            settled: true,
+        };
         State {
             region,
             cell,
