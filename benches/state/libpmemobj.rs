@@ -27,7 +27,7 @@ type End = unsafe extern "C" fn() -> c_int;
 
 /// A pool with a root object, and what a transaction on it takes.
 pub struct Pool {
-    pool: *mut c_void,
+    handle: *mut c_void,
     root: *mut u8,
     path: PathBuf,
     begin: Begin,
@@ -80,7 +80,7 @@ impl Pool {
             return Err(format!("pmemobj_root: {}", errno()));
         }
         let root = pool.cast::<u8>().wrapping_add(oid.offset as usize);
-        Ok(Self { pool, root, path: path.to_owned(), begin, add_range, commit, end, close })
+        Ok(Self { handle: pool, root, path: path.to_owned(), begin, add_range, commit, end, close })
     }
 
     /// Changes the root object in a transaction: all of it is added to the undo log, as it is all
@@ -89,7 +89,7 @@ impl Pool {
         // SAFETY: the root object has at least so many bytes, and nobody else has the pool. A
         // transaction without a jump buffer, and without parameters, which a zero ends.
         unsafe {
-            assert_eq!((self.begin)(self.pool, std::ptr::null_mut(), 0 as c_int), 0);
+            assert_eq!((self.begin)(self.handle, std::ptr::null_mut(), 0 as c_int), 0);
             assert_eq!((self.add_range)(self.root.cast(), value.len()), 0);
             libc::memcpy(self.root.cast(), value.as_ptr().cast(), value.len());
             (self.commit)();
@@ -101,7 +101,7 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         // SAFETY: open, and not used afterwards.
-        unsafe { (self.close)(self.pool) };
+        unsafe { (self.close)(self.handle) };
         let _ = std::fs::remove_file(&self.path);
     }
 }

@@ -105,6 +105,7 @@ impl<T: FromBytes + IntoBytes + Immutable + KnownLayout> Plain for T {}
 /// What an open found and did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
+#[allow(clippy::struct_excessive_bools)] // independent facts
 pub struct Recovery {
     /// The state was closed, or not stored into since it was opened or made, and both copies of
     /// everything are whole.
