@@ -59,9 +59,9 @@ pub fn run(args: &Args) -> io::Result<bool> {
 }
 
 fn look(file: &Path) -> Result<(u64, Inspection), Error> {
-    let region = Options::new().read_only(true).open(file)?;
     // A program that stores meanwhile tears what is read: it is whole at another moment.
     const TRIES: u32 = 16;
+    let region = Options::new().read_only(true).open(file)?;
     let mut seen = inspect(&region);
     for _ in 1..TRIES {
         if !matches!(&seen, Ok(seen) if seen.slots.contains(&Slot::Invalid)) {
@@ -114,15 +114,15 @@ fn write_text(out: &mut impl Write, file: &Path, len: u64, seen: &Inspection) ->
     if let Some(Slot::Valid { value, .. }) = seen.newest().map(|index| &seen.slots[index]) {
         writeln!(out, "  value")?;
         for (row, bytes) in value.chunks(16).enumerate() {
-            let pairs: Vec<String> = bytes.chunks(8).map(hex_words).collect();
+            let pairs: Vec<String> = bytes.chunks(8).map(|bytes| hex(bytes, " ")).collect();
             writeln!(out, "    {:08x}  {}", row * 16, pairs.join("  "))?;
         }
     }
     Ok(())
 }
 
-fn hex_words(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
+fn hex(bytes: &[u8], between: &str) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(between)
 }
 
 /// Version of the layout: raised when a field changes its meaning or goes.
@@ -181,8 +181,7 @@ fn write_json(out: &mut impl Write, file: &Path, len: u64, seen: &Inspection) ->
     let newest = seen.newest();
     let (sequence, version, value) = match newest.map(|index| &seen.slots[index]) {
         Some(Slot::Valid { sequence, version, value }) => {
-            let hex = value.iter().map(|byte| format!("{byte:02x}")).collect();
-            (Some(*sequence), Some(*version), Some(hex))
+            (Some(*sequence), Some(*version), Some(hex(value, "")))
         }
         _ => (None, None, None),
     };
