@@ -161,7 +161,9 @@ fn two_damaged_copies_are_an_error() {
     for at in [[0, 4096], [8192, 12288]] {
         let region = memory();
         options().format(&region, &root(1)).unwrap();
-        at.into_iter().for_each(|at| flip(&region, at + 20));
+        for copy in at {
+            flip(&region, copy + 20);
+        }
         let before = bytes(&region);
         let error = options().open_region(&region).unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::Damaged(_)), "{error}");

@@ -37,7 +37,7 @@ fn programs(len: usize, share: usize, shares: usize) -> impl Iterator<Item = Vec
 
 /// The two differ in memory only: each place of a program has one or the other.
 fn store_or_update(op: Op, number: usize, place: u32) -> Op {
-    if op == Op::Store && number.count_ones() + place & 1 == 1 { Op::Update } else { op }
+    if op == Op::Store && (number.count_ones() + place) % 2 == 1 { Op::Update } else { op }
 }
 
 fn on_two_threads(work: impl Fn(usize) -> Report + Sync) -> Report {
