@@ -42,9 +42,9 @@ fn killed_at_random_it_loses_no_count_and_gives_none_twice() {
     let directory = Directory::new(HERE);
     let file = directory.path().join("count");
     let mut random = Random::new(SEED);
-    let (mut least, mut counted) = (0, 0);
+    let (mut least, mut acknowledged_in_all) = (0, 0);
     for _ in 0..KILLS {
-        let mut counter = Command::new(path("counter"))
+        let mut program = Command::new(path("counter"))
             .arg(&file)
             .arg("lines")
             .stdin(Stdio::piped())
@@ -52,21 +52,21 @@ fn killed_at_random_it_loses_no_count_and_gives_none_twice() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let mut input = counter.stdin.take().unwrap();
+        let mut input = program.stdin.take().unwrap();
         let feeder = std::thread::spawn(move || while input.write_all(b"one\n").is_ok() {});
-        let output = BufReader::new(counter.stdout.take().unwrap());
+        let output = BufReader::new(program.stdout.take().unwrap());
         let reader = std::thread::spawn(move || {
             let numbers = output.lines().map_while(Result::ok).map(|line| line.parse::<u64>());
             numbers.map_while(Result::ok).collect::<Vec<u64>>()
         });
         std::thread::sleep(Duration::from_micros(random.below(30_000)));
-        counter.kill().unwrap();
-        counter.wait().unwrap();
+        program.kill().unwrap();
+        program.wait().unwrap();
         feeder.join().unwrap();
         let said = reader.join().unwrap();
         assert!(said.windows(2).all(|pair| pair[1] == pair[0] + 1), "a gap in {said:?}");
         assert!(said.first().is_none_or(|&first| first > least), "{least} was given before");
-        counted += said.len();
+        acknowledged_in_all += said.len();
         if !file.exists() {
             assert!(said.is_empty());
             continue;
@@ -79,6 +79,8 @@ fn killed_at_random_it_loses_no_count_and_gives_none_twice() {
         );
         least = found;
     }
-    println!("{KILLS} kills, {counted} counts acknowledged, {least} counted, seed {SEED}");
-    assert!(counted > 100, "hardly anything was counted");
+    println!(
+        "{KILLS} kills, {acknowledged_in_all} counts acknowledged, {least} counted, seed {SEED}"
+    );
+    assert!(acknowledged_in_all > 100, "hardly anything was counted");
 }
