@@ -49,7 +49,7 @@
 //! [`Recovery`] and written anew. Of the last store before a crash there is one copy: damaged, it
 //! looks like a store that the crash has torn, the value before it is what is found, and
 //! [`Recovery::slot_invalid`] says that there was something. With both damaged, opening fails with
-//! [`ErrorKind::Damaged`](crate::ErrorKind::Damaged).
+//! [`ErrorKind::Damaged`].
 //!
 //! A file that is copied while it is stored into gives a copy that holds one of the values it had
 //! meanwhile, or one that is `Damaged`: copy a closed file, or one opened for reading.
@@ -58,7 +58,7 @@
 //!
 //! The value carries a version of its layout ([`StateOptions::version`]) and its size. Where they
 //! are not those of the program, opening fails with
-//! [`ErrorKind::OtherLayout`](crate::ErrorKind::OtherLayout), unless the version is an older one
+//! [`ErrorKind::OtherLayout`], unless the version is an older one
 //! and [`StateOptions::upgrade`] has a function that makes the new value of the old bytes. Bytes are
 //! stored as they are in memory: fields that are to be read on another machine have a byte order
 //! ([`zerocopy::byteorder`](https://docs.rs/zerocopy/latest/zerocopy/byteorder/)).
