@@ -145,6 +145,17 @@ pub enum ErrorKind {
         /// The newest version known.
         newest: u32,
     },
+    /// A value of another layout than the program's: another version of it, or another size.
+    OtherLayout {
+        /// Layout version found.
+        found: u32,
+        /// Bytes found.
+        found_bytes: u32,
+        /// Layout version that the program has.
+        expected: u32,
+        /// Bytes that the program has.
+        expected_bytes: u64,
+    },
     /// These bytes were durable and are no longer what was written: what they are.
     Damaged(&'static str),
     /// Records of a log were durable and are no longer what was written: some or all of these
@@ -376,6 +387,11 @@ impl fmt::Display for ErrorKind {
             Self::NewerFormat { found, newest } => {
                 write!(f, "written in format version {found}, the newest known here is {newest}")
             }
+            Self::OtherLayout { found, found_bytes, expected, expected_bytes } => write!(
+                f,
+                "the value has layout version {found} and {found_bytes} bytes, where version \
+                 {expected} and {expected_bytes} bytes are expected"
+            ),
             Self::Damaged(what) => write!(f, "damaged: {what}"),
             Self::DamagedRecords { first, last } => {
                 write!(f, "damaged: records with Lsns between {first} and {last}")
@@ -423,6 +439,7 @@ impl From<Error> for std::io::Error {
             | ErrorKind::WrongFileType(_) => std::io::ErrorKind::InvalidInput,
             ErrorKind::WrongFormat(_)
             | ErrorKind::NewerFormat { .. }
+            | ErrorKind::OtherLayout { .. }
             | ErrorKind::Damaged(_)
             | ErrorKind::DamagedRecords { .. } => std::io::ErrorKind::InvalidData,
             ErrorKind::Full { .. } => std::io::ErrorKind::StorageFull,

@@ -28,6 +28,7 @@
 //! - [`log`] is an append-only log on a region: one drain a commit, checked recovery.
 //! - [`publish`] creates or replaces a whole file atomically and keeps it mapped.
 //! - [`checkpoint`] saves a working set in memory on demand, all or nothing.
+//! - [`state`] keeps one plain value, old or new after any crash.
 //! - [`probe`] says what lies under a path, why it is or is not DAX, and what to change.
 //! - `sim`, behind the feature `sim`, crashes what is built on a region, in tests.
 //! - [`cpu`] has the cache-line primitives, for those who bring their own mapping.
@@ -59,6 +60,7 @@ pub mod publish;
 mod region;
 #[cfg(feature = "sim")]
 pub mod sim;
+pub mod state;
 
 pub use durability::{Backend, Durability, Granularity, PersistenceDomain};
 pub use error::{Error, ErrorKind, Operation, Result};

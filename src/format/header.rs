@@ -82,6 +82,9 @@ pub(crate) enum Found {
 }
 
 impl Header {
+    /// Where the copies are, for tools.
+    pub(crate) const OFFSETS: [u64; 2] = COPIES;
+
     /// Looks for the header of a structure of this kind.
     ///
     /// # Errors
@@ -92,11 +95,9 @@ impl Header {
         if region.len() < HEADER_AREA {
             return Err(Error::new(Operation::Open, ErrorKind::WrongFormat(kind.name())));
         }
-        let mut area = vec![0; HEADER_AREA as usize];
-        region.read(0, &mut area).map_err(|error| error.during(Operation::Open))?;
-        let copies = COPIES.map(|at| Self::decode(at, &area[at as usize..][..HEADER_BYTES]));
-        let valid: Vec<Self> = copies.iter().copied().flatten().collect();
-        let Some(header) = valid.first() else { return blank_or_damaged(&area, kind) };
+        let copies = Self::copies(region).map_err(|error| error.during(Operation::Open))?;
+        let valid: Vec<Self> = copies.into_iter().flatten().collect();
+        let Some(header) = valid.first() else { return blank_or_damaged(region, kind) };
         if header.kind != kind {
             return Err(Error::new(Operation::Open, ErrorKind::WrongFormat(kind.name())));
         }
@@ -110,16 +111,64 @@ impl Header {
 
     /// Completes a new structure: everything else in it is durable.
     pub(crate) fn complete(&self, region: &impl Region) -> Result<()> {
-        for at in COPIES {
-            region.write_flush(at, &self.encode(at))?;
-            primitive!("format.header_in_order", region.drain(), Ok(()))?;
-        }
-        primitive!("format.header_in_order", Ok(()), region.drain())
+        let [first, second] = COPIES;
+        region.write_flush(first, &self.encode(first))?;
+        primitive!("format.header_in_order", region.drain(), Ok(()))?;
+        region.write_flush(second, &self.encode(second))?;
+        primitive!("format.header_drain", region.drain(), Ok(()))
     }
 
-    /// Makes both copies whole again, of which one is.
+    /// Makes both copies whole again, of which one is, durable on return.
+    ///
+    /// First that one: it may have been read before it was durable, if the process that wrote it
+    /// was killed, and a region vouches only for what its caller wrote. The same bytes over
+    /// themselves cannot be torn.
     pub(crate) fn heal(&self, region: &impl Region) -> Result<()> {
-        self.complete(region)
+        let copies = Self::copies(region)?;
+        let is_whole = |copy: &Option<Self>| copy.as_ref() == Some(self);
+        let write = |at| region.write_flush(at, &self.encode(at));
+        for (at, _) in COPIES.into_iter().zip(&copies).filter(|(_, copy)| is_whole(copy)) {
+            primitive!("format.heal.keep", write(at), Ok(()))?;
+        }
+        primitive!("format.heal.keep_drain", region.drain(), Ok(()))?;
+        if copies.iter().all(is_whole) {
+            return Ok(());
+        }
+        for (at, _) in COPIES.into_iter().zip(&copies).filter(|(_, copy)| !is_whole(copy)) {
+            write(at)?;
+        }
+        primitive!("format.heal.drain", region.drain(), Ok(()))
+    }
+
+    /// Clears the place of a header, whatever is there, durable on return: before anything is
+    /// changed of what a header there may describe. A crash leaves what was there, or blank.
+    ///
+    /// # Errors
+    ///
+    /// `WrongFormat` if the region is too short for a header; and those of writing.
+    pub(crate) fn erase(region: &impl Region, kind: Kind) -> Result<()> {
+        if region.len() < HEADER_AREA {
+            return Err(Error::new(Operation::Create, ErrorKind::WrongFormat(kind.name())));
+        }
+        // Even if it reads as zeros: those may be of a process that was killed before they were
+        // durable. The second copy first: a first copy that is torn, before a second one of zeros, is what
+        // a creation leaves that a crash cut short.
+        let [first, second] = COPIES;
+        region.fill_flush(second, PAGE, 0)?;
+        primitive!("format.erase_in_order", region.drain(), Ok(()))?;
+        region.fill_flush(first, PAGE, 0)?;
+        primitive!("format.erase_drain", region.drain(), Ok(()))
+    }
+
+    /// Which of the two copies are whole, in order; of whichever kind.
+    pub(crate) fn copies(region: &impl Region) -> Result<[Option<Self>; 2]> {
+        let mut copies = [None; 2];
+        for (copy, at) in copies.iter_mut().zip(COPIES) {
+            let mut bytes = [0; HEADER_BYTES];
+            region.read(at, &mut bytes)?;
+            *copy = Self::decode(at, &bytes);
+        }
+        Ok(copies)
     }
 
     fn encode(&self, at: u64) -> [u8; HEADER_BYTES] {
@@ -158,7 +207,9 @@ fn key(kind: Kind) -> Key {
 
 /// No copy is valid. A creation that a crash cut short has, in the first copy, parts of it, and
 /// nothing anywhere else.
-fn blank_or_damaged(area: &[u8], kind: Kind) -> Result<Found> {
+fn blank_or_damaged(region: &impl Region, kind: Kind) -> Result<Found> {
+    let mut area = vec![0; HEADER_AREA as usize];
+    region.read(0, &mut area).map_err(|error| error.during(Operation::Open))?;
     let zero = |range: std::ops::Range<usize>| area[range].iter().all(|&byte| byte == 0);
     let magic = &area[..8];
     let ours = magic.iter().zip(kind.magic()).all(|(&found, ours)| found == 0 || found == ours);

@@ -206,6 +206,9 @@ impl Model {
         let line = self.line_of(at);
         let range = self.line_range(line);
         let word = ((at - range.start) / 8) as u8;
+        if self.changes_nothing(line, word, mask, value) {
+            return;
+        }
         let list = self.lists[line];
         if list.head == NONE {
             if self.tracks {
@@ -232,6 +235,20 @@ impl Model {
             self.settle(line, |store| !store.streamed);
             self.drop_clean();
         }
+    }
+
+    /// Whether the word holds these bytes already and surely will after a crash, since no store to
+    /// it is open: then no image can tell whether this one arrived.
+    fn changes_nothing(&self, line: usize, word: u8, mask: u8, value: u64) -> bool {
+        let at = self.line_range(line).start + usize::from(word) * 8;
+        let mut old = [0; 8];
+        old.copy_from_slice(&self.memory[at..at + 8]);
+        let mut new = old;
+        put(&mut new, 0, mask, value);
+        // A line that a failed drain lost is dirty again by any store.
+        old == new
+            && self.pending(line).all(|store| store.word != word)
+            && self.lost.iter().all(|(lost, _)| *lost as usize != line)
     }
 
     fn keep(&mut self, store: Store) -> u32 {

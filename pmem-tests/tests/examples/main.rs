@@ -5,6 +5,7 @@
 
 mod acknowledge_when_durable;
 mod checkpoint_on_demand;
+mod counter;
 #[cfg(feature = "sim")]
 mod explore_log;
 mod game_of_life;

@@ -3,6 +3,7 @@
 mod bench;
 mod checkpoint;
 mod probe;
+mod state;
 
 use std::io;
 use std::process::ExitCode;
@@ -25,6 +26,7 @@ enum Command {
     Probe(probe::Args),
     Bench(bench::Args),
     Checkpoint(checkpoint::Args),
+    State(state::Args),
     #[command(hide = true)]
     BenchTrace(bench::trace::Args),
 }
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         Command::Probe(args) => probe::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Checkpoint(args) => checkpoint::run(&args),
+        Command::State(args) => state::run(&args),
         Command::BenchTrace(args) => bench::trace::run_child(&args).map(|()| true),
     };
     match result {

@@ -32,6 +32,7 @@ pub enum Suite {
     BlockFaults,
     LogExplorer,
     LogDamage,
+    State,
     Guest,
     Checkpoint,
 }
@@ -44,7 +45,7 @@ enum Build {
 }
 
 impl Suite {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Unit,
         Self::Loom,
         Self::SystemCalls,
@@ -62,6 +63,7 @@ impl Suite {
         Self::BlockFaults,
         Self::LogExplorer,
         Self::LogDamage,
+        Self::State,
         Self::Guest,
         Self::Checkpoint,
     ];
@@ -85,6 +87,7 @@ impl Suite {
             Self::BlockFaults => Build::Test("block_faults"),
             Self::LogExplorer => Build::Test("log_explorer"),
             Self::LogDamage => Build::Test("log_damage"),
+            Self::State => Build::Test("state"),
             Self::Guest => Build::Test("guest_matrix"),
             Self::Checkpoint => Build::Test("checkpoint"),
         }
@@ -107,6 +110,7 @@ impl Suite {
             Self::Loom => &["region::group", "log::watermark"],
             // The model itself, beside real filesystems.
             Self::ModelledFilesystem => &["--skip", "real::"],
+            Self::State => &["crashes::", "bits::"],
             _ => &[],
         }
     }

@@ -1,0 +1,7 @@
+//! `daxmap::state`: what crashes, kills, damage and other programs leave of it.
+
+mod bits;
+mod crashes;
+mod files;
+mod kills;
+mod model;

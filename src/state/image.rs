@@ -1,0 +1,59 @@
+//! The bytes of a slot in memory, with the value where a reference to it can be had.
+
+use std::marker::PhantomData;
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::Plain;
+use crate::format::LINE;
+use crate::format::cell::HEADER;
+
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C, align(64))]
+struct Line([u8; LINE as usize]);
+
+/// Header, value and zeros up to a multiple of 64 bytes, as a slot has them.
+pub(super) struct Image<T> {
+    lines: Box<[Line]>,
+    value: PhantomData<T>,
+}
+
+impl<T: Plain> Image<T> {
+    /// Where the slot's bytes begin among the lines: at a line, which is copied fastest, unless the
+    /// value, which follows the header, needs to be aligned to more than a word.
+    const START: usize = if align_of::<T>() <= 8 { 0 } else { LINE as usize - HEADER };
+    /// Where the value is in [`bytes`](Self::bytes).
+    pub(super) const VALUE: std::ops::Range<usize> = HEADER..HEADER + size_of::<T>();
+    const LEN: usize = (HEADER + size_of::<T>()).next_multiple_of(LINE as usize);
+
+    pub(super) fn new() -> Self {
+        const {
+            assert!(
+                align_of::<T>() <= LINE as usize,
+                "a state's type is aligned to at most 64 bytes"
+            );
+            assert!(size_of::<T>() < u32::MAX as usize, "a state's type has less than 4 GiB");
+        }
+        let bytes = Self::START + Self::LEN;
+        let lines = vec![Line([0; LINE as usize]); bytes.div_ceil(LINE as usize)];
+        Self { lines: lines.into_boxed_slice(), value: PhantomData }
+    }
+
+    /// All of it, for [`Cell::store_image`](crate::format::cell::Cell::store_image).
+    #[inline]
+    pub(super) fn bytes(&mut self) -> &mut [u8] {
+        &mut self.lines.as_mut_bytes()[Self::START..][..Self::LEN]
+    }
+
+    #[inline]
+    pub(super) fn set(&mut self, value: &T) {
+        self.bytes()[Self::VALUE].copy_from_slice(value.as_bytes());
+    }
+
+    /// The value in its place.
+    #[inline]
+    pub(super) fn value(&mut self) -> &mut T {
+        let value = T::mut_from_bytes(&mut self.bytes()[Self::VALUE]);
+        value.unwrap_or_else(|_| unreachable!("the place has its alignment and its size"))
+    }
+}
