@@ -17,7 +17,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use daxmap::checkpoint::{Options, WorkingSet};
+use daxmap::checkpoint::{Options, Strategy, WorkingSet};
 use daxmap::{AnyRegion, Emulation, Region};
 
 const PAGE: u64 = 4096;
@@ -136,9 +136,9 @@ fn on_disk(directory: &Path, bytes: u64, name: &str) -> Trial {
     Trial { device, set, rewrite: plain("plain"), changed: plain("changed") }
 }
 
-fn in_memory(bytes: u64) -> Trial {
+fn in_memory(bytes: u64, strategy: Strategy) -> Trial {
     let options = daxmap::Options::new().emulate(Emulation::Adr);
-    let set = Options::new(bytes);
+    let set = Options::new(bytes).strategy(strategy);
     // As long as a file would be made.
     let len = 2 * bytes + bytes / 64 + (1 << 20);
     let region = options.clone().len(len).in_memory().expect("memory");
@@ -214,9 +214,11 @@ fn main() {
     for place in places {
         println!("== {place}");
         if place == "pmem" {
-            let mut trial = in_memory(mib << 20);
-            for change in [PAGE, 64] {
-                run(&mut trial, change);
+            for strategy in [Strategy::Shadow, Strategy::Redo] {
+                let mut trial = in_memory(mib << 20, strategy);
+                for change in [PAGE, 64] {
+                    run(&mut trial, change);
+                }
             }
             continue;
         }
