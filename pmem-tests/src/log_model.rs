@@ -6,6 +6,9 @@ use daxmap::log::{Log, LogOptions, Lsn};
 use daxmap::sim::{Explorer, History, Mode, Notes, Report, SimRegion};
 use daxmap::{Error, ErrorKind, Region, Result};
 
+/// Records: their Lsns and payloads.
+pub type Records = Vec<(u64, Vec<u8>)>;
+
 /// Bytes of a segment: the smallest there is, so that segments are recycled soon.
 pub const SEGMENT: u64 = 8192;
 
@@ -54,7 +57,7 @@ pub struct Model {
     /// The Lsn of the next record.
     pub next: u64,
     /// Those above `released`.
-    pub records: Vec<(u64, Vec<u8>)>,
+    pub records: Records,
     /// Records ever made, so that no two are the same.
     made: u64,
 }
@@ -244,14 +247,14 @@ fn workload(
 }
 
 /// Everything in the log, read forwards.
-pub fn forwards<R: Region>(log: &Log<R>) -> std::result::Result<Vec<(u64, Vec<u8>)>, String> {
+pub fn forwards<R: Region>(log: &Log<R>) -> std::result::Result<Records, String> {
     let reader = log.reader(Lsn::ZERO).map_err(|error| error.to_string())?;
     let records = reader.map(|record| record.map(|(lsn, payload)| (lsn.get(), payload)));
     records.collect::<Result<_>>().map_err(|error| error.to_string())
 }
 
 /// Everything in the log, read backwards, oldest first.
-pub fn backwards<R: Region>(log: &Log<R>) -> std::result::Result<Vec<(u64, Vec<u8>)>, String> {
+pub fn backwards<R: Region>(log: &Log<R>) -> std::result::Result<Records, String> {
     let reader = log.reverse_reader(Lsn::new(u64::MAX)).map_err(|error| error.to_string())?;
     let records = reader.map(|record| record.map(|(lsn, payload)| (lsn.get(), payload)));
     let mut records: Vec<_> = records.collect::<Result<_>>().map_err(|error| error.to_string())?;
@@ -264,10 +267,7 @@ pub fn backwards<R: Region>(log: &Log<R>) -> std::result::Result<Vec<(u64, Vec<u
 /// # Errors
 ///
 /// What is wrong, in words.
-pub fn recover(
-    region: &SimRegion,
-    probe: usize,
-) -> std::result::Result<(u64, Vec<(u64, Vec<u8>)>), String> {
+pub fn recover(region: &SimRegion, probe: usize) -> std::result::Result<(u64, Records), String> {
     let words = |error: Error| error.to_string();
     let log = options().open_region(region.clone()).map_err(words)?;
     let mut records = forwards(&log)?;

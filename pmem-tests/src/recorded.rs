@@ -213,7 +213,7 @@ impl Recording {
 
     /// Writes an image of the stopped guest's memory: `pick` chooses for each line that is not the
     /// same everywhere, but for those that the filesystem needs to be written with their sector
-    /// ([`is_written_whole`]), which are as they are durable. Returns how many it chose for.
+    /// (`is_written_whole`), which are as they are durable. Returns how many it chose for.
     ///
     /// # Errors
     ///

@@ -16,7 +16,7 @@ fn region(segments: u64) -> SimRegion {
 }
 
 fn payload(number: u64) -> Vec<u8> {
-    (0..number % 90 + 1).map(|index| (number * 7 + index) as u8).collect()
+    (0..=number % 90).map(|index| (number * 7 + index) as u8).collect()
 }
 
 fn all<R: Region>(log: &Log<R>) -> Vec<(u64, Vec<u8>)> {
