@@ -24,12 +24,14 @@ mod memory;
 use std::path::PathBuf;
 
 /// The middle of some values.
+#[must_use]
 pub fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// The median of the ratios within a round.
+#[must_use]
 pub fn ratio(of: &[f64], to: &[f64]) -> f64 {
     median(&mut of.iter().zip(to).map(|(of, to)| of / to).collect::<Vec<_>>())
 }

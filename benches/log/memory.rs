@@ -21,10 +21,13 @@ fn region() -> Options {
     Options::new().len(LEN).emulate(Emulation::Adr)
 }
 
+type Append = unsafe extern "C" fn(*mut c_void, *const c_void, usize) -> c_int;
+type Rewind = unsafe extern "C" fn(*mut c_void);
+
 /// libpmemlog, from the distribution: libpmemlog(7).
 struct Pmemlog {
-    append: unsafe extern "C" fn(*mut c_void, *const c_void, usize) -> c_int,
-    rewind: unsafe extern "C" fn(*mut c_void),
+    append: Append,
+    rewind: Rewind,
     pool: *mut c_void,
 }
 
@@ -53,8 +56,8 @@ impl Pmemlog {
         // SAFETY: the symbols are functions of these signatures (libpmemlog.h).
         unsafe {
             let create: Create = std::mem::transmute(find(c"pmemlog_create")?);
-            let append = std::mem::transmute(find(c"pmemlog_append")?);
-            let rewind = std::mem::transmute(find(c"pmemlog_rewind")?);
+            let append: Append = std::mem::transmute(find(c"pmemlog_append")?);
+            let rewind: Rewind = std::mem::transmute(find(c"pmemlog_rewind")?);
             let pool = create(path.as_ptr(), LEN as usize, 0o600);
             if pool.is_null() {
                 Err("pmemlog_create failed".to_owned())
@@ -165,18 +168,18 @@ fn appends(log: &Log<AnyRegion>, pmemlog: Option<&Pmemlog>, base: *mut u8, round
                 best = index;
             }
         }
-        let bare = &by_hand[best];
+        let least = &by_hand[best];
         println!(
             "  {len:5} B: log {:.0}, libpmemlog {:.0}, {} {:.0}",
             median(&mut ours.clone()),
             median(&mut theirs.clone()),
             hands[best].name,
-            median(&mut bare.clone()),
+            median(&mut least.clone()),
         );
         println!(
             "     => libpmemlog / log {:.2} (target >= {target_peer}); log / bare {:.2} (target <= 1.10)",
             ratio(&theirs, &ours),
-            ratio(&ours, bare),
+            ratio(&ours, least),
         );
     }
 }
@@ -261,9 +264,9 @@ pub fn run(rounds: usize) {
     if let Err(why) = &pmemlog {
         println!("libpmemlog: NOT COMPARED: {why}");
     }
-    let bare = region().create(directory.path().join("bare")).expect("a region");
+    let mapped = region().create(directory.path().join("bare")).expect("a region");
     // SAFETY: this thread alone uses the region, through this address only.
-    let base = unsafe { bare.slice_mut(0, LEN) }.expect("mapped").as_mut_ptr();
+    let base = unsafe { mapped.slice_mut(0, LEN) }.expect("mapped").as_mut_ptr();
     let options = LogOptions::new().region(region()).segment_bytes(SEGMENT);
     let log = options.create(directory.path().join("log")).expect("a log");
     appends(&log, pmemlog.as_ref().ok(), base, rounds);
