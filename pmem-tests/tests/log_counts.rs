@@ -50,8 +50,8 @@ fn a_commit_of_many_records_is_one_fence() {
     assert_eq!(writer.commit().unwrap(), Lsn::new(2)..Lsn::new(66));
     let cost = counts().since(before);
     assert_eq!(cost.fences, 1, "{cost:?}");
-    let bytes = 40 + 64 + 63 * (4 + 64);
-    assert_eq!(cost.write_backs + cost.non_temporal_lines, (bytes as u64).div_ceil(64), "{cost:?}");
+    let bytes = 40_u64 + 64 + 63 * (4 + 64);
+    assert_eq!(cost.write_backs + cost.non_temporal_lines, bytes.div_ceil(64), "{cost:?}");
 }
 
 #[test]

@@ -204,7 +204,7 @@ fn check_threads(region: &SimRegion, history: &History, len: usize) -> Result<()
     let (_, records) = model::recover(region, len)?;
     let marks: Vec<u64> = records
         .iter()
-        .map(|(_, payload)| payload[..8].try_into().map(u64::from_le_bytes).unwrap_or(u64::MAX))
+        .map(|(_, payload)| payload[..8].try_into().map_or(u64::MAX, u64::from_le_bytes))
         .collect();
     history.recovered(&marks);
     if let Some(mark) = history.acked().iter().find(|mark| !marks.contains(mark)) {
@@ -368,8 +368,8 @@ fn formatting_leaves_the_old_log_the_new_one_or_none() {
                         }
                         Err(error) if done => Err(error.to_string()),
                         Err(error) => match error.kind() {
-                            ErrorKind::WrongFormat(_) => Ok(()),
-                            ErrorKind::Damaged("both copies of the header") => Ok(()),
+                            ErrorKind::WrongFormat(_)
+                            | ErrorKind::Damaged("both copies of the header") => Ok(()),
                             _ => Err(error.to_string()),
                         },
                     }

@@ -46,7 +46,9 @@ fn at_once(region: Options) {
                 })
             })
             .collect();
-        writers.into_iter().for_each(|writer| writer.join().expect("no panic"));
+        for writer in writers {
+            writer.join().expect("no panic");
+        }
         done.store(true, Ordering::Release);
         reader.join().expect("no panic")
     });
