@@ -258,7 +258,7 @@ fn noise_is_refused() {
     let mut random = SplitMix64::new(8);
     for round in 0..400 {
         let mut bytes = original.clone();
-        for _ in 0..1 + random.below(40) {
+        for _ in 0..=random.below(40) {
             let at = random.below(bytes.len() as u64) as usize;
             let to = (at + random.below(300) as usize).min(bytes.len());
             bytes[at..to].iter_mut().for_each(|byte| *byte = random.below(256) as u8);
