@@ -276,9 +276,8 @@ impl Redo {
             return Err(damaged("the redo record, which changed meanwhile", places.redo, len));
         }
         // The record of the newest checkpoint, or of the one that was being taken.
-        let found = found.filter(|record| {
-            newest.as_ref().is_none_or(|noted| noted.sequence <= record.sequence)
-        });
+        let found = found
+            .filter(|record| newest.as_ref().is_none_or(|noted| noted.sequence <= record.sequence));
         let replayed = primitive!("checkpoint.redo.replay", found.is_some(), false);
         let mut differed = newest.is_none();
         for part in found.iter().filter(|_| replayed).flat_map(|record| &record.parts) {
