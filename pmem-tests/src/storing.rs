@@ -12,13 +12,18 @@ use crate::random::mix;
 /// What is stored into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Structure {
+    /// A state of 4 KiB.
     State,
+    /// A log, of which old records are released.
     Log,
+    /// A working set, saved by shadow pages.
     Shadow,
+    /// A working set, saved by a redo record.
     Redo,
 }
 
 impl Structure {
+    /// All of them.
     pub const ALL: [Self; 4] = [Self::State, Self::Log, Self::Shadow, Self::Redo];
 
     /// What it is called on the command line.
@@ -32,6 +37,7 @@ impl Structure {
         }
     }
 
+    /// The one that is called so.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|structure| structure.name() == name)

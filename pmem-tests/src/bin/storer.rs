@@ -22,12 +22,12 @@ fn main() -> ExitCode {
         _ => return ExitCode::from(2),
     };
     let path = Path::new(path);
-    let Err(error) = (match Structure::named(structure) {
+    let Err(error) = match Structure::named(structure) {
         Some(Structure::State) => store(path, region),
         Some(Structure::Log) => append(path, region),
         Some(set) => save(path, region, set),
         None => return ExitCode::from(2),
-    });
+    };
     eprintln!("storer: {error}");
     ExitCode::FAILURE
 }
