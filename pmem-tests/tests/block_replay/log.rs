@@ -63,8 +63,8 @@ impl LogFacts {
         }
         let log = open(directory).map_err(|error| error.to_string())?;
         let (released, last) = (log.released().get(), log.last().get());
-        self.between("the last record", &self.commits, last, end)?;
-        self.between("the last released one", &self.releases, released, end)?;
+        between("the last record", &self.commits, last, end)?;
+        between("the last released one", &self.releases, released, end)?;
         let mut next = released;
         for record in log.reader(Lsn::ZERO).map_err(|error| error.to_string())? {
             let (lsn, bytes) = record.map_err(|error| error.to_string())?;
@@ -75,25 +75,19 @@ impl LogFacts {
         }
         if next == last { Ok(()) } else { Err(format!("the log: read to {next}, not to {last}")) }
     }
+}
 
-    /// A commit is there whole or not at all, and in its order.
-    fn between(
-        &self,
-        what: &str,
-        done: &[(u64, Span)],
-        found: u64,
-        end: usize,
-    ) -> Result<(), String> {
-        let promised = done.iter().filter(|(_, span)| span.required(end)).map(|(lsn, _)| *lsn);
-        let least = promised.max().unwrap_or(0);
-        let possible = done.iter().filter(|(_, span)| span.possible(end)).map(|(lsn, _)| *lsn);
-        let allowed: Vec<u64> =
-            std::iter::once(least).chain(possible.filter(|lsn| *lsn > least)).collect();
-        if allowed.contains(&found) {
-            return Ok(());
-        }
-        Err(format!("the log: {what} is {found}, where {allowed:?} are possible"))
+/// A commit is there whole or not at all, and in its order.
+fn between(what: &str, done: &[(u64, Span)], found: u64, end: usize) -> Result<(), String> {
+    let promised = done.iter().filter(|(_, span)| span.required(end)).map(|(lsn, _)| *lsn);
+    let least = promised.max().unwrap_or(0);
+    let possible = done.iter().filter(|(_, span)| span.possible(end)).map(|(lsn, _)| *lsn);
+    let allowed: Vec<u64> =
+        std::iter::once(least).chain(possible.filter(|lsn| *lsn > least)).collect();
+    if allowed.contains(&found) {
+        return Ok(());
     }
+    Err(format!("the log: {what} is {found}, where {allowed:?} are possible"))
 }
 
 #[cfg(test)]
