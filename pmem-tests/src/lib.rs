@@ -21,6 +21,7 @@ pub mod record_log;
 pub mod recorded;
 pub mod scratch;
 pub mod snapshot;
+pub mod storing;
 pub mod traced;
 pub mod unprivileged;
 pub mod versions;

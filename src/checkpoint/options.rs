@@ -8,7 +8,7 @@ use super::settings::{KEEP_MAX, Settings};
 use super::{Strategy, WorkingSet, file};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::check::Key;
-use crate::format::header::HEADER_AREA;
+use crate::format::header::{Header, Kind};
 use crate::format::salts::Salts;
 use crate::publish::Commit;
 use crate::region::{AnyRegion, Region};
@@ -226,8 +226,7 @@ impl Options {
         let salt = self.seed.map_or(Salts::Kernel, Salts::seeded).draw()?;
         let header = settings.header(salt);
         // Whatever was here is no more, before anything new is.
-        region.fill_flush(0, HEADER_AREA, 0)?;
-        region.drain()?;
+        Header::erase(region, Kind::Checkpoint)?;
         file::format(region, &settings, Key::new(salt))?;
         header.complete(region)
     }

@@ -8,6 +8,10 @@
 //! needed. Recovery lays a valid record over what the places hold, and writes it there again:
 //! doing so twice is no different from once.
 //!
+//! What recovery reads may not be durable: a process that was killed had not drained it. So a
+//! writable opening writes the record over itself and drains before it touches a place, and drains
+//! the places before anything takes the place of the record.
+//!
 //! | pages of the file | what |
 //! |---|---|
 //! | 2 | the note: 8 bytes check value, 96 bytes record of the newest checkpoint |
@@ -29,7 +33,7 @@ use super::memory::Memory;
 use super::record::{self, Checkpoint, RECORD_BYTES};
 use super::settings::Settings;
 use super::shadow::Entry;
-use super::writer::Writer;
+use super::writer::{Writer, rewrite};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::check::Key;
 use crate::format::header::HEADER_AREA;
@@ -78,7 +82,7 @@ pub(super) struct Redo {
     newest: Checkpoint,
     /// The record validates and is that of the newest checkpoint.
     record_whole: bool,
-    /// And the places hold what it says.
+    /// And it is durable, as is what it says in its places.
     settled: bool,
 }
 
@@ -96,6 +100,14 @@ pub(super) struct Found {
 struct Part {
     at: u64,
     bytes: Vec<u8>,
+}
+
+/// A record that validates.
+struct Record {
+    sequence: u64,
+    parts: Vec<Part>,
+    /// Where in the file it ends.
+    end: u64,
 }
 
 /// Writes a set of zeros.
@@ -159,8 +171,8 @@ fn read_head(region: &impl Region, redo: u64) -> Result<[u8; HEAD]> {
     Ok(head)
 }
 
-/// Reads the record: its number and its parts, if all of it validates.
-fn read_record(region: &impl Region, key: Key, redo: u64) -> Result<Option<(u64, Vec<Part>)>> {
+/// Reads the record, if all of it validates.
+fn read_record(region: &impl Region, key: Key, redo: u64) -> Result<Option<Record>> {
     let room = region.len().saturating_sub(redo);
     let mut head = read_head(region, redo)?.to_vec();
     let (Some(sequence), Some(count)) = (word(&head, 8), word(&head, 16)) else { return Ok(None) };
@@ -199,7 +211,21 @@ fn read_record(region: &impl Region, key: Key, redo: u64) -> Result<Option<(u64,
         parts.push(Part { at: home, bytes });
         at += len;
     }
-    Ok(Some((sequence, parts)))
+    Ok(Some(Record { sequence, parts, end: at }))
+}
+
+/// Makes the record durable, then what it says in its places: until it is durable, these must not
+/// change, and until they are, the record must stay.
+fn replay(region: &impl Region, redo: u64, record: &Record) -> Result<()> {
+    primitive!("checkpoint.redo.keep_record", rewrite(region, redo, record.end), Ok(()))?;
+    primitive!("checkpoint.redo.keep_record_drain", region.drain(), Ok(()))?;
+    let mut parts = record.parts.iter();
+    primitive!(
+        "checkpoint.redo.replay_places",
+        parts.try_for_each(|part| region.write_flush(part.at, &part.bytes)),
+        Ok(())
+    )?;
+    primitive!("checkpoint.redo.replay_drain", region.drain(), Ok(()))
 }
 
 /// The checkpoint that the note names, or that the record does where the note is damaged.
@@ -211,7 +237,7 @@ pub(super) fn records(
     let mut noted = vec![0; NOTE_BYTES];
     region.read(NOTE, &mut noted)?;
     let record = read_record(region, key, Places::of(settings.pages()).redo)?;
-    let parts = record.into_iter().flat_map(|(_, parts)| parts);
+    let parts = record.into_iter().flat_map(|record| record.parts);
     let in_record = parts.filter(|part| part.at == NOTE).find_map(|p| read_note(key, &p.bytes));
     let newest = read_note(key, &noted).into_iter().chain(in_record).max_by_key(|c| c.sequence);
     let damaged = || {
@@ -250,12 +276,11 @@ impl Redo {
             return Err(damaged("the redo record, which changed meanwhile", places.redo, len));
         }
         // The record of the newest checkpoint, or of the one that was being taken.
-        let found = found.filter(|(sequence, _)| {
-            newest.as_ref().is_none_or(|noted| noted.sequence <= *sequence)
-        });
+        let found = found
+            .filter(|record| newest.as_ref().is_none_or(|noted| noted.sequence <= record.sequence));
         let replayed = primitive!("checkpoint.redo.replay", found.is_some(), false);
         let mut differed = newest.is_none();
-        for part in found.iter().filter(|_| replayed).flat_map(|(_, parts)| parts) {
+        for part in found.iter().filter(|_| replayed).flat_map(|record| &record.parts) {
             let place = if part.at < CHECKS {
                 noted.get_mut((part.at - NOTE) as usize..)
             } else if part.at < places.home {
@@ -289,8 +314,7 @@ impl Redo {
             }
         }
         let bytes_read = places.redo;
-        let settled = replayed && !differed;
-        let redo = Self { places, key, checks, newest, record_whole: replayed, settled };
+        let redo = Self { places, key, checks, newest, record_whole: replayed, settled: false };
         Ok((redo, Found { torn: !replayed, differed, bytes_read }))
     }
 
@@ -298,26 +322,38 @@ impl Redo {
         &self.newest
     }
 
-    /// Writes the record's parts to their places again, and makes the record whole if it is not.
+    /// Makes durable what was read, and the record whole if it is not.
+    ///
+    /// What was written by a process that was killed is written once more: a region vouches only
+    /// for what its caller wrote, and the same bytes over themselves cannot be torn.
     pub(super) fn settle(&mut self, region: &impl Region) -> Result<()> {
         if self.settled {
             return Ok(());
         }
-        self.settled = true;
-        match read_record(region, self.key, self.places.redo)? {
-            Some((_, parts)) if self.record_whole => {
-                parts.iter().try_for_each(|part| region.write_flush(part.at, &part.bytes))?;
-                primitive!("checkpoint.redo.replay_drain", region.drain(), Ok(()))
-            }
-            _ => {
-                // A copy of the note is all that it needs to have.
-                let note = note(self.key, &self.newest);
-                let parts: [(u64, &[u8]); 1] = [(NOTE, &note)];
-                write_record(region, self.key, self.places.redo, self.newest.sequence, &parts)?;
-                self.record_whole = true;
-                region.drain()
-            }
+        let redo = self.places.redo;
+        let found = if self.record_whole { read_record(region, self.key, redo)? } else { None };
+        match found {
+            Some(record) => replay(region, redo, &record)?,
+            None => self.renew(region)?,
         }
+        (self.record_whole, self.settled) = (true, true);
+        Ok(())
+    }
+
+    /// Without a record, the places are all there is: durable before another record is begun.
+    fn renew(&self, region: &impl Region) -> Result<()> {
+        let redo = self.places.redo;
+        primitive!("checkpoint.redo.keep_places", rewrite(region, NOTE, redo), Ok(()))?;
+        primitive!("checkpoint.redo.keep_places_drain", region.drain(), Ok(()))?;
+        // A copy of the note is all that the record needs to have.
+        let note = note(self.key, &self.newest);
+        let parts: [(u64, &[u8]); 1] = [(NOTE, &note)];
+        primitive!(
+            "checkpoint.redo.second_note",
+            write_record(region, self.key, redo, self.newest.sequence, &parts),
+            Ok(())
+        )?;
+        primitive!("checkpoint.redo.second_note_drain", region.drain(), Ok(()))
     }
 
     /// Bytes of the set that a checkpoint of these changes writes.

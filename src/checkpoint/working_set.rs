@@ -385,17 +385,14 @@ struct Loaded {
 }
 
 impl Loaded {
-    /// Heals what can be healed.
+    /// Heals what can be healed, and makes durable what was found: a process that was killed may
+    /// not have drained it.
     fn attach<R: Region>(self, region: R, options: &Options) -> Result<WorkingSet<R>> {
         let Self { found, memory, mut file, state } = self;
         let settings = found.settings;
         if !options.read_only {
-            if found.copies < 2 {
-                primitive!("checkpoint.heal_header", found.header.heal(&region), Ok(()))?;
-            }
-            if !state.settled {
-                primitive!("checkpoint.settle_at_open", file.settle(&region), Ok(()))?;
-            }
+            primitive!("checkpoint.heal_header", found.header.heal(&region), Ok(()))?;
+            primitive!("checkpoint.settle_at_open", file.settle(&region), Ok(()))?;
             file.set_keep(options.keep.unwrap_or(settings.keep));
         }
         let newest = file.newest().map_or(0, |newest| newest.sequence);

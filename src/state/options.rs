@@ -273,9 +273,9 @@ impl<T: Plain> StateOptions<T> {
         if primitive!("state.read_only", !self.read_only, true) {
             let buffer = &mut Vec::with_capacity(Cell::buffer_bytes(capacity));
             header.heal(&region)?;
-            if other != Other::Same {
-                primitive!("state.heal", cell.settle(&region, buffer, &newest), Ok(()))?;
-            }
+            // Even if both slots look the same: the process that made them so may have been killed
+            // before its drain.
+            primitive!("state.heal", cell.settle(&region, buffer, &newest), Ok(()))?;
             recovery.healed = !recovery.clean;
             if let Some(value) = &upgraded {
                 let sequence = cell::next(newest.sequence)?;

@@ -15,6 +15,8 @@ use daxmap::{Options, Region};
 use pmem_tests::random::mix;
 use pmem_tests::versions;
 
+use crate::log::{self, LogFacts};
+
 /// When a call was made, and when it said that what it did is durable, if it did.
 #[derive(Clone, Copy, Debug)]
 pub struct Span {
@@ -27,11 +29,11 @@ impl Span {
         Self { began, acknowledged: None }
     }
 
-    fn required(self, end: usize) -> bool {
+    pub fn required(self, end: usize) -> bool {
         self.acknowledged.is_some_and(|at| at <= end)
     }
 
-    fn possible(self, end: usize) -> bool {
+    pub fn possible(self, end: usize) -> bool {
         self.began < end
     }
 }
@@ -279,6 +281,8 @@ pub struct Facts {
     pub files: Vec<SlotFile>,
     pub names: Names,
     pub once: Vec<Once>,
+    /// None until there is a log.
+    pub log: Option<LogFacts>,
 }
 
 /// The file whose sync makes the filesystem commit: not the library's.
@@ -286,7 +290,7 @@ pub const TICK: &str = "tick";
 
 impl Facts {
     pub fn new() -> Self {
-        Self { files: Vec::new(), names: Names::new(), once: Vec::new() }
+        Self { files: Vec::new(), names: Names::new(), once: Vec::new(), log: None }
     }
 
     /// Runs recovery, and checks what a crash at log position `end` left. Returns how many
@@ -304,6 +308,7 @@ impl Facts {
         for once in &self.once {
             once.check(directory, end)?;
         }
+        self.log.as_ref().map_or(Ok(()), |log| log.check(directory, end))?;
         Ok(cleaned.removed)
     }
 
@@ -312,7 +317,7 @@ impl Facts {
         let known: BTreeSet<&str> = (self.files.iter().map(|file| file.name))
             .chain(NAMES)
             .chain(self.once.iter().map(|once| once.name.as_str()))
-            .chain([TICK, "lost+found"])
+            .chain([TICK, log::NAME, "lost+found"])
             .collect();
         for entry in fs::read_dir(directory).map_err(|error| error.to_string())? {
             let name = entry.map_err(|error| error.to_string())?.file_name();

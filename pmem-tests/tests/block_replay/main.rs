@@ -1,7 +1,7 @@
 //! The filesystem's own writes, cut at every flush: what was acknowledged is there.
 //!
-//! A workload (everything that publishes, creates, grows and writes through the page cache) runs
-//! on a device that logs every request. Then, for every stretch of the log between two flushes,
+//! A workload (everything that publishes, creates, grows and writes through the page cache, and a log
+//! that is appended to, released and reopened) runs on a device that logs every request. Then, for every stretch of the log between two flushes,
 //! the power goes: the writes before it are on the medium, of those in it a subset, the last of
 //! them perhaps torn between sectors. Each such medium is mounted, so that the filesystem
 //! recovers; recovery is run (leftovers are cleaned away, regions opened); and everything that was
@@ -22,6 +22,7 @@
 
 mod background;
 mod facts;
+mod log;
 mod workload;
 
 use std::sync::atomic::{AtomicU64, Ordering};

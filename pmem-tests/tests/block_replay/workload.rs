@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use daxmap::log::{Log, Lsn};
 use daxmap::publish::{Commit, Draft};
 use daxmap::{AnyRegion, ErrorKind, Options, Region};
 use pmem_tests::blockdev::LogClock;
@@ -15,6 +16,7 @@ use pmem_tests::versions;
 
 use crate::background;
 use crate::facts::{Facts, NAMES, Once, Origin, Pending, SlotFile, Span, TICK};
+use crate::log::{self, LogFacts};
 
 /// A sync of the library that returns success without having been made. A control: some crash
 /// must show that it is missing.
@@ -74,11 +76,16 @@ enum Step {
     PublishAbandoned,
     /// A file that somebody made and did not sync.
     Foreign,
+    /// Commits to the log, of one record and of several, some of them staged.
+    LogCommit,
+    /// All but the newest records of the log are released.
+    LogRelease,
+    LogReopen,
     /// The filesystem commits by itself.
     Background,
 }
 
-const STEPS: [Step; 22] = [
+const STEPS: [Step; 28] = [
     Step::Persist,
     Step::Persist,
     Step::Batch,
@@ -99,6 +106,12 @@ const STEPS: [Step; 22] = [
     Step::PublishRefused,
     Step::PublishAbandoned,
     Step::Foreign,
+    Step::LogCommit,
+    Step::LogCommit,
+    Step::LogCommit,
+    Step::LogRelease,
+    Step::LogRelease,
+    Step::LogReopen,
     Step::Background,
     Step::Background,
 ];
@@ -121,6 +134,8 @@ pub struct Workload<'a> {
     random: Random,
     facts: Facts,
     open: Vec<Open>,
+    /// None while it is opened again, and before the first step of the log.
+    log: Option<Log<AnyRegion>>,
     versions: u64,
 }
 
@@ -133,6 +148,7 @@ pub fn run(directory: &Path, clock: LogClock, seed: u64, lie: Option<Lie>) -> Fa
         random: Random::new(seed),
         facts: Facts::new(),
         open: Vec::new(),
+        log: None,
         versions: 0,
     };
     for (name, slots, slot_bytes) in [("small", 40, 64), ("large", 9, 4104)] {
@@ -184,6 +200,9 @@ impl Workload<'_> {
             Step::PublishRefused => self.publish_refused(),
             Step::PublishAbandoned => self.publish_abandoned(),
             Step::Foreign => self.foreign(),
+            Step::LogCommit => self.log_commit(),
+            Step::LogRelease => self.log_release(),
+            Step::LogReopen => self.log_reopen(),
             Step::Background => background::commit(&self.path(TICK)),
         }
     }
@@ -421,6 +440,65 @@ impl Workload<'_> {
         let error = refused.map(drop).expect_err("the rename failed");
         assert_eq!(error.errno(), Some(rustix::io::Errno::IO), "{error}");
         background::commit(&self.path(TICK));
+    }
+
+    /// The log, which its first step creates.
+    fn log(&mut self) -> Log<AnyRegion> {
+        self.log.take().unwrap_or_else(|| {
+            let mut span = Span::new(self.now());
+            let log = log::create(self.directory).expect("created");
+            span.acknowledged = Some(self.now());
+            self.facts.log = Some(LogFacts::new(span));
+            log
+        })
+    }
+
+    fn log_facts(&mut self) -> &mut LogFacts {
+        self.facts.log.as_mut().expect("the log is there")
+    }
+
+    fn log_commit(&mut self) {
+        let log = self.log();
+        for count in [1, 1 + self.below(6), 1] {
+            let next = log.last().get() + 1;
+            let records: Vec<Vec<u8>> =
+                (next..).take(count).map(pmem_tests::storing::payload).collect();
+            let mut span = Span::new(self.now());
+            let last = self.during(Lie::Drain, || {
+                if count == 1 {
+                    return log.append(&records[0]).map(Lsn::get);
+                }
+                let mut writer = log.writer();
+                records.iter().try_for_each(|record| writer.stage(record))?;
+                writer.commit().map(|lsns| lsns.end.get() - 1)
+            });
+            match last {
+                Ok(last) => {
+                    span.acknowledged = Some(self.now());
+                    self.log_facts().committed(last, span);
+                }
+                Err(error) => assert!(matches!(error.kind(), ErrorKind::Full { .. }), "{error}"),
+            }
+        }
+        self.log = Some(log);
+    }
+
+    fn log_release(&mut self) {
+        let log = self.log();
+        let up_to = log.last().get().saturating_sub(3);
+        if up_to > log.released().get() {
+            let mut span = Span::new(self.now());
+            self.during(Lie::Drain, || log.release_up_to(Lsn::new(up_to))).expect("released");
+            span.acknowledged = Some(self.now());
+            self.log_facts().released(up_to, span);
+        }
+        self.log = Some(log);
+    }
+
+    fn log_reopen(&mut self) {
+        let log = self.log();
+        self.during(Lie::Drain, || log.close()).expect("closed");
+        self.log = Some(log::open(self.directory).expect("opened"));
     }
 
     fn foreign(&mut self) {

@@ -29,20 +29,20 @@ enum Op {
 
 /// What a file is made for.
 #[derive(Clone, Copy, Debug)]
-struct Shape {
-    strategy: Strategy,
-    pages: u64,
-    keep: u32,
+pub struct Shape {
+    pub strategy: Strategy,
+    pub pages: u64,
+    pub keep: u32,
     /// Pages of the file; so few that a page is used again as soon as it can be.
-    file_pages: u64,
+    pub file_pages: u64,
 }
 
 impl Shape {
-    fn options(self) -> Options {
+    pub fn options(self) -> Options {
         Options::new(self.pages * PAGE).strategy(self.strategy).keep(self.keep).seed(7)
     }
 
-    fn file_bytes(self) -> u64 {
+    pub fn file_bytes(self) -> u64 {
         self.file_pages * PAGE
     }
 }
@@ -243,8 +243,12 @@ fn all_lists(alphabet: &[Op], count: u32) -> impl Iterator<Item = Vec<Op>> {
 }
 
 /// Two pages of data and a node, twice.
-const SMALL: Shape = Shape { strategy: Strategy::Shadow, pages: 2, keep: 0, file_pages: 4 + 2 * 3 };
-const REDO: Shape = Shape { strategy: Strategy::Redo, pages: 2, keep: 0, file_pages: 12 };
+pub const SMALL: Shape =
+    Shape { strategy: Strategy::Shadow, pages: 2, keep: 0, file_pages: 4 + 2 * 3 };
+pub const REDO: Shape = Shape { strategy: Strategy::Redo, pages: 2, keep: 0, file_pages: 12 };
+/// The same three times, for an earlier checkpoint.
+pub const KEPT: Shape =
+    Shape { strategy: Strategy::Shadow, pages: 2, keep: 1, file_pages: 4 + 3 * 3 };
 
 /// A debug build tries fewer.
 const ONE_IN: usize = if cfg!(debug_assertions) { 40 } else { 1 };
@@ -355,11 +359,10 @@ fn creation(shape: Shape, explorer: &dyn Fn(Mode) -> Explorer, exhaustive: bool)
 
 #[test]
 fn what_recovery_left_is_good_for_another_checkpoint() {
-    let kept = Shape { strategy: Strategy::Shadow, pages: 2, keep: 1, file_pages: 4 + 3 * 3 };
     let (low, high) = (Op::Write { page: 0 }, Op::Write { page: 1 });
     let lists: [&[Op]; 2] =
         [&[low, Op::Save, high, low, Op::Save], &[high, Op::Save, low, Op::Save, Op::Reopen]];
-    for (mode, shape) in Mode::ALL.into_iter().flat_map(|m| [SMALL, REDO, kept].map(|s| (m, s))) {
+    for (mode, shape) in Mode::ALL.into_iter().flat_map(|m| [SMALL, REDO, KEPT].map(|s| (m, s))) {
         for ops in lists {
             let explorer =
                 Explorer::new(mode, shape.file_bytes()).images(30).nested_images(4).samples(2);

@@ -360,6 +360,16 @@ struct Failing {
     left: AtomicU32,
 }
 
+impl Failing {
+    fn count(&self) -> Result<()> {
+        if self.left.fetch_sub(1, Ordering::Relaxed) == 0 {
+            // Any error will do.
+            return self.region.read(u64::MAX, &mut [0]);
+        }
+        Ok(())
+    }
+}
+
 macro_rules! passed_on {
     ($($name:ident($($arg:ident: $ty:ty),*) -> $ret:ty;)*) => {
         $(fn $name(&self, $($arg: $ty),*) -> $ret { self.region.$name($($arg),*) })*
@@ -374,7 +384,6 @@ impl Region for Failing {
         backend() -> Backend;
         is_emulated() -> bool;
         read(offset: u64, buf: &mut [u8]) -> Result<()>;
-        write(offset: u64, data: &[u8]) -> Result<()>;
         fill_flush(offset: u64, len: u64, byte: u8) -> Result<()>;
         flush(offset: u64, len: u64) -> Result<()>;
         drain() -> Result<()>;
@@ -386,11 +395,14 @@ impl Region for Failing {
         close() -> Result<()>;
     }
 
+    /// A short root is written so, and flushed by itself.
+    fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
+        self.count()?;
+        self.region.write(offset, data)
+    }
+
     fn write_flush(&self, offset: u64, data: &[u8]) -> Result<()> {
-        if self.left.fetch_sub(1, Ordering::Relaxed) == 0 {
-            // Any error will do.
-            return self.region.read(u64::MAX, &mut [0]);
-        }
+        self.count()?;
         self.region.write_flush(offset, data)
     }
 

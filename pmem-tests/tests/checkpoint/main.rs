@@ -5,6 +5,8 @@ mod crashes;
 mod damage;
 mod files;
 #[cfg(feature = "sim")]
+mod killed;
+#[cfg(feature = "sim")]
 mod model;
 #[cfg(feature = "sim")]
 mod pointers;

@@ -3,5 +3,5 @@
 mod bits;
 mod crashes;
 mod files;
-mod kills;
+mod killed;
 mod model;

@@ -90,7 +90,7 @@ fn making<const WORDS: usize>(generation: u64) -> StateOptions<Value<WORDS>> {
     options(1).seed(generation)
 }
 
-fn upgrading<const WORDS: usize>(version: u32) -> StateOptions<Value<WORDS>> {
+pub fn upgrading<const WORDS: usize>(version: u32) -> StateOptions<Value<WORDS>> {
     options(version).upgrade(move |from, bytes| upgrade(version, from, bytes))
 }
 

@@ -530,6 +530,33 @@ pub const PRIMITIVES: &[Primitive] = &[
         &[Checkpoint],
     ),
     primitive(
+        "checkpoint.redo.keep_record",
+        "a record that was found is durable before it is relied on",
+        &[Checkpoint],
+    ),
+    primitive(
+        "checkpoint.redo.keep_record_drain",
+        "and before a place is written by it",
+        &[Checkpoint],
+    ),
+    primitive(
+        "checkpoint.redo.replay_places",
+        "places that look as the record says are durable before the record goes",
+        &[Checkpoint],
+    ),
+    primitive(
+        "checkpoint.redo.keep_places",
+        "places without a record are durable before another is begun",
+        &[Checkpoint],
+    ),
+    primitive("checkpoint.redo.keep_places_drain", "the same", &[Checkpoint]),
+    primitive(
+        "checkpoint.redo.second_note",
+        "an opened file has two copies of its note",
+        &[Checkpoint],
+    ),
+    primitive("checkpoint.redo.second_note_drain", "and keeps them", &[Checkpoint]),
+    primitive(
         "checkpoint.redo.replay_drain",
         "what recovery completes is durable before the record goes",
         &[Checkpoint],

@@ -110,7 +110,7 @@ impl Suite {
             Self::Loom => &["region::group", "log::watermark"],
             // The model itself, beside real filesystems.
             Self::ModelledFilesystem => &["--skip", "real::"],
-            Self::State => &["crashes::", "bits::"],
+            Self::State => &["crashes::", "killed::", "bits::"],
             _ => &[],
         }
     }
