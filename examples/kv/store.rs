@@ -17,6 +17,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use daxmap::log::{Log, LogOptions, Lsn};
+use daxmap::publish::clean_leftovers;
 use daxmap::state::{State, StateOptions};
 use daxmap::{AnyRegion, Error, ErrorKind, Options};
 use zerocopy::little_endian::U64;
@@ -57,7 +58,7 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// A megabyte holds thousands of changes; a pair of up to 60 KiB fits in one of its segments.
+/// A megabyte holds thousands of changes; a pair of up to 55 KiB fits in one of its segments.
 const LOG_BYTES: u64 = 1 << 20;
 
 /// Where the pairs are.
@@ -105,6 +106,8 @@ impl Store {
     /// Opens the store in a directory, or makes it.
     pub fn open(directory: &Path) -> Result<Self, Failure> {
         make_directory(directory)?;
+        // Of a process that was killed while it made a file.
+        clean_leftovers(directory)?;
         let state = State::open_or_create(directory.join("state"), &Position::default())?;
         let position = state.load();
         let options = LogOptions::new().region(Options::new().len(LOG_BYTES));

@@ -187,7 +187,7 @@ fn killed_at_random_it_has_all_that_it_acknowledged() {
         let feeder = std::thread::spawn(move || drop(input.write_all(text.as_bytes())));
         let output = BufReader::new(program.stdout.take().unwrap());
         let reader = std::thread::spawn(move || output.lines().map_while(Result::ok).count());
-        std::thread::sleep(Duration::from_micros(random.below(80_000)));
+        std::thread::sleep(Duration::from_micros(random.below(150_000)));
         program.kill().unwrap();
         program.wait().unwrap();
         feeder.join().unwrap();
@@ -212,10 +212,12 @@ fn killed_at_random_it_has_all_that_it_acknowledged() {
         "{KILLS} kills, {acknowledged_in_all} commands acknowledged, {ahead} times one more was \
          there, seed {SEED}"
     );
-    assert!(acknowledged_in_all > 1000, "hardly anything was done");
+    assert!(acknowledged_in_all > 100, "hardly anything was done");
     assert!(snapshots(&store).len() <= 2);
     assert!(kv(&store, &["compact"]).status.success());
     assert_eq!((listed(&store), snapshots(&store).len()), (pairs, 1));
+    let files = fs::read_dir(&store).unwrap().count();
+    assert_eq!(files, 3, "nothing is left over: log, state, snapshot");
 }
 
 #[test]
