@@ -1,5 +1,8 @@
 //! What the targets share: a region with given bytes, and files to start from.
 
+pub mod checkpoint;
+pub mod log;
+
 use daxmap::sim::{Mode, SimRegion};
 use daxmap::state::{StateOptions, region_bytes};
 use daxmap::{Region, Result};
@@ -66,5 +69,37 @@ pub fn edit(whole: &mut [u8], edits: &[u8]) {
         if let Some(byte) = whole.get_mut(at) {
             *byte = edit[2];
         }
+    }
+}
+
+/// Bytes of a change of [`scatter`].
+pub const CHANGE: usize = 5;
+
+/// Changes a whole file as the input says, anywhere: five bytes a change, a kind, a place and an
+/// operand. One byte gets another value; a line is copied to another; lines are cleared.
+pub fn scatter(whole: &mut [u8], changes: &[u8]) {
+    const LINE: usize = 64;
+    let lines = whole.len() / LINE;
+    for change in changes.chunks_exact(CHANGE) {
+        let place = usize::from(u16::from_le_bytes([change[1], change[2]])) % whole.len();
+        let operand = usize::from(u16::from_le_bytes([change[3], change[4]]));
+        let line = place / LINE * LINE;
+        match change[0] % 4 {
+            0 | 1 => whole[place] = change[3],
+            2 => whole.copy_within(line..line + LINE, operand % lines * LINE),
+            _ => {
+                let end = (line + (operand % 128 + 1) * LINE).min(whole.len());
+                whole[line..end].fill(0);
+            }
+        }
+    }
+}
+
+/// Whether [`scatter`] changes one byte at most.
+#[must_use]
+pub fn is_one_byte(changes: &[u8]) -> bool {
+    match changes.chunks_exact(CHANGE).next() {
+        None => true,
+        Some(first) => changes.len() < 2 * CHANGE && first[0] % 4 < 2,
     }
 }

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use daxmap_fuzz::{STORES, whole_state};
+use daxmap_fuzz::{STORES, checkpoint, log, whole_state};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -25,6 +25,49 @@ fn main() -> Outcome {
             let edits = [1, stores as u8, page, at, 0xff];
             let name = format!("edit-{stores}-{page}-{at}");
             write(directory, "state_open", &name, &edits)?;
+        }
+    }
+    for number in 0..log::LOGS {
+        let whole = log::whole(number)?.bytes;
+        // In the root, in the header of the first segment, in its first and in its second block.
+        write_all(
+            directory,
+            "log_open",
+            number,
+            &whole,
+            [8192 + 40, 16384 + 20, 20480 + 20, 20550],
+        )?;
+    }
+    for number in 0..checkpoint::FILES {
+        let whole = checkpoint::whole(number)?.bytes;
+        write_all(
+            directory,
+            "checkpoint_open",
+            number,
+            &whole,
+            [20, 8192 + 20, 12288 + 60, 20480],
+        )?;
+    }
+    Ok(())
+}
+
+/// A file as it is, and one of the targets' own with changes at these places.
+fn write_all(
+    directory: &Path,
+    target: &str,
+    number: u8,
+    whole: &[u8],
+    places: [u16; 4],
+) -> Outcome {
+    let raw = [&[0], whole].concat();
+    write(directory, target, &format!("whole-{number}"), &raw)?;
+    write(directory, "format", &format!("{target}-{number}"), &raw)?;
+    write(directory, target, &format!("as-it-is-{number}"), &[1, number])?;
+    for place in places {
+        let [low, high] = place.to_le_bytes();
+        for kind in [0, 2, 3] {
+            let name = format!("change-{number}-{place}-{kind}");
+            write(directory, target, &name, &[1, number, kind, low, high, 0xff, 1])?;
         }
     }
     Ok(())

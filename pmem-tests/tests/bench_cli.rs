@@ -146,7 +146,7 @@ fn job<'a>(results: &'a Value, job: &str, field: &str, number: u64) -> &'a Value
 /// The second table, wherever it runs on real hardware.
 fn check_engine(results: &Value, text: &str) {
     let all = results["engine"].as_array().unwrap();
-    assert_eq!(all.len(), 3 + 2 + 2 * FILE_SIZES.len());
+    assert_eq!(all.len(), 3 + 4 + 3 + 2 * FILE_SIZES.len());
     for row in all {
         assert!(row["operations"].as_u64().unwrap() > 0, "{row}");
         assert!(figure(row, "max_ns") >= figure(row, "p50_ns"), "{row}");
@@ -165,7 +165,15 @@ fn check_engine(results: &Value, text: &str) {
         let by_hand = job(results, "log_by_hand", "writes_per_sync", threads);
         assert_eq!(by_hand["operations"].as_u64().unwrap() % threads, 0, "{by_hand}");
         assert_eq!(by_hand["threads"], 1);
+        let append = job(results, "append", "threads", threads);
+        assert!(append["operations"].as_u64().unwrap() >= threads, "each thread one: {append}");
+        assert_eq!((&append["records_per_commit"], &append["size"]), (&1.into(), &64.into()));
+        assert_eq!(append["durability"], results["durability"]);
     }
+    let together = job(results, "append", "records_per_commit", 64);
+    assert_eq!(together["operations"].as_u64().unwrap() % 64, 0, "{together}");
+    assert_eq!(together["threads"], 1);
+    assert_eq!(job(results, "log_by_hand", "writes_per_sync", 64)["threads"], 1);
     for size in FILE_SIZES {
         let by_hand = job(results, "publish_by_hand", "size", size);
         assert_eq!(figure(by_hand, "ratio"), 1.0);
@@ -197,6 +205,10 @@ fn on_a_disk() {
     assert!(figure(by_hand, "ratio") > 1.5, "{by_hand}");
     let together = job(&results, "persist", "threads", 16);
     assert!(figure(together, "ratio") > 1.5, "they share syncs: {together}");
+    let together = job(&results, "append", "threads", 16);
+    assert!(figure(together, "ratio") > 1.5, "they share syncs: {together}");
+    let commit = job(&results, "append", "records_per_commit", 64);
+    assert!(figure(commit, "ratio") > 8.0, "one sync for all: {commit}");
     assert_eq!(results["map_sync"], false);
     for size in SIZES {
         for method in FILE_METHODS {
@@ -234,6 +246,11 @@ fn on_memory() {
         let fences = figure(row, "fences_per_operation");
         if row["job"] == "persist" {
             assert_eq!(fences, 1.0, "those of every thread: {row}");
+        }
+        if row["job"] == "append" {
+            // Those of beginning a segment, now and then, besides.
+            let commits = 1.0 / figure(row, "records_per_commit");
+            assert!(fences >= commits && fences < 1.5 * commits, "one a commit: {row}");
         }
     }
     assert!(text.contains("floor: bare device flush: not available"), "{text}");

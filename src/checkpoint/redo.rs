@@ -15,7 +15,7 @@
 //! | pages of the file | what |
 //! |---|---|
 //! | 2 | the note: 8 bytes check value, 96 bytes record of the newest checkpoint |
-//! | 3 .. *h* | 8 bytes for each page of the set: its check value; 0: nobody wrote it, it is zero |
+//! | 3 .. *h* | 8 bytes for each page of the set: its check value; that of no bytes: nobody wrote it, it is zero |
 //! | *h* .. *r* | the working set |
 //! | *r* .. | the redo record |
 //!
@@ -113,7 +113,11 @@ struct Record {
 /// Writes a set of zeros.
 pub(super) fn format(region: &impl Region, settings: &Settings, key: Key) -> Result<()> {
     let places = Places::of(settings.pages());
-    region.fill_flush(CHECKS, places.home - CHECKS, 0)?;
+    let home = |page| places.home + page * PAGE;
+    let blank = (0..places.pages).flat_map(|page| blank_check(key, home(page)).to_le_bytes());
+    let mut checks: Vec<u8> = blank.collect();
+    checks.resize((places.home - CHECKS) as usize, 0);
+    region.write_flush(CHECKS, &checks)?;
     let note = note(key, &Checkpoint::blank());
     write_record(region, key, places.redo, 0, &[(NOTE, &note)])?;
     region.write_flush(NOTE, &note)?;
@@ -302,7 +306,7 @@ impl Redo {
             checks.chunks(8).take(places.pages as usize).filter_map(|c| word(c, 0)).collect();
         for (page, &check) in (0..).zip(&checks) {
             let at = places.home + page * PAGE;
-            if check == 0 {
+            if check == blank_check(key, at) {
                 // Whatever is there was there before the set was.
                 memory.page_mut(page).fill(0);
             } else if primitive!(
@@ -363,7 +367,8 @@ impl Redo {
 
     /// The lines to be written of a page: all of them, if it has no place yet.
     fn lines(&self, changes: &Changes, page: u64) -> u64 {
-        if self.checks[page as usize] == 0 { u64::MAX } else { changes.lines(page) }
+        let blank = blank_check(self.key, self.places.home + page * PAGE);
+        if self.checks[page as usize] == blank { u64::MAX } else { changes.lines(page) }
     }
 
     /// Writes what changed, and makes it the newest checkpoint. After an error, this value is not
@@ -446,7 +451,7 @@ impl Redo {
 
     fn page(&self, region: &impl Region, page: u64, into: &mut [u8]) -> Result<()> {
         let (at, check) = (self.places.home + page * PAGE, self.checks[page as usize]);
-        if check == 0 {
+        if check == blank_check(self.key, at) {
             into.fill(0);
             return Ok(());
         }
@@ -459,9 +464,16 @@ impl Redo {
     }
 }
 
-/// Never 0: that stands for a page that nobody wrote.
+/// Never that of a page that nobody wrote.
 fn page_check(key: Key, at: u64, page: &[u8]) -> u64 {
-    key.check(at, page).max(1)
+    let check = key.check(at, page);
+    if check == blank_check(key, at) { !check } else { check }
+}
+
+/// The check value of a page that nobody wrote. Not zero: check values that damage has cleared would
+/// turn pages that were saved into zeros.
+fn blank_check(key: Key, at: u64) -> u64 {
+    key.check(at, &[])
 }
 
 /// The runs of ones: first bit and length.

@@ -67,7 +67,7 @@
 //! | `staging`, `writer` | how does a commit become durable? |
 //! | `options`, `recovery`, `scan` | how is a log made, and what is in it after a crash? |
 //! | `cursor`, `reader`, `backwards`, `follow` | how is it read? |
-//! | `truncate` | how are records given up? |
+//! | `truncate`, `space` | how are records given up, and how much is free? |
 
 mod backwards;
 mod block;
@@ -83,6 +83,7 @@ mod recovery;
 mod root;
 mod scan;
 mod segment;
+mod space;
 mod staging;
 mod sync;
 mod table;
@@ -107,6 +108,7 @@ pub use self::lsn::Lsn;
 pub use self::options::LogOptions;
 pub use self::reader::{Reader, Record};
 pub use self::recovery::{DamagedRecords, Recovery};
+pub use self::space::Space;
 pub use self::writer::Writer;
 
 /// The version of the format.

@@ -159,11 +159,11 @@ impl<'a, R: Region> Reader<'a, R> {
     fn take(&mut self, index: usize) -> Result<bool> {
         let (core, cursor) = (self.core, &mut self.cursors[index]);
         let Some(block) = cursor.peek(&core.region, core.layout)? else {
-            return self.lost(index);
+            return self.pass_over(index);
         };
         let wanted = block.last().min(cursor.header.limit) >= self.next;
         if wanted && !cursor.body(&core.region, core.layout, &block, &mut self.open.body)? {
-            return self.lost(index);
+            return self.pass_over(index);
         }
         if wanted {
             self.open.start(&block, cursor.header.limit);
@@ -173,7 +173,17 @@ impl<'a, R: Region> Reader<'a, R> {
         Ok(wanted)
     }
 
-    /// There is no block where one was: the segment is in its next life, or it is damaged.
+    /// Goes on behind a place where there is no block; false, as no block was opened.
+    #[cold]
+    fn pass_over(&mut self, index: usize) -> Result<bool> {
+        if self.lost(index)? {
+            self.waiting.push(index);
+        }
+        Ok(false)
+    }
+
+    /// There is no block where one was: the segment is in its next life, and the cursor done, or it
+    /// is damaged. True if the damage is accepted, and the cursor a line further.
     #[cold]
     fn lost(&mut self, index: usize) -> Result<bool> {
         let cursor = &mut self.cursors[index];
@@ -187,8 +197,7 @@ impl<'a, R: Region> Reader<'a, R> {
             return Err(cursor.damaged(self.core.layout));
         }
         cursor.at += LINE;
-        self.waiting.push(index);
-        Ok(false)
+        Ok(true)
     }
 
     /// Takes up the lives that have begun.
@@ -209,32 +218,29 @@ impl<'a, R: Region> Reader<'a, R> {
 
     /// Looks at the next blocks of the cursors of which it is not known.
     fn poll(&mut self) -> Result<()> {
-        let core = self.core;
         for index in std::mem::take(&mut self.waiting) {
-            let cursor = &mut self.cursors[index];
-            let end = core.table.progress[cursor.segment].end.load(Ordering::Acquire);
-            // Blocks that are all before what is wanted are passed here.
-            let mut block = None;
-            while cursor.at < end {
-                block = cursor.peek(&core.region, core.layout)?;
-                match &block {
-                    Some(found) if found.last() < self.next => cursor.at += found.bytes(),
-                    _ => break,
-                }
-                block = None;
-            }
-            if let Some(block) = block {
-                self.ready.push(Reverse((block.lsn, index)));
-            } else if cursor.at < end {
-                self.lost(index)?;
-                if core.accepts_damage {
-                    self.poll()?;
-                }
-            } else {
-                self.waiting.push(index);
-            }
+            // Damage may be as long as a segment: line by line, until there is a block again.
+            while !self.look(index)? && self.lost(index)? {}
         }
         Ok(())
+    }
+
+    /// Looks at the next block of a cursor; false if there is none where one should be.
+    fn look(&mut self, index: usize) -> Result<bool> {
+        let core = self.core;
+        let cursor = &mut self.cursors[index];
+        let end = core.table.progress[cursor.segment].end.load(Ordering::Acquire);
+        while cursor.at < end {
+            let Some(block) = cursor.peek(&core.region, core.layout)? else { return Ok(false) };
+            if block.last() >= self.next {
+                self.ready.push(Reverse((block.lsn, index)));
+                return Ok(true);
+            }
+            // All of it is before what is wanted.
+            cursor.at += block.bytes();
+        }
+        self.waiting.push(index);
+        Ok(true)
     }
 }
 

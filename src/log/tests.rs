@@ -348,3 +348,44 @@ fn a_log_in_a_file_is_whole_and_has_one_writer() {
     let error = options.open_or_create(&blank).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::WrongFormat(_)), "{error}");
 }
+
+/// Line by line, and without going deeper with each: half a megabyte of stack must do.
+#[test]
+fn damage_as_long_as_a_segment_is_passed_over() {
+    let region = Options::new().len(32 << 20).in_memory().unwrap();
+    let log = LogOptions::new().segment_bytes(8 << 20).seed(7).format(&region).unwrap();
+    for _ in 0..100 {
+        log.append(&vec![5; 64 << 10]).unwrap();
+    }
+    log.close().unwrap();
+    let from = layout::SEGMENTS + layout::BLOCKS + (70 << 10);
+    region.fill_flush(from, 6 << 20, 0).unwrap();
+    let read = move || {
+        let log = LogOptions::new().read_only(true).accept_damage(true).open_region(&region);
+        let log = log.unwrap();
+        assert_eq!(log.recovery().damaged.len(), 1);
+        let forwards: Vec<u64> = all(&log).iter().map(|(lsn, _)| *lsn).collect();
+        assert_eq!(forwards, [1, 98, 99, 100]);
+        assert_eq!(backwards(&log, u64::MAX).len(), forwards.len());
+    };
+    std::thread::Builder::new().stack_size(512 << 10).spawn(read).unwrap().join().unwrap();
+}
+
+#[test]
+fn space_is_counted_by_segments() {
+    let room = SEGMENT - layout::BLOCKS;
+    let log = options().format(region(4)).unwrap();
+    let empty = Space { segment_bytes: SEGMENT, segments: 4, free_segments: 4, ..Space::default() };
+    assert_eq!(log.space(), Space { free_bytes: 4 * room, ..empty });
+    log.append(&[1; 24]).unwrap();
+    log.append(&[1; 25]).unwrap();
+    let one = Space { free_segments: 3, used_bytes: 192, free_bytes: 4 * room - 192, ..empty };
+    assert_eq!(log.space(), one);
+    // Does not fit behind them.
+    log.append(&[1; 4000]).unwrap();
+    let two = Space { free_segments: 2, used_bytes: 192 + 4096, free_bytes: 2 * room, ..empty };
+    assert_eq!(log.space(), two);
+    log.release_up_to(Lsn::new(3)).unwrap();
+    let released = log.space();
+    assert_eq!((released.free_segments, released.used_bytes), (3, 4096));
+}

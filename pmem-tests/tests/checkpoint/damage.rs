@@ -206,3 +206,22 @@ fn every_state_of_a_copy_made_while_in_use_is_a_checkpoint_or_an_error() {
     }
     assert!(opened > 10 && refused > 3, "{opened} opened, {refused} refused");
 }
+
+/// The first line of check values, of pages that the redo record of the last checkpoint has nothing of.
+#[test]
+fn cleared_check_values_are_damage() {
+    const CHECKS: u64 = 3 * PAGE;
+    let region = daxmap::Options::new().len(64 * PAGE).in_memory().unwrap();
+    let options = Options::new(9 * PAGE).strategy(Strategy::Redo).seed(5);
+    let mut set = WorkingSet::format(&region, &options).unwrap();
+    for page in [0, 8] {
+        set.slice_mut(page * PAGE, PAGE).unwrap().fill(7);
+        set.checkpoint().unwrap();
+    }
+    set.abandon();
+    let before = WorkingSet::open(&region, &options.clone().read_only(true)).unwrap();
+    assert_eq!(before.bytes()[0], 7);
+    region.write(CHECKS, &[0; 64]).unwrap();
+    let error = WorkingSet::open(&region, &options).map(WorkingSet::abandon).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Damaged(_)), "{error}");
+}

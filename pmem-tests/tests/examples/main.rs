@@ -9,6 +9,7 @@ mod counter;
 #[cfg(feature = "sim")]
 mod explore_log;
 mod game_of_life;
+mod kv;
 mod program;
 mod publish_mapped;
 mod survive_kill;

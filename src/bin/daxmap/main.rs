@@ -2,6 +2,7 @@
 
 mod bench;
 mod checkpoint;
+mod log;
 mod probe;
 mod state;
 
@@ -26,6 +27,7 @@ enum Command {
     Probe(probe::Args),
     Bench(bench::Args),
     Checkpoint(checkpoint::Args),
+    Log(log::Args),
     State(state::Args),
     #[command(hide = true)]
     BenchTrace(bench::trace::Args),
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         Command::Probe(args) => probe::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Checkpoint(args) => checkpoint::run(&args),
+        Command::Log(args) => log::run(&args),
         Command::State(args) => state::run(&args),
         Command::BenchTrace(args) => bench::trace::run_child(&args).map(|()| true),
     };

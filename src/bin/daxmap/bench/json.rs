@@ -75,7 +75,7 @@ struct JsonRow {
 }
 
 /// One of the jobs of an engine: `persist` by `threads` threads that share a region as one log,
-/// `log_by_hand` by one thread with a sync after every `writes_per_sync` writes, `publish` of a
+/// `append` by `threads` threads to a `daxmap::log`, `records_per_commit` at a time, `log_by_hand` by one thread with a sync after every `writes_per_sync` writes, `publish` of a
 /// whole file by the library, and `publish_by_hand`. An operation is a record of `size` bytes, or a
 /// file of that length.
 #[derive(Serialize)]
@@ -85,9 +85,10 @@ struct JsonJob {
     size: usize,
     threads: u64,
     writes_per_sync: Option<u64>,
+    records_per_commit: Option<u64>,
     durability: &'static str,
     power_cut: &'static str,
-    /// Operations per second, against one thread (`persist`, `log_by_hand`) or against
+    /// Operations per second, against `persist` by one thread (`persist`, `append`, `log_by_hand`) or against
     /// `publish_by_hand` of the same size (`publish`, `publish_by_hand`); median over the rounds.
     ratio: Option<f64>,
     #[serde(flatten)]
@@ -189,8 +190,16 @@ fn convert_job(row: &JobRow, results: &Results) -> JsonJob {
         job: job.key(),
         label: job.label(),
         size: job.bytes(),
-        threads: if let Job::Persist { threads } = job { threads } else { 1 },
+        threads: match job {
+            Job::Persist { threads } | Job::Append { threads, .. } => threads,
+            _ => 1,
+        },
         writes_per_sync: if let Job::LogByHand { writes } = job { Some(writes) } else { None },
+        records_per_commit: if let Job::Append { records, .. } = job {
+            Some(records)
+        } else {
+            None
+        },
         durability: row.durability.as_str(),
         power_cut: survives(Some(row.durability)),
         ratio: row.ratio,

@@ -214,11 +214,12 @@ fn legend(out: &mut impl Write, results: &Results) -> io::Result<()> {
         "device B/op: bytes the block device wrote, whoever wrote them, in the middle batch.",
         "fences, write-backs: of this process, in cache lines; nt: stored past the cache. The \
          kernel's own are not counted.",
-        "log: the threads share one region; ops/s is of all together. By hand, one thread writes \
-         and syncs for as many.",
+        "log: persist: the threads share one region; append: the threads share one daxmap::log, its \
+         space recycled meanwhile; ops/s is of all together. By hand, one thread writes and syncs \
+         for as many.",
         "file: p50 is from nothing to a durable file in place of the one of that name. By hand: \
          temporary name, write, fsync, rename, fsync of the directory.",
-        "ratio: ops/s against one thread, or against the file by hand; the median over the rounds. \
+        "ratio: ops/s against persist by one thread, or against the file by hand; the median over the rounds. \
          flushes: of the device, per update.",
         "power cut: what the update is promised to do there. A drive that lies about its cache is \
          not noticed.",

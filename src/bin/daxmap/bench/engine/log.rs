@@ -1,12 +1,10 @@
-//! A log that threads append to, and what one thread does by hand for as many.
+//! A region that threads use as a log, and what one thread does by hand for as many.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock, mpsc};
-use std::thread;
 use std::time::Instant;
 
 use daxmap::{AnyRegion, Options, Region};
@@ -16,6 +14,7 @@ use super::super::measure::time_updates;
 use super::super::plan::Walk;
 use super::super::scratch::{doing, make_file};
 use super::super::tally::Batch;
+use super::threads::{Gate, at_once};
 use super::{BATCH, RECORD};
 
 /// A region and a file of the same length: two logs.
@@ -43,52 +42,18 @@ impl Log {
 
     /// A batch of so many threads at once.
     pub fn persist(&self, threads: u64, device: &Device) -> io::Result<Batch> {
-        // Opens when all are there; where one could not be started, they find nothing and go.
-        let gate: RwLock<Option<Instant>> = RwLock::new(None);
-        thread::scope(|scope| {
-            let mut opening = gate.write().unwrap_or_else(PoisonError::into_inner);
-            let (ready, all_ready) = mpsc::channel();
-            let mut workers = Vec::new();
-            for _ in 0..threads {
-                let (gate, ready) = (&gate, ready.clone());
-                let work = move || self.append(gate, ready);
-                workers.push(thread::Builder::new().spawn_scoped(scope, work)?);
-            }
-            drop(ready);
-            all_ready.iter().collect::<io::Result<()>>()?;
-            let device_before = device.read();
-            let start = Instant::now();
-            *opening = Some(start);
-            drop(opening);
-
-            let mut batch = Batch::default();
-            for worker in workers {
-                let joined = worker.join().map_err(|_| io::Error::other("a thread panicked"))?;
-                let (own, end) = joined?;
-                batch.join(&own);
-                batch.busy_ns = batch.busy_ns.max((end - start).as_nanos() as u64);
-            }
-            batch.device = device.read().since(device_before);
-            Ok(batch)
-        })
+        at_once(threads, device, |gate| self.append(gate))
     }
 
     /// One thread's part, and when it was done.
-    fn append(
-        &self,
-        gate: &RwLock<Option<Instant>>,
-        ready: mpsc::Sender<io::Result<()>>,
-    ) -> io::Result<(Batch, Instant)> {
+    fn append(&self, gate: Gate<'_>) -> io::Result<(Batch, Instant)> {
         let mut data = [0xa5; RECORD];
         let mut batch = Batch::default();
         batch.times_ns.reserve(BATCH.most as usize);
         let next = || self.appended.fetch_add(1, Ordering::Relaxed);
         let update = |at, data: &[u8]| self.region.write_persist(at, data).map_err(io::Error::from);
         // Not timed: what a thread's first update pays for.
-        let _ = ready.send(update(self.walk.offset(next()), &data));
-        // Kept while this thread waits, it would keep the others waiting for it.
-        drop(ready);
-        if gate.read().unwrap_or_else(PoisonError::into_inner).is_some() {
+        if gate.wait(update(self.walk.offset(next()), &data)) {
             time_updates(BATCH, self.walk, &mut data, &mut batch, next, update)?;
         }
         Ok((batch, Instant::now()))

@@ -1,8 +1,10 @@
 //! What a storage engine does with a directory: threads that append to one log, and whole files
 //! that take another's place. Beside each, the same written by hand.
 
+mod append;
 mod files;
 mod log;
+mod threads;
 
 use std::io;
 use std::path::Path;
@@ -18,6 +20,7 @@ use super::progress::Progress;
 use super::scratch::doing;
 use super::tally::{Batch, Tally};
 
+use append::Records;
 pub use files::{available, replace};
 use log::Log;
 
@@ -27,6 +30,8 @@ pub const RECORD: usize = SIZES[SUMMARY_SIZE];
 pub const FILE_SIZES: [usize; 3] = [64 << 10, 1 << 20, 8 << 20];
 /// Threads at one log.
 const THREADS: [u64; 3] = [1, 4, 16];
+/// Records that are made durable together, by one thread.
+const TOGETHER: u64 = 64;
 
 /// The batch of one job, or of each of its threads. One whole file may take longer.
 const BATCH: Limits = Limits { time: Duration::from_millis(10), least: 1, most: 1 << 16 };
@@ -37,6 +42,9 @@ pub enum Job {
     /// So many threads share one region, and each makes records of [`RECORD`] bytes durable with
     /// `write_persist`, all of them one behind the other.
     Persist { threads: u64 },
+    /// So many threads append to one `daxmap::log`, by commits of so many records of [`RECORD`]
+    /// bytes.
+    Append { threads: u64, records: u64 },
     /// One thread does it for so many: that many records by `pwrite`, then one `fdatasync`.
     LogByHand { writes: u64 },
     /// A file of so many bytes, as a draft that is committed over an existing name.
@@ -48,9 +56,13 @@ pub enum Job {
 impl Job {
     /// Those that append to a log, in the order of the table.
     pub fn logs() -> impl Iterator<Item = Self> {
-        let by_hand = THREADS.into_iter().filter(|&threads| threads > 1);
+        let by_hand = THREADS.into_iter().filter(|&threads| threads > 1).chain([TOGETHER]);
         let persist = THREADS.into_iter().map(|threads| Self::Persist { threads });
-        persist.chain(by_hand.map(|writes| Self::LogByHand { writes }))
+        let append = THREADS.into_iter().map(|threads| Self::Append { threads, records: 1 });
+        persist
+            .chain(append)
+            .chain([Self::Append { threads: 1, records: TOGETHER }])
+            .chain(by_hand.map(|writes| Self::LogByHand { writes }))
     }
 
     /// Those that replace a file, in the order of the table.
@@ -64,6 +76,7 @@ impl Job {
     pub const fn key(self) -> &'static str {
         match self {
             Self::Persist { .. } => "persist",
+            Self::Append { .. } => "append",
             Self::LogByHand { .. } => "log_by_hand",
             Self::Publish { .. } => "publish",
             Self::PublishByHand { .. } => "publish_by_hand",
@@ -75,6 +88,9 @@ impl Job {
         match self {
             Self::Persist { threads: 1 } => "persist, 1 thread".to_owned(),
             Self::Persist { threads } => format!("persist, {threads} threads"),
+            Self::Append { threads: 1, records: 1 } => "log append, 1 thread".to_owned(),
+            Self::Append { threads, records: 1 } => format!("log append, {threads} threads"),
+            Self::Append { records, .. } => format!("log append, {records} a commit"),
             Self::LogByHand { writes } => format!("by hand: {writes} pwrites, 1 fdatasync"),
             Self::Publish { .. } => "publish".to_owned(),
             Self::PublishByHand { .. } => "by hand: write, sync, rename, sync".to_owned(),
@@ -83,13 +99,13 @@ impl Job {
 
     /// True if the library does it.
     pub const fn is_own(self) -> bool {
-        matches!(self, Self::Persist { .. } | Self::Publish { .. })
+        matches!(self, Self::Persist { .. } | Self::Append { .. } | Self::Publish { .. })
     }
 
     /// Bytes of an update: a record, or a whole file.
     pub const fn bytes(self) -> usize {
         match self {
-            Self::Persist { .. } | Self::LogByHand { .. } => RECORD,
+            Self::Persist { .. } | Self::Append { .. } | Self::LogByHand { .. } => RECORD,
             Self::Publish { bytes } | Self::PublishByHand { bytes } => bytes,
         }
     }
@@ -99,10 +115,12 @@ impl Job {
         matches!(self, Self::Publish { .. } | Self::PublishByHand { .. })
     }
 
-    /// What its rate is compared with: a log with that of one thread, a file with that by hand.
+    /// What its rate is compared with: a log with that of one thread at a region, a file with that by hand.
     pub const fn base(self) -> Self {
         match self {
-            Self::Persist { .. } | Self::LogByHand { .. } => Self::Persist { threads: 1 },
+            Self::Persist { .. } | Self::Append { .. } | Self::LogByHand { .. } => {
+                Self::Persist { threads: 1 }
+            }
             Self::Publish { bytes } | Self::PublishByHand { bytes } => {
                 Self::PublishByHand { bytes }
             }
@@ -130,6 +148,7 @@ pub struct Engine<'a> {
     directory: &'a Path,
     device: &'a Device,
     log: Log,
+    records: Records,
     tracks: Vec<Track>,
     data: Vec<u8>,
     /// Whole files written.
@@ -148,8 +167,9 @@ impl<'a> Engine<'a> {
         let jobs = Job::logs().chain(files.iter().copied());
         let tracks = jobs.map(|job| Track { job, tally: Tally::default() }).collect();
         let log = Log::new(directory, len)?;
+        let records = Records::new(directory, len)?;
         let data = vec![0xa5; FILE_SIZES[2]];
-        Ok(Self { directory, device, log, tracks, data, written: 0 })
+        Ok(Self { directory, device, log, records, tracks, data, written: 0 })
     }
 
     /// Runs round by round until the deadline, and each job once at least.
@@ -182,6 +202,7 @@ impl<'a> Engine<'a> {
         let job = self.tracks[index].job;
         let batch = match job {
             Job::Persist { threads } => self.log.persist(threads, self.device),
+            Job::Append { threads, records } => self.records.append(threads, records, self.device),
             Job::LogByHand { writes } => self.log.by_hand(writes, self.device),
             Job::Publish { bytes } | Job::PublishByHand { bytes } => self.files(job, bytes),
         };
@@ -216,7 +237,7 @@ mod tests {
     #[test]
     fn every_job_is_compared_with_one_that_runs() {
         let all: Vec<Job> = Job::logs().chain(Job::files()).collect();
-        assert_eq!(all.len(), 5 + 6);
+        assert_eq!(all.len(), 10 + 6);
         assert_eq!(all.iter().collect::<HashSet<_>>().len(), all.len());
         for job in &all {
             let base = job.base();
@@ -246,7 +267,7 @@ mod tests {
         // Every file, and the largest once more while it is replaced.
         let whole = (FILE_SIZES.iter().sum::<usize>() + FILE_SIZES[2]) as u64;
         for available in [0, u64::MAX] {
-            assert!(2 * Layout::to_measure(files, available).len() + whole <= counting);
+            assert!(3 * Layout::to_measure(files, available).len() + whole <= counting);
         }
     }
 }
