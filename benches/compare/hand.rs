@@ -311,3 +311,40 @@ pub unsafe fn store_64(to: *mut u8, from: *const u8) {
         );
     }
 }
+
+/// A record of a header and a payload, durable, filled up with zeros to whole lines: the payload's
+/// lines from where they are, past the caches.
+///
+/// # Safety
+///
+/// `to` is a multiple of 64 and valid for writes of as many lines; the processor has AVX.
+#[target_feature(enable = "avx")]
+pub unsafe fn direct(to: *mut u8, header: &[u8; 40], payload: &[u8]) {
+    use std::arch::x86_64::{__m256i, _mm_sfence, _mm256_loadu_si256, _mm256_stream_si256};
+    let line = |to: *mut u8, from: *const u8| {
+        // SAFETY: 64 bytes at either, `to` aligned to them.
+        unsafe {
+            let (low, high) = (from.cast::<__m256i>(), from.add(32).cast());
+            let (low, high) = (_mm256_loadu_si256(low), _mm256_loadu_si256(high));
+            _mm256_stream_si256(to.cast(), low);
+            _mm256_stream_si256(to.add(32).cast(), high);
+        }
+    };
+    let mut first = [0; 64];
+    first[..40].copy_from_slice(header);
+    let (begin, rest) = payload.split_at(payload.len().min(24));
+    first[40..][..begin.len()].copy_from_slice(begin);
+    line(to, first.as_ptr());
+    let (whole, end) = rest.split_at(rest.len() / 64 * 64);
+    for at in (0..whole.len()).step_by(64) {
+        // SAFETY: within the caller's range, and within `whole`.
+        unsafe { line(to.add(64 + at), whole.as_ptr().add(at)) };
+    }
+    if !end.is_empty() {
+        let mut last = [0; 64];
+        last[..end.len()].copy_from_slice(end);
+        // SAFETY: the last line of the caller's range.
+        unsafe { line(to.add(64 + whole.len()), last.as_ptr()) };
+    }
+    _mm_sfence();
+}

@@ -2,15 +2,11 @@
 
 use std::marker::PhantomData;
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zerocopy::IntoBytes;
 
 use super::Plain;
-use crate::format::LINE;
 use crate::format::cell::HEADER;
-
-#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C, align(64))]
-struct Line([u8; LINE as usize]);
+use crate::format::{LINE, Line};
 
 /// Header, value and zeros up to a multiple of 64 bytes, as a slot has them.
 pub(super) struct Image<T> {
@@ -35,7 +31,7 @@ impl<T: Plain> Image<T> {
             assert!(size_of::<T>() < u32::MAX as usize, "a state's type has less than 4 GiB");
         }
         let bytes = Self::START + Self::LEN;
-        let lines = vec![Line([0; LINE as usize]); bytes.div_ceil(LINE as usize)];
+        let lines = vec![Line::ZERO; bytes.div_ceil(LINE as usize)];
         Self { lines: lines.into_boxed_slice(), value: PhantomData }
     }
 
