@@ -214,6 +214,11 @@ fn appends(log: &Log<AnyRegion>, pmemlog: Option<&Pmemlog>, base: *mut u8, round
             }
         }
         let bare = &by_hand[best];
+        if std::env::var_os("EXP_ALL").is_some() {
+            for (b, t) in bares.iter().zip(&by_hand) {
+                println!("      {} {:.0}", b.name, median(&mut t.clone()));
+            }
+        }
         println!(
             "  {len:5} B: log {:.0}, libpmemlog {:.0}, {} {:.0}",
             median(&mut ours.clone()),

@@ -29,9 +29,8 @@ use crate::region::Region;
 /// Bytes before the value.
 pub(crate) const HEADER: usize = 24;
 
-/// Bytes of a slot up to which it is written and then drained, so that something else can be done
-/// meanwhile. Larger ones are written and drained in one.
-const THROUGH_CACHE_MAX: usize = 512;
+/// Slots of less than so many bytes are stored and then flushed, as short blocks of the log are.
+const STORED_FIRST: usize = 512;
 
 /// Where a cell is, how large its value may be, and its key.
 #[derive(Clone, Copy, Debug)]
@@ -151,30 +150,31 @@ impl Cell {
         value: &[u8],
     ) -> Result<()> {
         let image = image(buffer, value);
-        self.store_image(region, image, (sequence, version), value.len(), |_| ())
+        self.store_image(region, image, (sequence, version), value.len())
     }
 
     /// The same of a value that is in its place already, after [`HEADER`] bytes that are
-    /// overwritten, and with zeros after it up to a multiple of 64 bytes. Does something else with
-    /// the slot's bytes in passing.
+    /// overwritten, and with zeros after it up to a multiple of 64 bytes.
     #[inline]
     pub(crate) fn store_image(
         &self,
         region: &impl Region,
         image: &mut [u8],
-        (sequence, version): (u64, u32),
+        word: (u64, u32),
         len: usize,
-        meanwhile: impl FnOnce(&[u8]),
     ) -> Result<()> {
-        let slot = self.slot(primitive!("cell.slots_in_turn", sequence, 0));
-        self.seal(image, slot, (sequence, version), len);
-        if image.len() <= THROUGH_CACHE_MAX {
-            region.write_flush(slot, image)?;
-            meanwhile(image);
-            return primitive!("cell.drain", region.drain(), Ok(()));
+        let slot = self.slot(primitive!("cell.slots_in_turn", word.0, 0));
+        self.seal(image, slot, word, len);
+        if image.len() >= STORED_FIRST {
+            return primitive!(
+                "cell.persist",
+                region.write_persist(slot, image),
+                region.write_flush(slot, image)
+            );
         }
-        meanwhile(image);
-        primitive!("cell.drain", region.write_persist(slot, image), region.write_flush(slot, image))
+        region.write(slot, image)?;
+        primitive!("cell.flush", region.flush(slot, image.len() as u64), Ok(()))?;
+        primitive!("cell.drain", region.drain(), Ok(()))
     }
 
     /// Writes the newest value to both slots, durable on return, which heals them.

@@ -19,10 +19,10 @@ impl<T: Plain> Image<T> {
     /// value, which follows the header, needs to be aligned to more than a word.
     const START: usize = if align_of::<T>() <= 8 { 0 } else { LINE as usize - HEADER };
     /// Where the value is in [`bytes`](Self::bytes).
-    pub(super) const VALUE: std::ops::Range<usize> = HEADER..HEADER + size_of::<T>();
+    const VALUE: std::ops::Range<usize> = HEADER..HEADER + size_of::<T>();
     const LEN: usize = (HEADER + size_of::<T>()).next_multiple_of(LINE as usize);
 
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         const {
             assert!(
                 align_of::<T>() <= LINE as usize,
@@ -46,7 +46,27 @@ impl<T: Plain> Image<T> {
         self.bytes()[Self::VALUE].copy_from_slice(value.as_bytes());
     }
 
-    /// The value in its place.
+    /// An image of a value.
+    pub(super) fn of(value: &T) -> Self {
+        let mut image = Self::new();
+        image.set(value);
+        image
+    }
+
+    /// Takes over another one: whole lines, between places that are aligned alike.
+    #[inline]
+    pub(super) fn copy_from(&mut self, other: &Self) {
+        self.lines.copy_from_slice(&other.lines);
+    }
+
+    /// The value.
+    #[inline]
+    pub(super) fn get(&self) -> &T {
+        let value = T::ref_from_bytes(&self.lines.as_bytes()[Self::START..][Self::VALUE]);
+        value.unwrap_or_else(|_| unreachable!("the place has its alignment and its size"))
+    }
+
+    /// The value, to be changed in its place.
     #[inline]
     pub(super) fn value(&mut self) -> &mut T {
         let value = T::mut_from_bytes(&mut self.bytes()[Self::VALUE]);
