@@ -29,7 +29,8 @@ use crate::region::Region;
 /// Bytes before the value.
 pub(crate) const HEADER: usize = 24;
 
-/// Slots of less than so many bytes are stored and then flushed, as short blocks of the log are.
+/// Slots of less than so many bytes are stored and then flushed, as short blocks of the log are:
+/// faster where the lines are in no cache, and no slower where the last store but one has left them.
 const STORED_FIRST: usize = 512;
 
 /// Where a cell is, how large its value may be, and its key.
