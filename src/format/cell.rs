@@ -178,6 +178,21 @@ impl Cell {
         primitive!("cell.drain", region.drain(), Ok(()))
     }
 
+    /// Writes a value that [`store`](Self::store) has just stored to the other slot, too, durable on
+    /// return. The arguments are those of the store, and the buffer is as it left it.
+    pub(crate) fn repeat(
+        &self,
+        region: &impl Region,
+        buffer: &mut [u8],
+        word: (u64, u32),
+        len: usize,
+    ) -> Result<()> {
+        let other = self.slot(word.0 ^ 1);
+        self.seal(buffer, other, word, len);
+        region.write_flush(other, buffer)?;
+        region.drain()
+    }
+
     /// Writes the newest value to both slots, durable on return, which heals them.
     ///
     /// First to those that hold it already: it may have been read before it was durable, if the
