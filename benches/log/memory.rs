@@ -79,37 +79,119 @@ impl DisplayLossy for CStr {
 }
 
 /// The least that a durable append with a checksum is: build the record, check it, copy it past or
-/// through the caches, one fence.
+/// through the caches, one fence. Or, without a copy of the payload on the way, by [`direct`].
 struct Bare {
+    name: &'static str,
     base: *mut u8,
     at: usize,
     sequence: u64,
-    copy: hand::DurableCopy,
+    copy: Option<hand::DurableCopy>,
     line: Vec<u64>,
 }
 
+/// Bytes before the payload.
+const HEADER: usize = 40;
+
 impl Bare {
+    /// All that this processor can do. Each begins at another place, far from the others: none
+    /// finds lines in the cache that another has left there.
+    fn all(base: *mut u8) -> Vec<Self> {
+        let hands = HANDS.iter().filter(|hand| (hand.available)());
+        let mut ways: Vec<_> = hands.map(|hand| (hand.name, Some(hand.copy))).collect();
+        if is_x86_feature_detected!("avx") {
+            ways.push(("hand: nt avx, not staged", None));
+        }
+        let apart = LEN as usize / ways.len() / 64 * 64;
+        let bare = |(number, (name, copy))| Self {
+            name,
+            base,
+            at: number * apart,
+            sequence: 0,
+            copy,
+            line: Vec::new(),
+        };
+        ways.into_iter().enumerate().map(bare).collect()
+    }
+
     fn append(&mut self, payload: &[u8]) {
-        let len = (40 + payload.len()).next_multiple_of(64);
+        let len = (HEADER + payload.len()).next_multiple_of(64);
         if self.at + len > LEN as usize {
             self.at = 0;
         }
+        self.sequence += 1;
+        // SAFETY: whole lines within the mapping, which this thread alone stores into.
+        let to = unsafe { self.base.add(self.at) };
+        match self.copy {
+            Some(copy) => self.staged(copy, to, len, payload),
+            None => self.direct(to, payload),
+        }
+        self.at += len;
+    }
+
+    fn staged(&mut self, copy: hand::DurableCopy, to: *mut u8, len: usize, payload: &[u8]) {
         self.line.resize(len / 8, 0);
         // SAFETY: the words as bytes.
         let bytes =
             unsafe { std::slice::from_raw_parts_mut(self.line.as_mut_ptr().cast::<u8>(), len) };
-        self.sequence += 1;
         bytes[8..16].copy_from_slice(&self.sequence.to_le_bytes());
         bytes[16..24].copy_from_slice(&(payload.len() as u64).to_le_bytes());
-        bytes[40..40 + payload.len()].copy_from_slice(payload);
+        bytes[HEADER..HEADER + payload.len()].copy_from_slice(payload);
         let seed = self.at as u64;
-        let check = XxHash3_64::oneshot_with_seed(seed, &bytes[8..40 + payload.len()]);
+        let check = XxHash3_64::oneshot_with_seed(seed, &bytes[8..HEADER + payload.len()]);
         bytes[..8].copy_from_slice(&check.to_le_bytes());
-        // SAFETY: whole lines within the mapping, which this thread alone stores into; main picks
-        // a copy that the processor has.
-        unsafe { (self.copy)(self.base.add(self.at), bytes.as_ptr(), len) };
-        self.at += len;
+        // SAFETY: `to` has room for `len`; `all` picks copies that the processor has.
+        unsafe { copy(to, bytes.as_ptr(), len) };
     }
+
+    fn direct(&mut self, to: *mut u8, payload: &[u8]) {
+        let seed = self.at as u64;
+        let mut header = [0; HEADER];
+        header[8..16].copy_from_slice(&self.sequence.to_le_bytes());
+        header[16..24].copy_from_slice(&(payload.len() as u64).to_le_bytes());
+        let body = XxHash3_64::oneshot_with_seed(seed, payload);
+        header[24..32].copy_from_slice(&body.to_le_bytes());
+        let check = XxHash3_64::oneshot_with_seed(seed, &header[8..]);
+        header[..8].copy_from_slice(&check.to_le_bytes());
+        // SAFETY: `to` has room for both, in whole lines; `all` has asked for AVX.
+        unsafe { direct(to, &header, payload) };
+    }
+}
+
+/// A record of a header and a payload, durable, filled up with zeros to whole lines: the payload's
+/// lines from where they are, past the caches.
+///
+/// # Safety
+///
+/// `to` is a multiple of 64 and valid for writes of as many lines; the processor has AVX.
+#[target_feature(enable = "avx")]
+unsafe fn direct(to: *mut u8, header: &[u8; HEADER], payload: &[u8]) {
+    use std::arch::x86_64::{__m256i, _mm_sfence, _mm256_loadu_si256, _mm256_stream_si256};
+    let line = |to: *mut u8, from: *const u8| {
+        // SAFETY: 64 bytes at either, `to` aligned to them.
+        unsafe {
+            let (low, high) = (from.cast::<__m256i>(), from.add(32).cast());
+            let (low, high) = (_mm256_loadu_si256(low), _mm256_loadu_si256(high));
+            _mm256_stream_si256(to.cast(), low);
+            _mm256_stream_si256(to.add(32).cast(), high);
+        }
+    };
+    let mut first = [0; 64];
+    first[..HEADER].copy_from_slice(header);
+    let (begin, rest) = payload.split_at(payload.len().min(64 - HEADER));
+    first[HEADER..][..begin.len()].copy_from_slice(begin);
+    line(to, first.as_ptr());
+    let (whole, end) = rest.split_at(rest.len() / 64 * 64);
+    for at in (0..whole.len()).step_by(64) {
+        // SAFETY: within the caller's range, and within `whole`.
+        unsafe { line(to.add(64 + at), whole.as_ptr().add(at)) };
+    }
+    if !end.is_empty() {
+        let mut last = [0; 64];
+        last[..end.len()].copy_from_slice(end);
+        // SAFETY: the last line of the caller's range.
+        unsafe { line(to.add(64 + whole.len()), last.as_ptr()) };
+    }
+    _mm_sfence();
 }
 
 /// Times of so many operations, in nanoseconds each.
@@ -126,11 +208,9 @@ fn appends(log: &Log<AnyRegion>, pmemlog: Option<&Pmemlog>, base: *mut u8, round
     for (len, target_peer, batch) in [(64, 2.2, 256), (512, 1.8, 128), (4096, 1.3, 64)] {
         let payload = vec![7_u8; len];
         let mut writer = log.writer();
-        let hands: Vec<_> = HANDS.iter().filter(|hand| (hand.available)()).collect();
-        let mut bares: Vec<Bare> = hands
-            .iter()
-            .map(|hand| Bare { base, at: 0, sequence: 0, copy: hand.copy, line: Vec::new() })
-            .collect();
+        let mut bares = Bare::all(base);
+        // How much of the peer's log is in use.
+        let mut used = u64::MAX;
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         let mut by_hand = vec![Vec::new(); bares.len()];
         for round in 0..rounds + 3 {
@@ -143,8 +223,13 @@ fn appends(log: &Log<AnyRegion>, pmemlog: Option<&Pmemlog>, base: *mut u8, round
                 ours.push(ns);
             }
             if let Some(pmemlog) = pmemlog {
-                // SAFETY: an open pool, used by this thread alone.
-                unsafe { (pmemlog.rewind)(pmemlog.pool) };
+                // Emptied when it is full, as the others begin again at the end of their space.
+                if used > LEN / 2 {
+                    // SAFETY: an open pool, used by this thread alone.
+                    unsafe { (pmemlog.rewind)(pmemlog.pool) };
+                    used = 0;
+                }
+                used += (batch * len) as u64;
                 let ns = timed(batch, || {
                     // SAFETY: as above.
                     let failed =
@@ -169,11 +254,14 @@ fn appends(log: &Log<AnyRegion>, pmemlog: Option<&Pmemlog>, base: *mut u8, round
             }
         }
         let least = &by_hand[best];
+        for (way, times) in bares.iter().zip(&by_hand) {
+            println!("          {}: {:.0}", way.name, median(&mut times.clone()));
+        }
         println!(
             "  {len:5} B: log {:.0}, libpmemlog {:.0}, {} {:.0}",
             median(&mut ours.clone()),
             median(&mut theirs.clone()),
-            hands[best].name,
+            bares[best].name,
             median(&mut least.clone()),
         );
         println!(

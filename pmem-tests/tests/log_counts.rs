@@ -21,7 +21,7 @@ fn an_append_is_one_fence_and_each_line_once() {
         let mut writer = log.writer();
         // Begins the segment.
         writer.append(b"first").unwrap();
-        for len in [0, 8, 24, 25, 64, 512, 1023, 1024, 1048, 4096, 5000, 70_000] {
+        for len in [0, 8, 24, 25, 64, 512, 1023, 1024, 2047, 2048, 2072, 2073, 4096, 5000, 70_000] {
             let payload = vec![7; len];
             let before = counts();
             let lsn = writer.append(&payload).unwrap();

@@ -120,6 +120,28 @@ fn crashes_of_the_recovery() {
     assert!(sum.crash_points > 1000);
 }
 
+/// Records that are written from where they are: three writes, of which a crash may leave parts.
+#[test]
+fn crashes_of_records_that_are_not_staged() {
+    let ops = [
+        Op::Append(2048),
+        Op::Append(8),
+        Op::Append(2100),
+        Op::Kill,
+        Op::Release(1),
+        Op::Append(3000),
+        Op::Truncate(1),
+        Op::Append(2073),
+    ];
+    let mut sum = Report::default();
+    for mode in Mode::ALL {
+        let scenario = Scenario { before: Vec::new(), ops: ops.to_vec(), segments: 4 };
+        sum.add(&scenario.explore(mode, |explorer| explorer.depth(1).images(400).samples(60)));
+    }
+    println!("evidence: sampled, records that are not staged, in every mode | {sum}");
+    assert!(sum.crash_points > 100);
+}
+
 /// How long the sampled exploration goes on, and how many images it may stop at.
 fn sampling() -> (u64, Duration) {
     match std::env::var("DAXMAP_LOG_IMAGES").ok().and_then(|images| images.parse().ok()) {

@@ -29,9 +29,9 @@ use crate::region::Region;
 /// Bytes before the value.
 pub(crate) const HEADER: usize = 24;
 
-/// Bytes of a slot up to which it is stored into the cache and written back, on lines that the last
-/// store but one has left there: measured by `benches/state`. Past it, as the region does it.
-const THROUGH_CACHE_MAX: usize = 512;
+/// Slots of less than so many bytes are stored and then flushed, as short blocks of the log are:
+/// faster where the lines are in no cache, and no slower where the last store but one has left them.
+const STORED_FIRST: usize = 512;
 
 /// Where a cell is, how large its value may be, and its key.
 #[derive(Clone, Copy, Debug)]
@@ -151,25 +151,46 @@ impl Cell {
         value: &[u8],
     ) -> Result<()> {
         let image = image(buffer, value);
-        self.store_image(region, image, (sequence, version), value.len(), |_| ())
+        self.store_image(region, image, (sequence, version), value.len())
     }
 
     /// The same of a value that is in its place already, after [`HEADER`] bytes that are
-    /// overwritten, and with zeros after it up to a multiple of 64 bytes. Does something else with
-    /// the slot's bytes while they are on their way.
+    /// overwritten, and with zeros after it up to a multiple of 64 bytes.
     #[inline]
     pub(crate) fn store_image(
         &self,
         region: &impl Region,
         image: &mut [u8],
-        (sequence, version): (u64, u32),
+        word: (u64, u32),
         len: usize,
-        meanwhile: impl FnOnce(&[u8]),
     ) -> Result<()> {
-        let slot = self.slot(primitive!("cell.slots_in_turn", sequence, 0));
-        self.write(region, image, slot, (sequence, version), len)?;
-        meanwhile(image);
+        let slot = self.slot(primitive!("cell.slots_in_turn", word.0, 0));
+        self.seal(image, slot, word, len);
+        if image.len() >= STORED_FIRST {
+            return primitive!(
+                "cell.persist",
+                region.write_persist(slot, image),
+                region.write_flush(slot, image)
+            );
+        }
+        region.write(slot, image)?;
+        primitive!("cell.flush", region.flush(slot, image.len() as u64), Ok(()))?;
         primitive!("cell.drain", region.drain(), Ok(()))
+    }
+
+    /// Writes a value that [`store`](Self::store) has just stored to the other slot, too, durable on
+    /// return. The arguments are those of the store, and the buffer is as it left it.
+    pub(crate) fn repeat(
+        &self,
+        region: &impl Region,
+        buffer: &mut [u8],
+        word: (u64, u32),
+        len: usize,
+    ) -> Result<()> {
+        let other = self.slot(word.0 ^ 1);
+        self.seal(buffer, other, word, len);
+        region.write_flush(other, buffer)?;
+        region.drain()
     }
 
     /// Writes the newest value to both slots, durable on return, which heals them.
@@ -186,8 +207,11 @@ impl Cell {
     ) -> Result<()> {
         let word = (newest.sequence, newest.version);
         let image = image(buffer, &newest.value);
-        let mut write =
-            |number| self.write(region, image, self.slot(number), word, newest.value.len());
+        let mut write = |number| {
+            let slot = self.slot(number);
+            self.seal(image, slot, word, newest.value.len());
+            region.write_flush(slot, image)
+        };
         let held = self.slots(region)?.map(|slot| matches!(slot, Slot::Valid(s) if s == *newest));
         for number in (0..2).filter(|&number| held[number as usize]) {
             primitive!("cell.settle.keep", write(number), Ok(()))?;
@@ -199,28 +223,15 @@ impl Cell {
         primitive!("cell.settle.drain", region.drain(), Ok(()))
     }
 
-    /// Writes and flushes a slot.
+    /// Fills the header of a slot's bytes in, for their place.
     #[inline]
-    fn write(
-        &self,
-        region: &impl Region,
-        image: &mut [u8],
-        at: u64,
-        (sequence, version): (u64, u32),
-        len: usize,
-    ) -> Result<()> {
+    fn seal(&self, image: &mut [u8], at: u64, (sequence, version): (u64, u32), len: usize) {
         debug_assert!(len <= self.capacity as usize && image.len() >= HEADER + len);
         let (check, rest) = image[..HEADER + len].split_at_mut(8);
         rest[..8].copy_from_slice(&sequence.to_le_bytes());
-        rest[8..12].copy_from_slice(&(len as u32).to_le_bytes());
-        rest[12..16].copy_from_slice(&version.to_le_bytes());
+        let lens = len as u64 | u64::from(version) << 32;
+        rest[8..16].copy_from_slice(&lens.to_le_bytes());
         check.copy_from_slice(&self.key.check(at, rest).to_le_bytes());
-        // A slot is written again and again: few lines are in the cache, and go faster through it.
-        if image.len() <= THROUGH_CACHE_MAX {
-            region.write(at, image)?;
-            return region.flush(at, image.len() as u64);
-        }
-        region.write_flush(at, image)
     }
 
     fn read(&self, region: &impl Region, number: u64) -> Result<Slot> {

@@ -12,6 +12,8 @@
 //! | `header` | what is this file, in which version, and is it complete? |
 //! | `cell` | how is a small value replaced so that a crash leaves the old or the new one? |
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 pub(crate) mod cell;
 pub(crate) mod check;
 pub(crate) mod header;
@@ -24,3 +26,12 @@ pub(crate) const PAGE: u64 = 4096;
 /// The unit in which stores reach a persistent memory, in bytes: what is written together begins
 /// and ends at a multiple of it, so that no line is written twice.
 pub(crate) const LINE: u64 = 64;
+
+/// Bytes of one such line in memory, as the processor copies them fastest.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C, align(64))]
+pub(crate) struct Line([u8; LINE as usize]);
+
+impl Line {
+    pub(crate) const ZERO: Self = Self([0; LINE as usize]);
+}

@@ -23,6 +23,8 @@ use super::writer::State;
 pub(super) struct Core<R> {
     pub(super) region: R,
     pub(super) layout: Layout,
+    /// From how many bytes on records are not staged.
+    pub(super) direct: u64,
     pub(super) headers: Headers,
     pub(super) salts: Salts,
     pub(super) table: Table,

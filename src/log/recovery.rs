@@ -21,6 +21,7 @@ use super::scan::{Contents, scan};
 use super::segment::{FoundHeader, Headers, NO_LIMIT, SegmentHeader};
 use super::table::{Life, Table, Usage};
 use super::watermark::Watermark;
+use super::writer::DIRECT;
 use super::{Log, Lsn};
 
 /// What was found when a log was opened.
@@ -116,6 +117,7 @@ pub(super) fn open<R: Region>(region: R, header: Header, copies: u8, how: How) -
     let core = Core {
         region,
         layout: headers.layout,
+        direct: DIRECT.min(headers.layout.room() / 2),
         headers,
         salts: reseeded(how.salts, root.opened),
         table,

@@ -112,8 +112,8 @@ impl RootCell {
         self.cell.store(region, &mut self.buffer, sequence, 1, &value)?;
         self.root = root;
         self.sequence = sequence;
-        let stored = Stored { sequence, version: 1, value: value.to_vec() };
-        primitive!("log.root.settled", self.cell.settle(region, &mut self.buffer, &stored), Ok(()))
+        let mut repeat = || self.cell.repeat(region, &mut self.buffer, (sequence, 1), value.len());
+        primitive!("log.root.settled", repeat(), Ok(()))
     }
 }
 

@@ -12,7 +12,7 @@ use super::layout::{BLOCKS, Layout};
 use super::segment::SegmentHeader;
 
 /// How much is read at once, in bytes: it stays in the second-level cache until it is checked.
-const WINDOW: usize = 256 << 10;
+const WINDOW: usize = 64 << 10;
 
 /// One entry of the index for so many bytes of blocks.
 pub(super) const INDEX_STEP: u64 = 64 << 10;
@@ -27,37 +27,49 @@ struct Window<'a, R> {
     buffer: Vec<u8>,
     /// Offset in the segment of the buffer's first byte.
     from: u64,
+    /// Offset in the segment of the first byte that was not read yet.
+    to: u64,
     /// Bytes read so far.
     read: u64,
 }
 
 impl<'a, R: Region> Window<'a, R> {
     fn new(region: &'a R, base: u64, segment: u64) -> Self {
-        Self { region, base, segment, buffer: Vec::new(), from: BLOCKS, read: 0 }
+        let buffer = vec![0; WINDOW.min(segment as usize)];
+        Self { region, base, segment, buffer, from: BLOCKS, to: BLOCKS, read: 0 }
     }
 
     /// The bytes from `offset` on, `len` of them or those up to the segment's end. What lies before
     /// them is not asked for again.
+    #[inline]
     fn get(&mut self, offset: u64, len: u64) -> Result<&[u8]> {
         let end = (offset + len).min(self.segment);
-        if offset < self.from {
-            // Back to where damage was found.
-            self.buffer.clear();
-            self.from = offset;
-        }
-        let have = self.from + self.buffer.len() as u64;
-        if end > have {
-            let keep = (offset.min(have) - self.from) as usize;
-            self.buffer.drain(..keep);
-            self.from += keep as u64;
-            let to = end.max((have + WINDOW as u64).min(self.segment));
-            let old = self.buffer.len();
-            self.buffer.resize(old + (to - have) as usize, 0);
-            self.region.read(self.base + have, &mut self.buffer[old..])?;
-            self.read += to - have;
+        if end > self.to || offset < self.from {
+            self.fetch(offset, end)?;
         }
         let start = (offset - self.from) as usize;
         Ok(&self.buffer[start..start + (end - offset) as usize])
+    }
+
+    /// Fills the buffer from `offset` on, to `end` at least.
+    fn fetch(&mut self, offset: u64, end: u64) -> Result<()> {
+        if !(self.from..self.to).contains(&offset) {
+            // At first, and back to where damage was found.
+            (self.from, self.to) = (offset, offset);
+        }
+        let kept = (offset - self.from) as usize..(self.to - self.from) as usize;
+        let filled = kept.len();
+        self.buffer.copy_within(kept, 0);
+        self.from = offset;
+        let to = end.max((offset + WINDOW as u64).min(self.segment));
+        let bytes = (to - offset) as usize;
+        if self.buffer.len() < bytes {
+            self.buffer.resize(bytes, 0);
+        }
+        self.region.read(self.base + self.to, &mut self.buffer[filled..bytes])?;
+        self.read += to - self.to;
+        self.to = to;
+        Ok(())
     }
 }
 

@@ -1,14 +1,20 @@
 //! The records of the next commit, as they will stand in the block.
 
+use zerocopy::IntoBytes;
+
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::format::{LINE, Line};
 
 use super::block::{HEADER, PREFIX};
 
 /// A block in the making. The buffer is kept, so that a commit allocates nothing.
 #[derive(Debug)]
 pub(super) struct Staging {
-    /// Room for the header, then the body.
-    buffer: Vec<u8>,
+    /// Room for the header, the body, and zeros up to the end of the last line; what follows that
+    /// means nothing.
+    lines: Vec<Line>,
+    /// Bytes of header and body.
+    len: usize,
     pub(super) count: u32,
     pub(super) first: u32,
 }
@@ -23,78 +29,91 @@ pub(super) struct Mark {
 
 impl Staging {
     pub(super) fn new() -> Self {
-        Self { buffer: vec![0; HEADER], count: 0, first: 0 }
+        Self { lines: vec![Line::ZERO], len: HEADER, count: 0, first: 0 }
     }
 
+    #[inline]
     pub(super) fn mark(&self) -> Mark {
-        Mark { len: self.buffer.len(), count: self.count, first: self.first }
+        Mark { len: self.len, count: self.count, first: self.first }
     }
 
+    #[inline]
     pub(super) fn back_to(&mut self, mark: Mark) {
-        self.buffer.truncate(mark.len);
-        (self.count, self.first) = (mark.count, mark.first);
+        // What is taken back must not stay behind the end.
+        let line_end = mark.len.next_multiple_of(LINE as usize);
+        self.lines.as_mut_bytes()[mark.len..line_end].fill(0);
+        Mark { len: self.len, count: self.count, first: self.first } = mark;
     }
 
+    #[inline]
     pub(super) fn clear(&mut self) {
-        self.buffer.truncate(HEADER);
-        (self.count, self.first) = (0, 0);
+        self.back_to(Mark { len: HEADER, count: 0, first: 0 });
     }
 
     /// Bytes of the body.
+    #[inline]
     pub(super) fn len(&self) -> usize {
-        self.buffer.len() - HEADER
+        self.len - HEADER
     }
 
-    /// Bytes of a body of at most `room` bytes that one more record may have.
-    fn begin(&mut self, len: usize, room: u64) -> Result<()> {
-        let after = self.buffer.len().next_multiple_of(PREFIX);
-        let before = if self.count == 0 { HEADER } else { after + PREFIX };
-        let most = room.saturating_sub((before - HEADER) as u64);
+    /// Room for one more record, in a body of at most `room` bytes.
+    #[inline]
+    fn begin(&mut self, len: usize, room: u64) -> Result<&mut [u8]> {
+        let prefix = self.len.next_multiple_of(PREFIX);
+        let at = if self.count == 0 { HEADER } else { prefix + PREFIX };
+        let most = room.saturating_sub((at - HEADER) as u64);
         if len as u64 > most || self.count == u32::MAX {
             return Err(Error::new(Operation::Append, ErrorKind::TooLarge { max: most }));
         }
+        let end = at + len;
+        self.begin_lines(end);
+        let bytes = self.lines.as_mut_bytes();
         if self.count == 0 {
             self.first = len as u32;
         } else {
-            self.buffer.resize(after, 0);
-            self.buffer.extend_from_slice(&(len as u32).to_le_bytes());
+            bytes[prefix..at].copy_from_slice(&(len as u32).to_le_bytes());
         }
         self.count += 1;
-        Ok(())
+        self.len = end;
+        Ok(&mut bytes[at..end])
+    }
+
+    /// Sees to it that there are lines up to `end`, and zeros behind it in the last one.
+    #[inline]
+    fn begin_lines(&mut self, end: usize) {
+        let last = (end - 1) / LINE as usize;
+        if last >= self.lines.len() {
+            self.lines.resize(last + 1, Line::ZERO);
+        }
+        if last > (self.len - 1) / LINE as usize {
+            self.lines[last] = Line::ZERO;
+        }
     }
 
     /// Adds a record; the body may have `room` bytes.
     #[inline]
     pub(super) fn push(&mut self, payload: &[u8], room: u64) -> Result<()> {
-        self.begin(payload.len(), room)?;
-        self.buffer.extend_from_slice(payload);
+        self.begin(payload.len(), room)?.copy_from_slice(payload);
         Ok(())
     }
 
     /// Adds a record of zeros, to be written in place.
     pub(super) fn reserve(&mut self, len: usize, room: u64) -> Result<&mut [u8]> {
-        self.begin(len, room)?;
-        let at = self.buffer.len();
-        self.buffer.resize(at + len, 0);
-        Ok(&mut self.buffer[at..])
+        let record = self.begin(len, room)?;
+        record.fill(0);
+        Ok(record)
     }
 
     #[inline]
     pub(super) fn body(&self) -> &[u8] {
-        &self.buffer[HEADER..]
+        &self.lines.as_bytes()[HEADER..self.len]
     }
 
-    /// The block, with zeros up to `bytes`.
+    /// The block, in whole lines.
     #[inline]
-    pub(super) fn finish(&mut self, header: &[u8; HEADER], bytes: usize) -> &[u8] {
-        self.buffer[..HEADER].copy_from_slice(header);
-        self.buffer.resize(bytes, 0);
-        &self.buffer
-    }
-
-    /// Takes the zeros away again: the body has `len` bytes.
-    #[inline]
-    pub(super) fn unfinish(&mut self, len: usize) {
-        self.buffer.truncate(HEADER + len);
+    pub(super) fn finish(&mut self, header: &[u8; HEADER]) -> &[u8] {
+        let bytes = self.lines.as_mut_bytes();
+        bytes[..HEADER].copy_from_slice(header);
+        &bytes[..self.len.next_multiple_of(LINE as usize)]
     }
 }

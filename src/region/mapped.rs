@@ -109,18 +109,22 @@ impl Region for MappedRegion {
         self.len.load(Ordering::Acquire)
     }
 
+    #[inline]
     fn durability(&self) -> Durability {
         self.parts.durability
     }
 
+    #[inline]
     fn granularity(&self) -> Granularity {
         self.parts.granularity
     }
 
+    #[inline]
     fn backend(&self) -> Backend {
         self.parts.backend
     }
 
+    #[inline]
     fn is_emulated(&self) -> bool {
         self.parts.emulated
     }

@@ -2,15 +2,11 @@
 
 use std::marker::PhantomData;
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zerocopy::IntoBytes;
 
 use super::Plain;
-use crate::format::LINE;
 use crate::format::cell::HEADER;
-
-#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C, align(64))]
-struct Line([u8; LINE as usize]);
+use crate::format::{LINE, Line};
 
 /// Header, value and zeros up to a multiple of 64 bytes, as a slot has them.
 pub(super) struct Image<T> {
@@ -23,10 +19,10 @@ impl<T: Plain> Image<T> {
     /// value, which follows the header, needs to be aligned to more than a word.
     const START: usize = if align_of::<T>() <= 8 { 0 } else { LINE as usize - HEADER };
     /// Where the value is in [`bytes`](Self::bytes).
-    pub(super) const VALUE: std::ops::Range<usize> = HEADER..HEADER + size_of::<T>();
+    const VALUE: std::ops::Range<usize> = HEADER..HEADER + size_of::<T>();
     const LEN: usize = (HEADER + size_of::<T>()).next_multiple_of(LINE as usize);
 
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         const {
             assert!(
                 align_of::<T>() <= LINE as usize,
@@ -35,7 +31,7 @@ impl<T: Plain> Image<T> {
             assert!(size_of::<T>() < u32::MAX as usize, "a state's type has less than 4 GiB");
         }
         let bytes = Self::START + Self::LEN;
-        let lines = vec![Line([0; LINE as usize]); bytes.div_ceil(LINE as usize)];
+        let lines = vec![Line::ZERO; bytes.div_ceil(LINE as usize)];
         Self { lines: lines.into_boxed_slice(), value: PhantomData }
     }
 
@@ -50,7 +46,27 @@ impl<T: Plain> Image<T> {
         self.bytes()[Self::VALUE].copy_from_slice(value.as_bytes());
     }
 
-    /// The value in its place.
+    /// An image of a value.
+    pub(super) fn of(value: &T) -> Self {
+        let mut image = Self::new();
+        image.set(value);
+        image
+    }
+
+    /// Takes over another one: whole lines, between places that are aligned alike.
+    #[inline]
+    pub(super) fn copy_from(&mut self, other: &Self) {
+        self.lines.copy_from_slice(&other.lines);
+    }
+
+    /// The value.
+    #[inline]
+    pub(super) fn get(&self) -> &T {
+        let value = T::ref_from_bytes(&self.lines.as_bytes()[Self::START..][Self::VALUE]);
+        value.unwrap_or_else(|_| unreachable!("the place has its alignment and its size"))
+    }
+
+    /// The value, to be changed in its place.
     #[inline]
     pub(super) fn value(&mut self) -> &mut T {
         let value = T::mut_from_bytes(&mut self.bytes()[Self::VALUE]);

@@ -139,7 +139,7 @@ pub struct State<T: Plain, R: Region = AnyRegion> {
     /// The process that opened it: a forked child must not write what it took along.
     process: u32,
     /// The last value whose store has returned `Ok`. Locked for moments only.
-    current: Mutex<Box<T>>,
+    current: Mutex<Image<T>>,
     /// Locked during a store.
     writer: Mutex<Writer<T>>,
 }
@@ -147,7 +147,7 @@ pub struct State<T: Plain, R: Region = AnyRegion> {
 struct Writer<T> {
     image: Image<T>,
     /// Room for the next current value.
-    spare: Box<T>,
+    spare: Image<T>,
     sequence: u64,
     /// False while the image may hold something else than the current value.
     whole: bool,
@@ -192,7 +192,7 @@ impl<T: Plain, R: Region> State<T, R> {
     /// meanwhile.
     #[inline]
     pub fn with<O>(&self, look: impl FnOnce(&T) -> O) -> O {
-        look(&lock(&self.current))
+        look(lock(&self.current).get())
     }
 
     /// Replaces the value, durable on return.
@@ -218,7 +218,7 @@ impl<T: Plain, R: Region> State<T, R> {
     pub fn update<O>(&self, change: impl FnOnce(&mut T) -> O) -> Result<O> {
         self.replace(|writer| {
             if !std::mem::replace(&mut writer.whole, false) {
-                writer.image.set(&lock(&self.current));
+                writer.image.copy_from(&lock(&self.current));
             }
             Ok(change(writer.image.value()))
         })
@@ -234,11 +234,11 @@ impl<T: Plain, R: Region> State<T, R> {
         // Some of it may reach the medium even if this fails.
         writer.settled = false;
         let Writer { image, spare, .. } = writer;
-        let (bytes, word) = (image.bytes(), (sequence, self.version));
-        // The copy for the loads is made while the bytes are on their way, and shown afterwards.
-        self.cell.store_image(&self.region, bytes, word, size_of::<T>(), |bytes| {
-            spare.as_mut_bytes().copy_from_slice(&bytes[Image::<T>::VALUE]);
-        })?;
+        // The copy for the loads: shown when the value is durable, and made before its check value,
+        // which does not wait for it.
+        spare.copy_from(image);
+        let word = (sequence, self.version);
+        self.cell.store_image(&self.region, image.bytes(), word, size_of::<T>())?;
         writer.sequence = sequence;
         std::mem::swap(&mut *lock(&self.current), &mut writer.spare);
         writer.whole = true;
@@ -263,7 +263,7 @@ impl<T: Plain, R: Region> State<T, R> {
         }
         let value = options::decode::<T>(&found.0, self.version)?;
         writer.sequence = found.0.sequence;
-        **lock(&self.current) = value;
+        lock(&self.current).set(&value);
         Ok(true)
     }
 
@@ -313,7 +313,7 @@ impl<T: Plain, R: Region> State<T, R> {
         if self.read_only || writer.settled || self.process != std::process::id() {
             return Ok(());
         }
-        let value = lock(&self.current).as_bytes().to_vec();
+        let value = lock(&self.current).get().as_bytes().to_vec();
         let newest = Stored { sequence: writer.sequence, version: self.version, value };
         self.cell.settle(&self.region, &mut Vec::new(), &newest)?;
         writer.settled = true;

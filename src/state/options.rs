@@ -314,11 +314,9 @@ impl<T: Plain> StateOptions<T> {
         value: T,
         recovery: Recovery,
     ) -> State<T, R> {
-        let mut image = Image::new();
-        image.set(&value);
         let writer = Writer {
-            image,
-            spare: Box::new(copy_of(&value)),
+            image: Image::of(&value),
+            spare: Image::of(&value),
             sequence: recovery.sequence,
             whole: true,
             settled: true,
@@ -330,7 +328,7 @@ impl<T: Plain> StateOptions<T> {
             read_only: self.read_only,
             recovery,
             process: std::process::id(),
-            current: Mutex::new(Box::new(value)),
+            current: Mutex::new(Image::of(&value)),
             writer: Mutex::new(writer),
         }
     }
