@@ -34,7 +34,7 @@ fn json(command: &str, path: &Path) -> (Value, bool) {
 
 fn lsns(path: &Path, more: &[&str]) -> Vec<u64> {
     let output = run("dump", path, &[&["--json"], more].concat());
-    let lines = text(&output.stdout).lines().map(|line| serde_json::from_str::<Value>(line));
+    let lines = text(&output.stdout).lines().map(serde_json::from_str::<Value>);
     lines.map(|object| object.unwrap()["lsn"].as_u64().unwrap()).collect()
 }
 

@@ -344,11 +344,11 @@ impl Redo {
         Ok(())
     }
 
-    /// Without a record, the places are all there is: durable before another record is begun.
+    /// Without a record, the places are all there is: they and a record of their note become durable
+    /// together, before another record is begun.
     fn renew(&self, region: &impl Region) -> Result<()> {
         let redo = self.places.redo;
         primitive!("checkpoint.redo.keep_places", rewrite(region, NOTE, redo), Ok(()))?;
-        primitive!("checkpoint.redo.keep_places_drain", region.drain(), Ok(()))?;
         // A copy of the note is all that the record needs to have.
         let note = note(self.key, &self.newest);
         let parts: [(u64, &[u8]); 1] = [(NOTE, &note)];

@@ -553,7 +553,6 @@ pub const PRIMITIVES: &[Primitive] = &[
         "places without a record are durable before another is begun",
         &[Checkpoint],
     ),
-    primitive("checkpoint.redo.keep_places_drain", "the same", &[Checkpoint]),
     primitive(
         "checkpoint.redo.second_note",
         "an opened file has two copies of its note",
