@@ -62,8 +62,21 @@ impl Pmemlog {
             if pool.is_null() {
                 Err("pmemlog_create failed".to_owned())
             } else {
-                Ok(Self { append, rewind, pool })
+                let made = Self { append, rewind, pool };
+                made.touch();
+                Ok(made)
             }
+        }
+    }
+
+    /// Fills the pool once and empties it: its page faults are not an append's, as those of a region
+    /// are not, which are taken when it is made.
+    fn touch(&self) {
+        let page = [0_u8; 4096];
+        // SAFETY: an open pool, used by this thread alone; a full one refuses.
+        unsafe {
+            while (self.append)(self.pool, page.as_ptr().cast(), page.len()) == 0 {}
+            (self.rewind)(self.pool);
         }
     }
 }

@@ -27,7 +27,7 @@ pub(crate) const PAGE: u64 = 4096;
 /// and ends at a multiple of it, so that no line is written twice.
 pub(crate) const LINE: u64 = 64;
 
-/// Bytes of one such line in memory, as the processor copies them fastest.
+/// One such line in memory.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(64))]
 pub(crate) struct Line([u8; LINE as usize]);
