@@ -115,7 +115,7 @@ impl Bare {
             ways.push(("hand: nt avx, not staged", None));
         }
         let apart = LEN as usize / ways.len() / 64 * 64;
-        let bare = |(number, (name, copy))| Self {
+        let way = |(number, (name, copy))| Self {
             name,
             base,
             at: number * apart,
@@ -123,7 +123,7 @@ impl Bare {
             copy,
             line: Vec::new(),
         };
-        ways.into_iter().enumerate().map(bare).collect()
+        ways.into_iter().enumerate().map(way).collect()
     }
 
     fn append(&mut self, payload: &[u8]) {
@@ -182,7 +182,9 @@ unsafe fn direct(to: *mut u8, header: &[u8; HEADER], payload: &[u8]) {
     let line = |to: *mut u8, from: *const u8| {
         // SAFETY: 64 bytes at either, `to` aligned to them.
         unsafe {
-            let (low, high) = (from.cast::<__m256i>(), from.add(32).cast());
+            // Unaligned loads.
+            #[allow(clippy::cast_ptr_alignment)]
+            let (low, high) = (from.cast::<__m256i>(), from.add(32).cast::<__m256i>());
             let (low, high) = (_mm256_loadu_si256(low), _mm256_loadu_si256(high));
             _mm256_stream_si256(to.cast(), low);
             _mm256_stream_si256(to.add(32).cast(), high);
