@@ -155,9 +155,15 @@ pub struct Engine<'a> {
     written: u64,
 }
 
+/// Bytes of each of the three logs, which take the place of two files of `len` bytes.
+const fn log_len(len: u64) -> u64 {
+    const PAGE: u64 = 4096;
+    2 * len / 3 / PAGE * PAGE
+}
+
 impl<'a> Engine<'a> {
     /// The logs, and those of the whole files that are possible here. What they need goes into
-    /// `directory`; a log is `len` bytes long.
+    /// `directory`; the logs take twice `len` bytes.
     pub fn new(
         files: &[Job],
         directory: &'a Path,
@@ -166,8 +172,8 @@ impl<'a> Engine<'a> {
     ) -> io::Result<Self> {
         let jobs = Job::logs().chain(files.iter().copied());
         let tracks = jobs.map(|job| Track { job, tally: Tally::default() }).collect();
-        let log = Log::new(directory, len)?;
-        let records = Records::new(directory, len)?;
+        let log = Log::new(directory, log_len(len))?;
+        let records = Records::new(directory, log_len(len))?;
         let data = vec![0xa5; FILE_SIZES[2]];
         Ok(Self { directory, device, log, records, tracks, data, written: 0 })
     }
@@ -267,7 +273,8 @@ mod tests {
         // Every file, and the largest once more while it is replaced.
         let whole = (FILE_SIZES.iter().sum::<usize>() + FILE_SIZES[2]) as u64;
         for available in [0, u64::MAX] {
-            assert!(3 * Layout::to_measure(files, available).len() + whole <= counting);
+            let logs = 3 * log_len(Layout::to_measure(files, available).len());
+            assert!(logs + whole <= counting);
         }
     }
 }
