@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use rustix::io::Errno;
 
 use super::image::Image;
-use super::{FORMAT, Plain, Recovery, State, Writer, copy_of};
+use super::{FORMAT, Plain, Recovery, State, Writer};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::cell::{self, Cell, Other, Stored};
 use crate::format::check::Key;
@@ -138,7 +138,7 @@ impl<T: Plain> StateOptions<T> {
             let draft = self.region.clone().len(self.region_bytes()).draft(path)?;
             let cell = self.write_new(&*draft, value)?;
             let region = draft.commit(Commit::CreateOnly)?;
-            Ok(self.assemble(region, cell, copy_of(value), NEW))
+            Ok(self.assemble(region, cell, value, NEW))
         };
         create().map_err(|error: Error| error.at(path))
     }
@@ -183,7 +183,7 @@ impl<T: Plain> StateOptions<T> {
     pub fn format<R: Region>(&self, region: R, value: &T) -> Result<State<T, R>> {
         self.check_writable()?;
         let cell = self.write_new(&region, value)?;
-        Ok(self.assemble(region, cell, copy_of(value), NEW))
+        Ok(self.assemble(region, cell, value, NEW))
     }
 
     /// Opens the state that a region holds, and makes whole what is not: a damaged copy of the
@@ -290,7 +290,7 @@ impl<T: Plain> StateOptions<T> {
             Some(value) => value,
             None => decode(&newest, self.version)?,
         };
-        Ok(self.assemble(region, cell, value, recovery))
+        Ok(self.assemble(region, cell, &value, recovery))
     }
 
     /// The value that the upgrade makes of an older one; none if it is of this version.
@@ -311,12 +311,12 @@ impl<T: Plain> StateOptions<T> {
         &self,
         region: R,
         cell: Cell,
-        value: T,
+        value: &T,
         recovery: Recovery,
     ) -> State<T, R> {
         let writer = Writer {
-            image: Image::of(&value),
-            spare: Image::of(&value),
+            image: Image::of(value),
+            spare: Image::of(value),
             sequence: recovery.sequence,
             whole: true,
             settled: true,
@@ -328,7 +328,7 @@ impl<T: Plain> StateOptions<T> {
             read_only: self.read_only,
             recovery,
             process: std::process::id(),
-            current: Mutex::new(Image::of(&value)),
+            current: Mutex::new(Image::of(value)),
             writer: Mutex::new(writer),
         }
     }
