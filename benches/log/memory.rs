@@ -112,7 +112,7 @@ impl Bare {
             ways.push(("hand: nt avx, not staged", None));
         }
         let apart = LEN as usize / ways.len() / 64 * 64;
-        let bare = |(number, (name, copy))| Self {
+        let begin = |(number, (name, copy))| Self {
             name,
             base,
             at: number * apart,
@@ -120,7 +120,7 @@ impl Bare {
             copy,
             line: Vec::new(),
         };
-        ways.into_iter().enumerate().map(bare).collect()
+        ways.into_iter().enumerate().map(begin).collect()
     }
 
     fn append(&mut self, payload: &[u8]) {
@@ -174,6 +174,7 @@ impl Bare {
 ///
 /// `to` is a multiple of 64 and valid for writes of as many lines; the processor has AVX.
 #[target_feature(enable = "avx")]
+#[allow(clippy::cast_ptr_alignment)] // the loads are unaligned ones
 unsafe fn direct(to: *mut u8, header: &[u8; HEADER], payload: &[u8]) {
     use std::arch::x86_64::{__m256i, _mm_sfence, _mm256_loadu_si256, _mm256_stream_si256};
     let line = |to: *mut u8, from: *const u8| {
