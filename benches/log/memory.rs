@@ -177,6 +177,7 @@ impl Bare {
 ///
 /// `to` is a multiple of 64 and valid for writes of as many lines; the processor has AVX.
 #[target_feature(enable = "avx")]
+#[allow(clippy::cast_ptr_alignment)] // the loads are unaligned ones
 unsafe fn direct(to: *mut u8, header: &[u8; HEADER], payload: &[u8]) {
     use std::arch::x86_64::{__m256i, _mm_sfence, _mm256_loadu_si256, _mm256_stream_si256};
     let line = |to: *mut u8, from: *const u8| {
