@@ -307,7 +307,7 @@ fn batches(log: &Log<AnyRegion>, rounds: usize) {
 
 /// Appends per second of so many threads.
 fn producers(log: &Log<AnyRegion>, threads: usize) -> f64 {
-    const EACH: usize = 20_000;
+    const EACH: usize = 100_000;
     log.release_up_to(log.last()).expect("released");
     let barrier = Barrier::new(threads + 1);
     let began = std::thread::scope(|scope| {
