@@ -17,7 +17,7 @@ use crate::region::Region;
 #[derive(Debug)]
 pub(super) enum File {
     Shadow(Box<Shadow>),
-    Redo(Redo),
+    Redo(Box<Redo>),
 }
 
 /// What was found besides the set.
@@ -97,7 +97,7 @@ impl File {
                 let settled = !torn && !differed;
                 let damaged = Vec::new();
                 let found = Found { settled, cut_short: torn, last, damaged, bytes_read };
-                Ok((Self::Redo(redo), found))
+                Ok((Self::Redo(Box::new(redo)), found))
             }
         }
     }

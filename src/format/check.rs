@@ -9,19 +9,41 @@
 
 use twox_hash::XxHash3_64;
 
+/// XXH3 hashes more bytes than these with a secret that it first derives from the seed.
+const LONG: usize = 240;
+
 /// What the check value is keyed by: the salt of the file or of the segment's life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Key(u64);
+#[derive(Clone, Copy)]
+pub(crate) struct Key {
+    salt: u64,
+    /// The secret of the salt: deriving it takes 13 ns, as long as hashing 512 bytes.
+    secret: [u8; SECRET.len()],
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Key").field(&self.salt).finish()
+    }
+}
 
 impl Key {
     pub(crate) const fn new(salt: u64) -> Self {
-        Self(salt)
+        Self { salt, secret: secret_of(salt) }
     }
 
     /// The check value of bytes at `place`, an offset in the file.
+    ///
+    /// The place goes into the seed where the seed goes into the hash as it is, and over the hash
+    /// where it would cost a secret of its own.
     #[inline]
-    pub(crate) fn check(self, place: u64, bytes: &[u8]) -> u64 {
-        XxHash3_64::oneshot_with_seed(self.at(place), bytes)
+    pub(crate) fn check(&self, place: u64, bytes: &[u8]) -> u64 {
+        if bytes.len() <= LONG {
+            return XxHash3_64::oneshot_with_seed(self.at(place), bytes);
+        }
+        match XxHash3_64::oneshot_with_secret(&self.secret, bytes) {
+            Ok(check) => check ^ spread(place),
+            Err(_) => unreachable!("the secret is as long as XXH3's own"),
+        }
     }
 
     /// The same of 32 bytes as four numbers, little-endian: of a header that is still in registers.
@@ -29,31 +51,80 @@ impl Key {
     /// XXH3-64 of this length, written out (xxHash, `XXH3_len_17to128_64b`): two products with the
     /// first four words of its secret, and a last mixing.
     #[inline]
-    pub(crate) const fn check_words(self, place: u64, words: [u64; 4]) -> u64 {
-        const SECRET: [u64; 4] = [
-            0xbe4b_a423_396c_feb8,
-            0x1cad_21f7_2c81_017c,
-            0xdb97_9083_e96d_d4de,
-            0x1f67_b3b7_a4a4_4072,
-        ];
+    pub(crate) const fn check_words(&self, place: u64, words: [u64; 4]) -> u64 {
         const LENGTH: u64 = 32_u64.wrapping_mul(0x9e37_79b1_85eb_ca87);
         let seed = self.at(place);
-        let first =
-            fold(words[0] ^ SECRET[0].wrapping_add(seed), words[1] ^ SECRET[1].wrapping_sub(seed));
-        let second =
-            fold(words[2] ^ SECRET[2].wrapping_add(seed), words[3] ^ SECRET[3].wrapping_sub(seed));
+        let [a, b, c, d] = [secret_word(0), secret_word(1), secret_word(2), secret_word(3)];
+        let first = fold(words[0] ^ a.wrapping_add(seed), words[1] ^ b.wrapping_sub(seed));
+        let second = fold(words[2] ^ c.wrapping_add(seed), words[3] ^ d.wrapping_sub(seed));
         let sum = LENGTH.wrapping_add(first).wrapping_add(second);
         let mixed = (sum ^ (sum >> 37)).wrapping_mul(0x1656_6791_9e37_79f9);
         mixed ^ (mixed >> 32)
     }
 
-    /// The key of one place: no two places of a file have the same, since the product of an odd
-    /// number is a permutation of the 64-bit numbers.
+    /// The seed for one place: no two places of a file have the same.
     #[inline]
-    const fn at(self, place: u64) -> u64 {
-        self.0.wrapping_add(place.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    const fn at(&self, place: u64) -> u64 {
+        self.salt.wrapping_add(spread(place))
     }
 }
+
+/// A place over all bits: no two have the same, since the product with an odd number is a
+/// permutation of the 64-bit numbers.
+#[inline]
+const fn spread(place: u64) -> u64 {
+    place.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+/// XXH3's secret for a seed (xxHash, `XXH3_initCustomSecret`): the seed added to and subtracted from
+/// the words of its own, in turn.
+const fn secret_of(seed: u64) -> [u8; SECRET.len()] {
+    let mut secret = SECRET;
+    let mut word = 0;
+    while word < SECRET.len() / 8 {
+        let mixed = match word % 2 {
+            0 => secret_word(word).wrapping_add(seed),
+            _ => secret_word(word).wrapping_sub(seed),
+        };
+        let bytes = mixed.to_le_bytes();
+        let mut byte = 0;
+        while byte < 8 {
+            secret[8 * word + byte] = bytes[byte];
+            byte += 1;
+        }
+        word += 1;
+    }
+    secret
+}
+
+/// A word of XXH3's secret, little-endian.
+#[inline]
+const fn secret_word(word: usize) -> u64 {
+    let mut bytes = [0; 8];
+    let mut byte = 0;
+    while byte < 8 {
+        bytes[byte] = SECRET[8 * word + byte];
+        byte += 1;
+    }
+    u64::from_le_bytes(bytes)
+}
+
+/// XXH3's secret (xxHash, `XXH3_kSecret`).
+#[rustfmt::skip]
+const SECRET: [u8; 192] = [
+    0xb8, 0xfe, 0x6c, 0x39, 0x23, 0xa4, 0x4b, 0xbe, 0x7c, 0x01, 0x81, 0x2c, 0xf7, 0x21, 0xad, 0x1c,
+    0xde, 0xd4, 0x6d, 0xe9, 0x83, 0x90, 0x97, 0xdb, 0x72, 0x40, 0xa4, 0xa4, 0xb7, 0xb3, 0x67, 0x1f,
+    0xcb, 0x79, 0xe6, 0x4e, 0xcc, 0xc0, 0xe5, 0x78, 0x82, 0x5a, 0xd0, 0x7d, 0xcc, 0xff, 0x72, 0x21,
+    0xb8, 0x08, 0x46, 0x74, 0xf7, 0x43, 0x24, 0x8e, 0xe0, 0x35, 0x90, 0xe6, 0x81, 0x3a, 0x26, 0x4c,
+    0x3c, 0x28, 0x52, 0xbb, 0x91, 0xc3, 0x00, 0xcb, 0x88, 0xd0, 0x65, 0x8b, 0x1b, 0x53, 0x2e, 0xa3,
+    0x71, 0x64, 0x48, 0x97, 0xa2, 0x0d, 0xf9, 0x4e, 0x38, 0x19, 0xef, 0x46, 0xa9, 0xde, 0xac, 0xd8,
+    0xa8, 0xfa, 0x76, 0x3f, 0xe3, 0x9c, 0x34, 0x3f, 0xf9, 0xdc, 0xbb, 0xc7, 0xc7, 0x0b, 0x4f, 0x1d,
+    0x8a, 0x51, 0xe0, 0x4b, 0xcd, 0xb4, 0x59, 0x31, 0xc8, 0x9f, 0x7e, 0xc9, 0xd9, 0x78, 0x73, 0x64,
+    0xea, 0xc5, 0xac, 0x83, 0x34, 0xd3, 0xeb, 0xc3, 0xc5, 0x81, 0xa0, 0xff, 0xfa, 0x13, 0x63, 0xeb,
+    0x17, 0x0d, 0xdd, 0x51, 0xb7, 0xf0, 0xda, 0x49, 0xd3, 0x16, 0x55, 0x26, 0x29, 0xd4, 0x68, 0x9e,
+    0x2b, 0x16, 0xbe, 0x58, 0x7d, 0x47, 0xa1, 0xfc, 0x8f, 0xf8, 0xb8, 0xd1, 0x7a, 0xd0, 0x31, 0xce,
+    0x45, 0xcb, 0x3a, 0x8f, 0x95, 0x16, 0x04, 0x28, 0xaf, 0xd7, 0xfb, 0xca, 0xbb, 0x4b, 0x40, 0x7e,
+];
 
 /// Both halves of a product as one.
 #[inline]
@@ -65,6 +136,7 @@ const fn fold(a: u64, b: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::Key;
+    use twox_hash::XxHash3_64;
 
     #[test]
     fn words_are_checked_as_their_bytes_are() {
@@ -80,6 +152,17 @@ mod tests {
             assert_eq!(key.check_words(place, words), key.check(place, &bytes));
         }
         assert_eq!(Key::new(0).check_words(0, [0; 4]), Key::new(0).check(0, &[0; 32]));
+    }
+
+    /// What stands in the format's description, by the seeded hash of the crate.
+    #[test]
+    fn long_bytes_are_hashed_with_the_salt_as_seed() {
+        for (salt, place, len) in [(0, 0, 241), (7, 64, 512), (u64::MAX - 3, 12288, 70_000)] {
+            let bytes: Vec<u8> = (0..len).map(|i: u32| (i * 11 + 5) as u8).collect();
+            let spread = u64::wrapping_mul(place, 0x9e37_79b9_7f4a_7c15);
+            let check = XxHash3_64::oneshot_with_seed(salt, &bytes) ^ spread;
+            assert_eq!(Key::new(salt).check(place, &bytes), check, "{len} bytes");
+        }
     }
 
     #[test]

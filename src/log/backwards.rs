@@ -51,7 +51,7 @@ impl<'a, R: Region> ReverseReader<'a, R> {
             let end = core.table.progress[segment].end.load(Ordering::Acquire);
             let starts = life.index.iter().map(|(_, at)| u64::from(*at));
             let index = starts.filter(|&at| at < end).collect();
-            let cursor = Cursor { segment, header: life.header, at: 0 };
+            let cursor = Cursor::new(segment, life.header, 0);
             stretches.push(Stretch { cursor, index, end, blocks: Vec::new() });
         }
         let from = from.get().min(below - 1);
@@ -92,9 +92,9 @@ impl<'a, R: Region> ReverseReader<'a, R> {
         let Some((_, at)) = stretch.blocks.pop() else { return Ok(()) };
         let cursor = Cursor { at, ..stretch.cursor };
         let block = cursor.peek(&core.region, core.layout)?;
-        let Some(block) = block else { return self.lost(cursor) };
+        let Some(block) = block else { return self.lost(&cursor) };
         if !cursor.body(&core.region, core.layout, &block, &mut self.body)? {
-            return self.lost(cursor);
+            return self.lost(&cursor);
         }
         let (mut places, mut lsn) = (Places::of(&block), block.lsn);
         while let Some(range) = places.next(&self.body) {
@@ -122,7 +122,7 @@ impl<'a, R: Region> ReverseReader<'a, R> {
                         cursor.at += block.bytes();
                     }
                     None if core.accepts_damage => cursor.at += LINE,
-                    None => return lost(core, cursor),
+                    None => return lost(core, &cursor),
                 }
             }
             stretch.end = start;
@@ -133,7 +133,7 @@ impl<'a, R: Region> ReverseReader<'a, R> {
         Ok(())
     }
 
-    fn lost(&self, cursor: Cursor) -> Result<()> {
+    fn lost(&self, cursor: &Cursor) -> Result<()> {
         if self.core.accepts_damage {
             return Ok(());
         }
@@ -143,7 +143,7 @@ impl<'a, R: Region> ReverseReader<'a, R> {
 
 /// There is no block where one was.
 #[cold]
-fn lost<R: Region>(core: &Core<R>, cursor: Cursor) -> Result<()> {
+fn lost<R: Region>(core: &Core<R>, cursor: &Cursor) -> Result<()> {
     let life = core.table.pool().lives[cursor.segment].header.life;
     if life == cursor.header.life {
         return Err(cursor.damaged(core.layout));

@@ -48,7 +48,7 @@ impl Block {
 
     /// The header's bytes for a place in the region.
     #[inline]
-    pub(super) fn encode(&self, key: Key, at: u64) -> [u8; HEADER] {
+    pub(super) fn encode(&self, key: &Key, at: u64) -> [u8; HEADER] {
         let words = self.words();
         let check = key.check_words(at, words);
         let mut bytes = [0; HEADER];
@@ -62,7 +62,7 @@ impl Block {
     /// The header at a place: `offset` in a segment of `segment` bytes, `at` in the region.
     #[inline]
     pub(super) fn decode(
-        key: Key,
+        key: &Key,
         at: u64,
         offset: u64,
         segment: u64,
@@ -111,14 +111,14 @@ impl Block {
 
     /// Whether this is the body that belongs to the header.
     #[inline]
-    pub(super) fn owns(&self, key: Key, at: u64, body: &[u8]) -> bool {
+    pub(super) fn owns(&self, key: &Key, at: u64, body: &[u8]) -> bool {
         primitive!("log.block.body_check", check_body(key, at, body) == self.body, true)
     }
 }
 
 /// The check value of the body of a block at `at` in the region.
 #[inline]
-pub(super) fn check_body(key: Key, at: u64, body: &[u8]) -> u64 {
+pub(super) fn check_body(key: &Key, at: u64, body: &[u8]) -> u64 {
     key.check(at + HEADER as u64, body)
 }
 
@@ -158,11 +158,11 @@ mod tests {
 
     #[test]
     fn every_bit_of_a_header_matters() {
-        let key = Key::new(3);
+        let key = &Key::new(3);
         let bytes = BLOCK.encode(key, 9000);
         assert_eq!(Block::decode(key, 9000, 4096, 8192, &bytes), Some(BLOCK));
         assert_eq!(Block::decode(key, 9064, 4096, 8192, &bytes), None);
-        assert_eq!(Block::decode(Key::new(4), 9000, 4096, 8192, &bytes), None);
+        assert_eq!(Block::decode(&Key::new(4), 9000, 4096, 8192, &bytes), None);
         assert_eq!(Block::decode(key, 9000, 4096, 4096 + 40, &bytes), None, "past the end");
         for bit in 0..HEADER * 8 {
             let mut flipped = bytes;

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::LINE;
+use crate::format::check::Key;
 use crate::region::Region;
 
 use super::block::{Block, HEADER};
@@ -15,9 +16,15 @@ pub(super) struct Cursor {
     pub(super) header: SegmentHeader,
     /// Offset in the segment.
     pub(super) at: u64,
+    /// The header's.
+    pub(super) key: Key,
 }
 
 impl Cursor {
+    pub(super) fn new(segment: usize, header: SegmentHeader, at: u64) -> Self {
+        Self { segment, header, at, key: header.key() }
+    }
+
     fn place(&self, layout: Layout) -> u64 {
         layout.at(self.segment) + self.at
     }
@@ -30,7 +37,7 @@ impl Cursor {
         let mut bytes = [0; HEADER];
         let place = self.place(layout);
         region.read(place, &mut bytes)?;
-        Ok(Block::decode(self.header.key(), place, self.at, layout.segment, &bytes))
+        Ok(Block::decode(&self.key, place, self.at, layout.segment, &bytes))
     }
 
     /// Reads the body of the block here; false if it is not the one that belongs to the header.
@@ -44,7 +51,7 @@ impl Cursor {
         let place = self.place(layout);
         into.resize(block.len as usize, 0);
         region.read(place + HEADER as u64, into)?;
-        Ok(block.owns(self.header.key(), place, into))
+        Ok(block.owns(&self.key, place, into))
     }
 
     /// That there is no block where one was.

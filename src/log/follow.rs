@@ -147,7 +147,7 @@ impl<R: Region> LogReader<R> {
             match cursor {
                 Some(cursor) if cursor.header.life == header.life => cursor.header = header,
                 _ if header.life == 0 => *cursor = None,
-                _ => *cursor = Some(Cursor { segment, header, at: BLOCKS }),
+                _ => *cursor = Some(Cursor::new(segment, header, BLOCKS)),
             }
         }
     }

@@ -209,7 +209,7 @@ impl<'a, R: Region> Reader<'a, R> {
             let used = !matches!(life.usage, Usage::Free | Usage::Lost);
             if used && self.known[segment] != header.life {
                 self.known[segment] = header.life;
-                let cursor = Cursor { segment, header, at: life.start(self.next) };
+                let cursor = Cursor::new(segment, header, life.start(self.next));
                 self.cursors.push(cursor);
                 self.waiting.push(self.cursors.len() - 1);
             }

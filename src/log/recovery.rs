@@ -5,6 +5,7 @@ use std::ops::{Range, RangeInclusive};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
+use crate::cpu::Cpu;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::LINE;
 use crate::format::check::Key;
@@ -118,6 +119,7 @@ pub(super) fn open<R: Region>(region: R, header: Header, copies: u8, how: How) -
         region,
         layout: headers.layout,
         direct: DIRECT.min(headers.layout.room() / 2),
+        past_the_cache: Cpu::get().non_temporal_min(),
         headers,
         salts: reseeded(how.salts, root.opened),
         table,

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::error::Result;
 use crate::format::LINE;
+use crate::format::check::Key;
 use crate::primitives::primitive;
 use crate::region::Region;
 
@@ -122,7 +123,7 @@ pub(super) fn scan(
         last_written: header.base.saturating_sub(1),
         ..Contents::default()
     };
-    let search = Search { header, base, size: layout.segment };
+    let search = Search { key: header.key(), base, size: layout.segment };
     let mut rest = None;
     loop {
         let at = contents.end;
@@ -174,8 +175,8 @@ impl Contents {
 }
 
 /// Where blocks of a life are looked for.
-struct Search<'a> {
-    header: &'a SegmentHeader,
+struct Search {
+    key: Key,
     base: u64,
     size: u64,
 }
@@ -189,10 +190,10 @@ struct Rest {
     proven: u64,
 }
 
-impl Search<'_> {
+impl Search {
     /// The header at an offset, if it is one of this life and of a later commit than `after`.
     fn header(&self, bytes: &[u8], at: u64, after: u64) -> Option<Block> {
-        let block = Block::decode(self.header.key(), self.base + at, at, self.size, bytes)?;
+        let block = Block::decode(&self.key, self.base + at, at, self.size, bytes)?;
         (block.lsn > after).then_some(block)
     }
 
@@ -210,7 +211,7 @@ impl Search<'_> {
         let Some(block) = self.header(bytes, at, after) else { return Ok(None) };
         let bytes = window.get(at, block.bytes())?;
         let body = &bytes[HEADER..HEADER + block.len as usize];
-        Ok(block.owns(self.header.key(), self.base + at, body).then_some(block))
+        Ok(block.owns(&self.key, self.base + at, body).then_some(block))
     }
 
     /// Looks at every line from an offset on.

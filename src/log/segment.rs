@@ -66,7 +66,7 @@ impl SegmentHeader {
         primitive!("log.segment.salt", Key::new(self.salt), Key::new(0))
     }
 
-    fn encode(&self, key: Key, at: u64) -> [u8; BYTES] {
+    fn encode(&self, key: &Key, at: u64) -> [u8; BYTES] {
         let mut bytes = [0; BYTES];
         bytes[8..16].copy_from_slice(&self.life.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.salt.to_le_bytes());
@@ -79,7 +79,7 @@ impl SegmentHeader {
         bytes
     }
 
-    fn decode(key: Key, at: u64, bytes: &[u8; BYTES]) -> Option<Self> {
+    fn decode(key: &Key, at: u64, bytes: &[u8; BYTES]) -> Option<Self> {
         let word = |from: usize| {
             let mut word = [0; 8];
             word.copy_from_slice(&bytes[from..from + 8]);
@@ -125,7 +125,7 @@ impl Headers {
             let at = self.place(segment, copy);
             let mut bytes = [0; BYTES];
             region.read(at, &mut bytes)?;
-            Ok(SegmentHeader::decode(self.key, at, &bytes))
+            Ok(SegmentHeader::decode(&self.key, at, &bytes))
         };
         let (first, second) = (read(0)?, read(1)?);
         let (header, copy, other) = match (first, second) {
@@ -153,7 +153,7 @@ impl Headers {
         header: &SegmentHeader,
     ) -> Result<()> {
         let at = self.place(segment, copy);
-        region.write_flush(at, &header.encode(self.key, at))
+        region.write_flush(at, &header.encode(&self.key, at))
     }
 
     /// Flushes one copy as it is.

@@ -22,11 +22,6 @@ use super::watermark::SharedBound;
 /// ones go through the cache (4 KiB take 800 instead of 575 ns by them; `benches/log`).
 pub(super) const DIRECT: u64 = 32 << 10;
 
-/// Blocks of less than so many bytes are stored and then flushed. Where the lines are in no cache,
-/// that is faster than to flush each as it is stored: the lines are fetched together, and two take
-/// 145 instead of 183 ns (`benches/log`, the ways by hand).
-const STORED_FIRST: usize = 512;
-
 /// What a writer has of its own.
 #[derive(Debug)]
 pub(super) struct State {
@@ -127,12 +122,12 @@ impl State {
         let at = active.base + active.at;
         block.durable = active.at as u32;
         // Before the draw, which waits for earlier stores: this can be done meanwhile.
-        block.body = check_body(active.key, at, body.unwrap_or(self.staging.body()));
+        block.body = check_body(&active.key, at, body.unwrap_or(self.staging.body()));
         block.lsn = core.watermark.draw(&self.bound, u64::from(block.count));
-        let header = block.encode(active.key, at);
+        let header = block.encode(&active.key, at);
         let written = put(&core.region, at, &header, body, &mut self.staging, |at, bytes| {
             let region = &core.region;
-            if bytes.len() >= STORED_FIRST {
+            if bytes.len() >= core.past_the_cache {
                 return primitive!(
                     "log.commit.persist",
                     region.write_persist(at, bytes),
@@ -174,10 +169,10 @@ impl State {
         let durable = progress.end.load(Ordering::Acquire);
         let at = active.base + active.at;
         block.durable = durable as u32;
-        block.body = check_body(active.key, at, body.unwrap_or(self.staging.body()));
+        block.body = check_body(&active.key, at, body.unwrap_or(self.staging.body()));
         block.lsn = core.watermark.draw(&self.bound, u64::from(block.count));
         progress.last.store(block.last(), Ordering::Release);
-        let header = block.encode(active.key, at);
+        let header = block.encode(&active.key, at);
         let flush = |at, bytes: &[u8]| core.region.write_flush(at, bytes);
         if let Err(error) = put(&core.region, at, &header, body, &mut self.staging, flush) {
             shared.broken = true;
