@@ -168,6 +168,14 @@ pub(super) fn fence() {
     unsafe { asm!("dsb sy", options(nostack, preserves_flags)) };
 }
 
+/// Starts fetching the line of an address (Arm ARM, PRFM): a hint, which does not fault, whatever
+/// the address.
+#[inline]
+pub(super) fn prefetch(address: *const u8) {
+    // SAFETY: reads nothing that the program can see.
+    unsafe { asm!("prfm pldl1keep, [{}]", in(reg) address, options(nostack, preserves_flags, readonly)) };
+}
+
 fn detect() -> WriteBack {
     const HWCAP_DCPOP: u64 = 1 << 16;
     const HWCAP2_DCPODP: u64 = 1 << 0;

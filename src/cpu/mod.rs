@@ -217,6 +217,16 @@ impl Cpu {
         outcome(unsafe { (self.load)(to, from, len) })
     }
 
+    /// Starts fetching the lines of a range into the caches. A hint: it reads nothing, so the
+    /// memory may be gone, and it faults no page in.
+    #[inline]
+    pub fn prefetch(&self, address: *const u8, len: usize) {
+        let lines = LineCover::of(address as usize, len, self.line_size);
+        for line in 0..lines.count() {
+            arch::prefetch(address.with_addr(lines.first() + line * self.line_size));
+        }
+    }
+
     /// Loads an aligned word of mapped memory, whole.
     ///
     /// # Safety

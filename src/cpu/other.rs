@@ -71,6 +71,10 @@ pub(super) fn fence() {
     atomic_fence(Ordering::SeqCst);
 }
 
+/// No hint is known.
+#[inline]
+pub(super) fn prefetch(_address: *const u8) {}
+
 /// The routines for this processor.
 pub(super) fn select() -> Cpu {
     Cpu {

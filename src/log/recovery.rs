@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use crate::cpu::Cpu;
+use crate::durability::Granularity;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::LINE;
 use crate::format::check::Key;
@@ -22,7 +23,7 @@ use super::scan::{Contents, scan};
 use super::segment::{FoundHeader, Headers, NO_LIMIT, SegmentHeader};
 use super::table::{Life, Table, Usage};
 use super::watermark::Watermark;
-use super::writer::DIRECT;
+use super::writer::{DIRECT, STREAMED};
 use super::{Log, Lsn};
 
 /// What was found when a log was opened.
@@ -115,10 +116,14 @@ pub(super) fn open<R: Region>(region: R, header: Header, copies: u8, how: How) -
     for (life, segment) in lives.into_iter().zip(&segments) {
         table.push(life, segment.as_ref().map(|segment| &segment.contents));
     }
+    let direct = match region.granularity() {
+        Granularity::Page => DIRECT.min(headers.layout.room() / 2),
+        _ => STREAMED,
+    };
     let core = Core {
         region,
         layout: headers.layout,
-        direct: DIRECT.min(headers.layout.room() / 2),
+        direct,
         past_the_cache: Cpu::get().non_temporal_min(),
         headers,
         salts: reseeded(how.salts, root.opened),

@@ -52,6 +52,17 @@ impl<'a, R: Region> Window<'a, R> {
         Ok(&self.buffer[start..start + (end - offset) as usize])
     }
 
+    /// Has the bytes fetched that will be read when what is between them and these is checked: the
+    /// memory is read while check values are computed, which takes as long.
+    #[inline]
+    fn fetch_ahead(&self, offset: u64, len: u64) {
+        let ahead = offset + WINDOW as u64;
+        let end = (ahead + len).min(self.segment);
+        if ahead < end {
+            self.region.prefetch(self.base + ahead, end - ahead);
+        }
+    }
+
     /// Fills the buffer from `offset` on, to `end` at least.
     fn fetch(&mut self, offset: u64, end: u64) -> Result<()> {
         if !(self.from..self.to).contains(&offset) {
@@ -209,6 +220,7 @@ impl Search {
         }
         let bytes = window.get(at, LINE)?;
         let Some(block) = self.header(bytes, at, after) else { return Ok(None) };
+        window.fetch_ahead(at, block.bytes());
         let bytes = window.get(at, block.bytes())?;
         let body = &bytes[HEADER..HEADER + block.len as usize];
         Ok(block.owns(&self.key, self.base + at, body).then_some(block))

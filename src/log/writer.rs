@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::LINE;
+use crate::format::check::Key;
 use crate::primitives::primitive;
 use crate::region::Region;
 
@@ -17,9 +18,12 @@ use super::staging::Staging;
 use super::sync::lock_in_turn;
 use super::watermark::SharedBound;
 
-/// Records of at least so many bytes, or half of the room in a segment if that is less, are written
-/// from where they are and not copied first: three writes instead of one, of which the two short
-/// ones go through the cache (4 KiB take 800 instead of 575 ns by them; `benches/log`).
+/// Blocks of at least so many bytes are written from where their bytes are, past the caches, while
+/// the check value is computed, where each writer has a segment of its own.
+pub(super) const STREAMED: u64 = 1024;
+
+/// The same where writers share one, or half of the room in a segment if that is less: not gathered
+/// first, three writes instead of one.
 pub(super) const DIRECT: u64 = 32 << 10;
 
 /// What a writer has of its own.
@@ -121,23 +125,17 @@ impl State {
         let Some(active) = &mut self.active else { unreachable!("ensure has put one there") };
         let at = active.base + active.at;
         block.durable = active.at as u32;
-        // Before the draw, which waits for earlier stores: this can be done meanwhile.
-        block.body = check_body(&active.key, at, body.unwrap_or(self.staging.body()));
-        block.lsn = core.watermark.draw(&self.bound, u64::from(block.count));
-        let header = block.encode(&active.key, at);
-        let written = put(&core.region, at, &header, body, &mut self.staging, |at, bytes| {
-            let region = &core.region;
-            if bytes.len() >= core.past_the_cache {
-                return primitive!(
-                    "log.commit.persist",
-                    region.write_persist(at, bytes),
-                    region.write_flush(at, bytes)
-                );
-            }
-            region.write(at, bytes)?;
-            primitive!("log.commit.flush", region.flush(at, bytes.len() as u64), Ok(()))?;
-            primitive!("log.commit.drain", region.drain(), Ok(()))
-        });
+        let written = if need >= STREAMED {
+            block.lsn = core.watermark.draw(&self.bound, u64::from(block.count));
+            stream(&core.region, &active.key, at, block, body, &mut self.staging)
+        } else {
+            let own = body.unwrap_or(self.staging.body());
+            // Before the draw, which waits for earlier stores: this can be done meanwhile.
+            block.body = check_body(&active.key, at, own);
+            block.lsn = core.watermark.draw(&self.bound, u64::from(block.count));
+            let header = block.encode(&active.key, at);
+            persist(core, at, self.staging.finish(&header))
+        };
         if let Err(error) = written {
             return Err(self.broken_by(error));
         }
@@ -173,8 +171,7 @@ impl State {
         block.lsn = core.watermark.draw(&self.bound, u64::from(block.count));
         progress.last.store(block.last(), Ordering::Release);
         let header = block.encode(&active.key, at);
-        let flush = |at, bytes: &[u8]| core.region.write_flush(at, bytes);
-        if let Err(error) = put(&core.region, at, &header, body, &mut self.staging, flush) {
+        if let Err(error) = put(&core.region, at, &header, body, &mut self.staging) {
             shared.broken = true;
             return Err(self.broken_by(error));
         }
@@ -208,18 +205,65 @@ fn room<R: Region>(core: &Core<R>) -> u64 {
     core.layout.room() - HEADER as u64
 }
 
-/// Writes and flushes a block, the last piece of it by `finish`.
+/// Writes a short block, durable on return.
 #[inline]
+fn persist<R: Region>(core: &Core<R>, at: u64, bytes: &[u8]) -> Result<()> {
+    let region = &core.region;
+    if bytes.len() >= core.past_the_cache {
+        return primitive!(
+            "log.commit.persist",
+            region.write_persist(at, bytes),
+            region.write_flush(at, bytes)
+        );
+    }
+    region.write(at, bytes)?;
+    primitive!("log.commit.flush", region.flush(at, bytes.len() as u64), Ok(()))?;
+    primitive!("log.commit.drain", region.drain(), Ok(()))
+}
+
+/// Writes a long block, durable on return, from where its bytes are: first the body, and while that
+/// is on its way to the memory its check value is computed, which the header contains.
+fn stream<R: Region>(
+    region: &R,
+    key: &Key,
+    at: u64,
+    mut block: Block,
+    body: Option<&[u8]>,
+    staging: &mut Staging,
+) -> Result<()> {
+    let mut first = [0; LINE as usize];
+    if let Some(body) = body.filter(|_| staging.count == 0) {
+        let (begin, rest) = body.split_at(body.len().min(LINE as usize - HEADER));
+        let (whole, end) = rest.split_at(rest.len() / LINE as usize * LINE as usize);
+        region.write_stream(at + LINE, whole)?;
+        if !end.is_empty() {
+            let mut last = [0; LINE as usize];
+            last[..end.len()].copy_from_slice(end);
+            region.write_stream(at + LINE + whole.len() as u64, &last)?;
+        }
+        block.body = check_body(key, at, body);
+        first[HEADER..][..begin.len()].copy_from_slice(begin);
+    } else {
+        let lines = staging.lines();
+        region.write_stream(at + LINE, &lines[LINE as usize..])?;
+        first.copy_from_slice(&lines[..LINE as usize]);
+        block.body = check_body(key, at, staging.body());
+    }
+    first[..HEADER].copy_from_slice(&block.encode(key, at));
+    region.write_stream(at, &first)?;
+    primitive!("log.commit.drain_streamed", region.drain(), Ok(()))
+}
+
+/// Writes and flushes a block where the unit of a flush is a page.
 fn put<R: Region>(
     region: &R,
     at: u64,
     header: &[u8; HEADER],
     body: Option<&[u8]>,
     staging: &mut Staging,
-    finish: impl Fn(u64, &[u8]) -> Result<()>,
 ) -> Result<()> {
     let Some(body) = body.filter(|_| staging.count == 0) else {
-        return finish(at, staging.finish(header));
+        return region.write_flush(at, staging.finish(header));
     };
     // The first line with the header, the last one with zeros behind the body, and the lines
     // between from where they are.
@@ -229,12 +273,13 @@ fn put<R: Region>(
     line[HEADER..][..begin.len()].copy_from_slice(begin);
     region.write_flush(at, &line)?;
     let (whole, end) = rest.split_at(rest.len() / LINE as usize * LINE as usize);
-    if !end.is_empty() {
-        line = [0; LINE as usize];
-        line[..end.len()].copy_from_slice(end);
-        region.write_flush(at + LINE + whole.len() as u64, &line)?;
+    region.write_flush(at + LINE, whole)?;
+    if end.is_empty() {
+        return Ok(());
     }
-    finish(at + LINE, whole)
+    line = [0; LINE as usize];
+    line[..end.len()].copy_from_slice(end);
+    region.write_flush(at + LINE + whole.len() as u64, &line)
 }
 
 /// Appends records: stages them, and commits what is staged as one.

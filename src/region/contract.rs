@@ -95,6 +95,24 @@ pub trait Region: Send + Sync {
         self.flush(offset, data.len() as u64)
     }
 
+    /// [`write_flush`](Self::write_flush) of bytes that no other thread looks for before this one
+    /// has drained: until then another thread may find old and new bytes, in any order with what is
+    /// stored later. Past the caches on persistent memory, and nothing waits: what the processor does
+    /// before the drain, a check value say, costs no time of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Self::write).
+    fn write_stream(&self, offset: u64, data: &[u8]) -> Result<()> {
+        self.write_flush(offset, data)
+    }
+
+    /// Says that a range will be read soon: a hint, which fetches it into the caches where the region
+    /// is a mapping. Ranges of some pages; nothing waits, and nothing fails.
+    fn prefetch(&self, offset: u64, len: u64) {
+        let _ = (offset, len);
+    }
+
     /// Sets `len` bytes to `byte` and flushes them. Durable after the next
     /// [`drain`](Self::drain).
     fn fill_flush(&self, offset: u64, len: u64, byte: u8) -> Result<()>;
@@ -222,6 +240,8 @@ macro_rules! delegate {
             fn read(offset: u64, buf: &mut [u8]) -> Result<()>;
             fn write(offset: u64, data: &[u8]) -> Result<()>;
             fn write_flush(offset: u64, data: &[u8]) -> Result<()>;
+            fn write_stream(offset: u64, data: &[u8]) -> Result<()>;
+            fn prefetch(offset: u64, len: u64) -> ();
             fn fill_flush(offset: u64, len: u64, byte: u8) -> Result<()>;
             fn flush(offset: u64, len: u64) -> Result<()>;
             fn drain() -> Result<()>;

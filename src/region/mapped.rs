@@ -174,6 +174,27 @@ impl Region for MappedRegion {
             .map_err(|Fault| self.gone(Operation::Write, offset, len))
     }
 
+    #[inline]
+    fn write_stream(&self, offset: u64, data: &[u8]) -> Result<()> {
+        if !self.writes_lines_back() {
+            return self.write_flush(offset, data);
+        }
+        self.check_writable(Operation::Write)?;
+        let len = data.len() as u64;
+        let (at, _) = self.range(Operation::Write, offset, len)?;
+        self.parts
+            .mapping
+            .write_stream(at, data)
+            .map_err(|Fault| self.gone(Operation::Write, offset, len))
+    }
+
+    #[inline]
+    fn prefetch(&self, offset: u64, len: u64) {
+        if let Ok((at, bytes)) = self.range(Operation::Read, offset, len) {
+            self.parts.mapping.prefetch(at, bytes);
+        }
+    }
+
     fn fill_flush(&self, offset: u64, len: u64, byte: u8) -> Result<()> {
         self.check_writable(Operation::Write)?;
         let (at, bytes) = self.range(Operation::Write, offset, len)?;

@@ -289,6 +289,23 @@ impl Mapping {
         unsafe { self.cpu.store_persist(self.at(offset), data.as_ptr(), data.len()) }
     }
 
+    /// Copies in past the caches such that it is durable after the next fence, and seen by other
+    /// threads then.
+    #[inline]
+    pub(super) fn write_stream(&self, offset: usize, data: &[u8]) -> Result<(), Fault> {
+        if self.access == Access::Kernel {
+            return self.write_flush(offset, data);
+        }
+        // SAFETY: as in `write`.
+        unsafe { self.cpu.store_non_temporal_flush(self.at(offset), data.as_ptr(), data.len()) }
+    }
+
+    /// Fetches a range that is mapped, if it is short.
+    #[inline]
+    pub(super) fn prefetch(&self, offset: usize, len: usize) {
+        self.cpu.prefetch(self.at(offset), len);
+    }
+
     /// [`write_flush`](Self::write_flush) where the caches are in the persistence domain.
     #[inline]
     pub(super) fn write_flush_cached_domain(

@@ -436,6 +436,12 @@ impl Region for PageCacheRegion {
         self.copy_out(at, buf).map_err(|Fault| self.gone(Operation::Read, offset, len))
     }
 
+    fn prefetch(&self, offset: u64, len: u64) {
+        if let (true, Ok((at, bytes))) = (self.guarded, self.range(Operation::Read, offset, len)) {
+            self.mapping.prefetch(at, bytes);
+        }
+    }
+
     fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
         self.check_writable(Operation::Write)?;
         self.range(Operation::Write, offset, data.len() as u64)?;
