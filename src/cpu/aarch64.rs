@@ -173,7 +173,9 @@ pub(super) fn fence() {
 #[inline]
 pub(super) fn prefetch(address: *const u8) {
     // SAFETY: reads nothing that the program can see.
-    unsafe { asm!("prfm pldl1keep, [{}]", in(reg) address, options(nostack, preserves_flags, readonly)) };
+    unsafe {
+        asm!("prfm pldl1keep, [{}]", in(reg) address, options(nostack, preserves_flags, readonly))
+    };
 }
 
 fn detect() -> WriteBack {

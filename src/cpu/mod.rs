@@ -341,6 +341,10 @@ impl Cpu {
     /// and write-backs, or, from [`non_temporal_min`](Self::non_temporal_min) bytes on, by
     /// non-temporal stores.
     ///
+    /// Several lines are stored first and then written back: where they are in no cache, they are
+    /// fetched together so, and two take 145 instead of 183 ns (`benches/log` on an Intel
+    /// processor, the ways by hand).
+    ///
     /// # Safety
     ///
     /// As [`store`](Self::store).
@@ -355,6 +359,8 @@ impl Cpu {
         let stored = unsafe {
             if len >= self.non_temporal_min {
                 self.store_non_temporal_flush(to, from, len)
+            } else if LineCover::of(to as usize, len, self.line_size).count() > 1 {
+                self.store(to, from, len).and_then(|()| self.flush(to, len))
             } else {
                 self.store_cached_flush(to, from, len)
             }

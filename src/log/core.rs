@@ -25,11 +25,6 @@ pub(super) struct Core<R> {
     pub(super) layout: Layout,
     /// From how many bytes on records are not staged.
     pub(super) direct: u64,
-    /// Blocks of less than so many bytes are stored and then flushed: where the lines are in no
-    /// cache, that is faster than to flush each as it is stored, since the lines are fetched
-    /// together; two take 145 instead of 183 ns (`benches/log` on an Intel processor, the ways by
-    /// hand). From here on the processor is faster past the caches, and fetches none.
-    pub(super) past_the_cache: usize,
     pub(super) headers: Headers,
     pub(super) salts: Salts,
     pub(super) table: Table,

@@ -5,7 +5,6 @@ use std::ops::{Range, RangeInclusive};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
-use crate::cpu::Cpu;
 use crate::durability::Granularity;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::LINE;
@@ -124,7 +123,6 @@ pub(super) fn open<R: Region>(region: R, header: Header, copies: u8, how: How) -
         region,
         layout: headers.layout,
         direct,
-        past_the_cache: Cpu::get().non_temporal_min(),
         headers,
         salts: reseeded(how.salts, root.opened),
         table,

@@ -109,11 +109,6 @@ impl Staging {
         &self.lines.as_bytes()[HEADER..self.len]
     }
 
-    /// The block without its header, in whole lines.
-    pub(super) fn lines(&self) -> &[u8] {
-        &self.lines.as_bytes()[..self.len.next_multiple_of(LINE as usize)]
-    }
-
     /// The block, in whole lines.
     #[inline]
     pub(super) fn finish(&mut self, header: &[u8; HEADER]) -> &[u8] {

@@ -107,8 +107,9 @@ pub trait Region: Send + Sync {
         self.write_flush(offset, data)
     }
 
-    /// Says that a range will be read soon: a hint, which fetches it into the caches where the region
-    /// is a mapping. Ranges of some pages; nothing waits, and nothing fails.
+    /// Says that a range will be read soon: a hint, which has its first 256 KiB at most fetched from
+    /// memory into the caches where the region is a mapping. It faults no page in, nothing waits for
+    /// it, and nothing fails.
     fn prefetch(&self, offset: u64, len: u64) {
         let _ = (offset, len);
     }

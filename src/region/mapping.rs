@@ -300,10 +300,11 @@ impl Mapping {
         unsafe { self.cpu.store_non_temporal_flush(self.at(offset), data.as_ptr(), data.len()) }
     }
 
-    /// Fetches a range that is mapped, if it is short.
+    /// Starts fetching a mapped range; more than a cache holds would not stay there.
     #[inline]
     pub(super) fn prefetch(&self, offset: usize, len: usize) {
-        self.cpu.prefetch(self.at(offset), len);
+        const MOST: usize = 256 << 10;
+        self.cpu.prefetch(self.at(offset), len.min(MOST));
     }
 
     /// [`write_flush`](Self::write_flush) where the caches are in the persistence domain.

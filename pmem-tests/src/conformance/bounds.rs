@@ -82,7 +82,7 @@ pub(super) fn accepted_ranges(bench: &Bench<'_>) -> Verdict {
                 let what = format!("{}({offset}, {count}) of {len}", method.name);
                 (method.call)(&*region, offset, count)
                     .unwrap_or_else(|error| panic!("{what}: {error}"));
-                if matches!(method.name, "write" | "write_flush" | "write_persist" | "fill_flush") {
+                if method.name.starts_with("write") || method.name == "fill_flush" {
                     let range = offset as usize..(offset + count) as usize;
                     model[range].fill(STORED);
                     same(&contents(&*region), &model, &what);
@@ -118,6 +118,10 @@ pub(super) fn zero_length(bench: &Bench<'_>) -> Verdict {
         for offset in [len + 1, u64::MAX] {
             refuse_range(&*region, method, offset, 0);
         }
+    }
+    // A hint: it changes nothing, wherever it points.
+    for (offset, count) in [(0, len), (len - 1, 1), (len, 1), (len + PAGE, PAGE), (u64::MAX, 2)] {
+        region.prefetch(offset, count);
     }
     same(&contents(&*region), &model, "after empty ranges");
     Verdict::Passed

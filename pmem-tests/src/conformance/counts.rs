@@ -82,6 +82,10 @@ mod counting {
             each_line_once(bench, &*region, "write_flush", offset, len, wrote);
             let filled = counted(|| region.fill_flush(offset, len, 3));
             each_line_once(bench, &*region, "fill_flush", offset, len, filled);
+            let streamed = counted(|| region.write_stream(offset, &data));
+            // Nobody is promised to see it before the drain.
+            assert_eq!(streamed.order_fences, 0, "write_stream({offset}, {len})");
+            each_line_once(bench, &*region, "write_stream", offset, len, streamed);
             let mut persisted = counted(|| region.write_persist(offset, &data));
             assert_eq!(persisted.fences, fence(bench), "write_persist({offset}, {len})");
             persisted.fences = 0;

@@ -202,6 +202,12 @@ pub(super) const METHODS: &[Method] = &[
         call: |region, offset, len| region.write_persist(offset, &bytes(len)),
     },
     Method {
+        name: "write_stream",
+        mutates: true,
+        buffer: true,
+        call: |region, offset, len| region.write_stream(offset, &bytes(len)),
+    },
+    Method {
         name: "fill_flush",
         mutates: true,
         buffer: false,

@@ -10,21 +10,22 @@ pub(super) fn read_your_writes(bench: &Bench<'_>) -> Verdict {
     let region = bench.create(LEN);
     let mut model = vec![0; region.len() as usize];
     let mut at = 3_usize;
-    for round in 0..8 {
+    for round in 0..10 {
         for size in [1, 8, 100, 1024, 5000] {
             let data = pattern(size, round);
             let offset = at as u64 % (region.len() - size);
             at = at.wrapping_mul(31).wrapping_add(101);
-            match round % 4 {
+            match round % 5 {
                 0 => region.write(offset, &data),
                 1 => region.write_flush(offset, &data),
                 2 => region.write_persist(offset, &data),
+                3 => region.write_stream(offset, &data),
                 _ => region.fill_flush(offset, size, data[0]),
             }
             .expect("a write inside works");
             let range = offset as usize..(offset + size) as usize;
-            match round % 4 {
-                3 => model[range].fill(data[0]),
+            match round % 5 {
+                4 => model[range].fill(data[0]),
                 _ => model[range].copy_from_slice(&data),
             }
             same(&contents(&*region), &model, "the region after a write");

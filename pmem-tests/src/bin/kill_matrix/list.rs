@@ -406,9 +406,12 @@ pub const PRIMITIVES: &[Primitive] = &[
     primitive("log.retire.end", "damage at the end of a full segment is no torn end", &[LogDamage]),
     primitive("log.block.header_check", "a torn header of a block is none", &[Unit, LogExplorer]),
     primitive("log.block.body_check", "a torn commit is none", &[LogExplorer]),
-    primitive("log.commit.persist", "a commit is durable when it returns", &[LogExplorer]),
-    primitive("log.commit.flush", "a short commit is durable when it returns", &[LogExplorer]),
-    primitive("log.commit.drain", "a short commit is durable when it returns", &[LogExplorer]),
+    primitive("log.commit.persist", "a short commit is durable when it returns", &[LogExplorer]),
+    primitive(
+        "log.commit.drain_streamed",
+        "a long commit is durable when it returns",
+        &[LogExplorer],
+    ),
     primitive(
         "log.commit.drain_shared",
         "a commit is durable when it returns, on the page cache",
