@@ -29,10 +29,6 @@ use crate::region::Region;
 /// Bytes before the value.
 pub(crate) const HEADER: usize = 24;
 
-/// Slots of less than so many bytes are stored and then flushed, as short blocks of the log are:
-/// faster where the lines are in no cache, and no slower where the last store but one has left them.
-const STORED_FIRST: usize = 512;
-
 /// Where a cell is, how large its value may be, and its key.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cell {
@@ -166,16 +162,11 @@ impl Cell {
     ) -> Result<()> {
         let slot = self.slot(primitive!("cell.slots_in_turn", word.0, 0));
         self.seal(image, slot, word, len);
-        if image.len() >= STORED_FIRST {
-            return primitive!(
-                "cell.persist",
-                region.write_persist(slot, image),
-                region.write_flush(slot, image)
-            );
-        }
-        region.write(slot, image)?;
-        primitive!("cell.flush", region.flush(slot, image.len() as u64), Ok(()))?;
-        primitive!("cell.drain", region.drain(), Ok(()))
+        primitive!(
+            "cell.persist",
+            region.write_persist(slot, image),
+            region.write_flush(slot, image)
+        )
     }
 
     /// Writes a value that [`store`](Self::store) has just stored to the other slot, too, durable on

@@ -107,8 +107,6 @@ pub const PRIMITIVES: &[Primitive] = &[
     primitive("format.erase_in_order", "a crash in a format leaves the old or blank", &[State]),
     primitive("format.erase_drain", "no old header describes a new structure", &[State]),
     primitive("cell.persist", "a stored value is durable", &[State]),
-    primitive("cell.flush", "a short stored value is durable", &[State]),
-    primitive("cell.drain", "a short stored value is durable", &[State]),
     primitive("cell.slots_in_turn", "a torn store does not touch the value before", &[State]),
     primitive("cell.length_bound", "a damaged length is not believed", &[Unit, State]),
     primitive("cell.check", "no torn or damaged value is believed", &[State, Unit]),
