@@ -8,6 +8,7 @@
 use std::hint::black_box;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Mutex;
 
 use daxmap::state::{Plain, State, StateOptions, region_bytes};
 use daxmap::{AnyRegion, Emulation, Options, Region};
@@ -19,6 +20,9 @@ use super::libpmemobj::Pool;
 
 const STATE: &str = "state update";
 const BARE: &str = "bare: ";
+/// The same under a mutex, as whoever shares the value with other threads has it: the unlocking waits
+/// for the stores, where otherwise the next update's check value is computed meanwhile.
+const LOCKED: &str = "under a mutex, bare: ";
 const PMEMOBJ: &str = "libpmemobj transaction";
 
 /// Bytes from one slot to the other.
@@ -100,6 +104,9 @@ where
         let mut bare = Bare::<LEN>::new(hand.copy);
         let name = format!("{BARE}{}", hand.name.trim_start_matches("hand: "));
         competitors.push(each(name, move || bare.update()));
+        let shared = Mutex::new(Bare::<LEN>::new(hand.copy));
+        let name = format!("{LOCKED}{}", hand.name.trim_start_matches("hand: "));
+        competitors.push(each(name, move || shared.lock().expect("nobody panics").update()));
     }
     if let Some(pool) = pool {
         let mut value = [0; LEN];
@@ -121,12 +128,15 @@ fn judge(title: &str, outcome: &Outcome, most: f64) -> usize {
     println!("\n{title}: median [quartiles] of a batch's mean");
     for name in outcome.names() {
         let spread = outcome.spread(name).expect("measured");
-        println!("  {name:28} {:8.1} ns [{:8.1}, {:8.1}]", spread.median, spread.q1, spread.q3);
+        println!("  {name:42} {:8.1} ns [{:8.1}, {:8.1}]", spread.median, spread.q1, spread.q3);
     }
     let best = outcome.best(&[BARE]).expect("some hand-written copy runs everywhere");
     let bare = outcome.ratio(STATE, best).expect("measured").median;
     let mut missed = usize::from(bare > most);
     println!("  {title}, {best} | <= {most:.2} x | {bare:.3} x");
+    let locked = outcome.best(&[LOCKED]).expect("as many as bare ones");
+    let ratio = outcome.ratio(STATE, locked).expect("measured").median;
+    println!("  {title}, {locked} | | {ratio:.3} x");
     if let Some(pmemobj) = outcome.ratio(PMEMOBJ, STATE) {
         missed += usize::from(pmemobj.median < 3.0);
         println!("  {title}, {PMEMOBJ} | >= 3 x | {:.2} x", pmemobj.median);

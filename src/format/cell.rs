@@ -29,6 +29,9 @@ use crate::region::Region;
 /// Bytes before the value.
 pub(crate) const HEADER: usize = 24;
 
+/// Slots of at least so many bytes are written past the caches while something else is done.
+const STREAMED: usize = 512;
+
 /// Where a cell is, how large its value may be, and its key.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cell {
@@ -147,11 +150,12 @@ impl Cell {
         value: &[u8],
     ) -> Result<()> {
         let image = image(buffer, value);
-        self.store_image(region, image, (sequence, version), value.len())
+        self.store_image(region, image, (sequence, version), value.len(), |_| ())
     }
 
     /// The same of a value that is in its place already, after [`HEADER`] bytes that are
-    /// overwritten, and with zeros after it up to a multiple of 64 bytes.
+    /// overwritten, and with zeros after it up to a multiple of 64 bytes. `meanwhile` is done while
+    /// a long one is on its way, and may look at it.
     #[inline]
     pub(crate) fn store_image(
         &self,
@@ -159,9 +163,16 @@ impl Cell {
         image: &mut [u8],
         word: (u64, u32),
         len: usize,
+        meanwhile: impl FnOnce(&[u8]),
     ) -> Result<()> {
         let slot = self.slot(primitive!("cell.slots_in_turn", word.0, 0));
         self.seal(image, slot, word, len);
+        if image.len() >= STREAMED {
+            region.write_stream(slot, image)?;
+            meanwhile(image);
+            return primitive!("cell.drain", region.drain(), Ok(()));
+        }
+        meanwhile(image);
         primitive!(
             "cell.persist",
             region.write_persist(slot, image),

@@ -234,11 +234,10 @@ impl<T: Plain, R: Region> State<T, R> {
         // Some of it may reach the medium even if this fails.
         writer.settled = false;
         let Writer { image, spare, .. } = writer;
-        // The copy for the loads: shown when the value is durable, and made before its check value,
-        // which does not wait for it.
-        spare.copy_from(image);
         let word = (sequence, self.version);
-        self.cell.store_image(&self.region, image.bytes(), word, size_of::<T>())?;
+        // The copy for the loads: made while the value is on its way, and shown when it is durable.
+        let copy = |image: &[u8]| spare.bytes().copy_from_slice(image);
+        self.cell.store_image(&self.region, image.bytes(), word, size_of::<T>(), copy)?;
         writer.sequence = sequence;
         std::mem::swap(&mut *lock(&self.current), &mut writer.spare);
         writer.whole = true;
