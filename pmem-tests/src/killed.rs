@@ -18,6 +18,11 @@ impl<R> Killed<R> {
         Self { region, drains_left: AtomicU32::new(drains) }
     }
 
+    /// It is killed after so many more drains.
+    pub fn kill_after(&self, drains: u32) {
+        self.drains_left.store(drains, Ordering::Relaxed);
+    }
+
     /// Whether it was.
     pub fn is_killed(&self) -> bool {
         self.drains_left.load(Ordering::Relaxed) == 0

@@ -77,6 +77,30 @@ impl Model {
         bytes
     }
 
+    /// What one thing done changes, if the log has room for it.
+    pub fn apply(&mut self, op: Op) {
+        match op {
+            Op::Append(len) => {
+                let payload = self.payload(len);
+                self.add(vec![payload]);
+            }
+            Op::Many(count, len) | Op::Staged(count, len) => {
+                let payloads = (0..count).map(|_| self.payload(len)).collect();
+                self.add(payloads);
+            }
+            Op::Release(keep) => {
+                self.released = (self.next - 1).saturating_sub(keep).max(self.released);
+                self.records.retain(|(lsn, _)| *lsn > self.released);
+            }
+            Op::Truncate(count) => {
+                let after = (self.next - 1).saturating_sub(count).max(self.released);
+                self.next = after + 1;
+                self.records.retain(|(lsn, _)| *lsn <= after);
+            }
+            Op::Reopen | Op::Kill => {}
+        }
+    }
+
     fn add(&mut self, payloads: Vec<Vec<u8>>) {
         for payload in payloads {
             self.records.push((self.next, payload));

@@ -325,10 +325,14 @@ fn what_recovery_accepts_after_a_kill_stays() {
                 let killed = Arc::new(Killed::before_drain(region.clone(), drains));
                 // All that the first process does is under way: the kill hides what it has done.
                 notes.begin(0);
-                if let Ok(mut subject) = Subject::open_over(&killed, Model::new()) {
-                    let _ = ops.iter().try_for_each(|&op| subject.apply(op));
-                    std::mem::forget(subject);
-                }
+                // A thread of its own: the model knows whose stores a drain waits for.
+                let process = std::thread::spawn(move || {
+                    if let Ok(mut subject) = Subject::open_over(&killed, Model::new()) {
+                        let _ = ops.iter().try_for_each(|&op| subject.apply(op));
+                        std::mem::forget(subject);
+                    }
+                });
+                process.join().expect("the process does not panic");
                 let log = model::options().open_region(region.clone())?;
                 let found = model::forwards(&log).unwrap_or_default();
                 // Of what is recovered, the number and the newest are promised from here on.

@@ -197,32 +197,51 @@ impl Cell {
 
     /// Writes the newest value to both slots, durable on return, which heals them.
     ///
-    /// First to those that hold it already: it may have been read before it was durable, if the
-    /// process that stored it was killed, and a region vouches only for what its caller wrote. The
-    /// same bytes over themselves cannot be torn. Then to the others, of which one may still hold
-    /// the value before, and is needed until the newest is durable.
+    /// First to those that hold it already, as [`keep`](Self::keep) does; then to the others, of which
+    /// one may still hold the value before, and is needed until the newest is durable.
     pub(crate) fn settle(
         &self,
         region: &impl Region,
         buffer: &mut Vec<u8>,
         newest: &Stored,
     ) -> Result<()> {
-        let word = (newest.sequence, newest.version);
-        let image = image(buffer, &newest.value);
-        let mut write = |number| {
-            let slot = self.slot(number);
-            self.seal(image, slot, word, newest.value.len());
-            region.write_flush(slot, image)
-        };
-        let held = self.slots(region)?.map(|slot| matches!(slot, Slot::Valid(s) if s == *newest));
-        for number in (0..2).filter(|&number| held[number as usize]) {
-            primitive!("cell.settle.keep", write(number), Ok(()))?;
-        }
+        let held = self.keep(region, buffer, newest)?;
         primitive!("cell.settle.keep_drain", region.drain(), Ok(()))?;
         for number in (0..2).filter(|&number| !held[number as usize]) {
-            write(number)?;
+            self.write(region, buffer, newest, number)?;
         }
         primitive!("cell.settle.drain", region.drain(), Ok(()))
+    }
+
+    /// Writes the newest value to the slots that hold it, durable after the next drain of this thread.
+    /// Which those are.
+    ///
+    /// It may have been read before it was durable, if the process that stored it was killed, and a
+    /// region vouches only for what its caller wrote. The same bytes over themselves cannot be torn.
+    pub(crate) fn keep(
+        &self,
+        region: &impl Region,
+        buffer: &mut Vec<u8>,
+        newest: &Stored,
+    ) -> Result<[bool; 2]> {
+        let held = self.slots(region)?.map(|slot| matches!(slot, Slot::Valid(s) if s == *newest));
+        for number in (0..2).filter(|&number| held[number as usize]) {
+            primitive!("cell.settle.keep", self.write(region, buffer, newest, number), Ok(()))?;
+        }
+        Ok(held)
+    }
+
+    /// Writes a value to a slot.
+    fn write(
+        &self,
+        region: &impl Region,
+        buffer: &mut Vec<u8>,
+        value: &Stored,
+        number: u64,
+    ) -> Result<()> {
+        let (slot, image) = (self.slot(number), image(buffer, &value.value));
+        self.seal(image, slot, (value.sequence, value.version), value.value.len());
+        region.write_flush(slot, image)
     }
 
     /// Fills the header of a slot's bytes in, for their place.

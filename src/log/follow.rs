@@ -6,6 +6,7 @@ use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::cell::Cell;
 use crate::format::check::Key;
 use crate::format::header::{Found, Header, Kind};
+use crate::primitives::primitive;
 use crate::region::{AnyRegion, Options, Region};
 
 use super::block::Block;
@@ -103,20 +104,15 @@ impl<R: Region> LogReader<R> {
 
     /// Opens the next block; false if there is none yet.
     fn open_next(&mut self) -> Result<bool> {
-        if let Some((index, block)) = self.find()?.filter(|(_, block)| block.lsn <= self.next) {
-            return self.take(index, &block);
+        if self.take()? {
+            return Ok(true);
         }
         // Not where it was expected. First, what will not come any more; then look again.
         let root = self.root()?;
         self.check(&root)?;
         self.refresh(&root);
-        let found = self.find()?;
-        let lowest = found.map_or(u64::MAX, |(_, block)| block.lsn);
-        self.next = self.next.max(lowest.min(root.floor));
-        match found.filter(|(_, block)| block.lsn <= self.next) {
-            Some((index, block)) => self.take(index, &block),
-            None => Ok(false),
-        }
+        self.next = self.next.max(self.lowest()?.min(root.floor));
+        self.take()
     }
 
     /// Refuses to go on where records were taken away.
@@ -152,36 +148,57 @@ impl<R: Region> LogReader<R> {
         }
     }
 
-    /// The block with the lowest Lsn of those at the cursors, and whose cursor it is at.
-    fn find(&mut self) -> Result<Option<(usize, Block)>> {
-        let layout = self.headers.layout;
-        let mut lowest: Option<(usize, Block)> = None;
-        for (index, cursor) in self.cursors.iter_mut().enumerate() {
-            let Some(cursor) = cursor else { continue };
-            while let Some(block) = cursor.peek(&self.region, layout)? {
-                let limit = cursor.header.limit;
-                if block.lsn <= limit && block.last().min(limit) >= self.next {
-                    if lowest.is_none_or(|(_, lowest)| block.lsn < lowest.lsn) {
-                        lowest = Some((index, block));
-                    }
-                    break;
-                }
+    /// The block that a cursor is at, behind those that are not asked for.
+    fn peek(&mut self, index: usize) -> Result<Option<Block>> {
+        let Some(cursor) = &mut self.cursors[index] else { return Ok(None) };
+        while let Some(block) = cursor.peek(&self.region, self.headers.layout)? {
+            let limit = cursor.header.limit;
+            if block.lsn <= limit && block.last().min(limit) >= self.next {
+                return Ok(Some(block));
+            }
+            cursor.at += block.bytes();
+        }
+        Ok(None)
+    }
+
+    /// Whether all of the block that a cursor is at is there; if so, its body is in the buffer. It may
+    /// be on its way, or one that a crash has cut, whose Lsns another segment can have since.
+    fn is_whole(&mut self, index: usize, block: &Block) -> Result<bool> {
+        let Some(cursor) = &self.cursors[index] else { return Ok(false) };
+        let (region, layout) = (&self.region, self.headers.layout);
+        let whole = cursor.body(region, layout, block, &mut self.open.body)?;
+        Ok(primitive!("log.follow.whole", whole, true))
+    }
+
+    /// Opens the block with the next Lsn; false if it is not all there yet.
+    fn take(&mut self) -> Result<bool> {
+        for index in 0..self.cursors.len() {
+            let Some(block) = self.peek(index)?.filter(|block| block.lsn <= self.next) else {
+                continue;
+            };
+            if self.is_whole(index, &block)?
+                && let Some(cursor) = &mut self.cursors[index]
+            {
+                self.open.start(&block, cursor.header.limit);
                 cursor.at += block.bytes();
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The lowest Lsn of all blocks at the cursors that are there; `u64::MAX` if none is.
+    fn lowest(&mut self) -> Result<u64> {
+        let mut lowest = u64::MAX;
+        for index in 0..self.cursors.len() {
+            let block = self.peek(index)?.filter(|block| block.lsn < lowest);
+            if let Some(block) = block
+                && self.is_whole(index, &block)?
+            {
+                lowest = block.lsn;
             }
         }
         Ok(lowest)
-    }
-
-    /// Opens the block that a cursor is at; false if it is not all there yet.
-    fn take(&mut self, index: usize, block: &Block) -> Result<bool> {
-        let Some(cursor) = &mut self.cursors[index] else { return Ok(false) };
-        let layout = self.headers.layout;
-        if !cursor.body(&self.region, layout, block, &mut self.open.body)? {
-            return Ok(false);
-        }
-        self.open.start(block, cursor.header.limit);
-        cursor.at += block.bytes();
-        Ok(true)
     }
 }
 

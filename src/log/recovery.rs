@@ -74,7 +74,10 @@ pub(super) struct How {
 
 /// A segment as it was found.
 struct Segment {
+    /// The header, with what recovery changes of it.
     found: FoundHeader,
+    /// As it stands on the medium.
+    on_medium: SegmentHeader,
     contents: Contents,
     /// A truncation that is on its way gives it a limit that its header does not have yet.
     limited: bool,
@@ -107,7 +110,7 @@ pub(super) fn open<R: Region>(region: R, header: Header, copies: u8, how: How) -
         if copies < 2 {
             header.heal(&region)?;
         }
-        repair(&region, &headers, &segments, &mut lives, next)?;
+        repair(&region, &mut cell, &headers, &segments, &mut lives, next)?;
         let root = Root { cut: None, floor: next, closed: false, opened: root.opened + 1, ..root };
         cell.store(&region, root)?;
     }
@@ -179,6 +182,7 @@ fn find(
     if found.other_is_invalid {
         recovery.healed.push(at..at + BLOCKS);
     }
+    let on_medium = found.header;
     let header = &mut found.header;
     // An unused segment, or one whose records are known to be released, has nothing to be read.
     let skipped = header.life == 0 || header.last != 0 && header.last <= root.released;
@@ -195,11 +199,14 @@ fn find(
         header.limit = before;
     }
     let limited = header.limit != before;
+    // What a truncation has voided is not the last record any more: a later one would take the limit
+    // for its own, and raise it.
+    header.last = primitive!("log.recover.last", header.last.min(header.limit), header.last);
     recovery.bytes_read += contents.read;
     if let Some(leftover) = &contents.leftover {
         recovery.dropped.push(at + leftover.start..at + leftover.end);
     }
-    Ok(Some(Segment { found, contents, limited }))
+    Ok(Some(Segment { found, on_medium, contents, limited }))
 }
 
 /// Counts what is there. The next Lsn.
@@ -273,21 +280,24 @@ fn life(segment: Option<&Segment>, root: &Root, layout: Layout) -> Life {
 /// Makes the log on the medium what it was found to be.
 ///
 /// What was found may not be durable: a process that was killed had not drained it. So it is made
-/// durable first, and before anything is written over what it would replace.
+/// durable first, and before anything is written over what it would replace. It is written once more,
+/// since a region vouches only for what its caller wrote; the same bytes over themselves cannot be
+/// torn.
 fn repair(
     region: &impl Region,
+    root: &mut RootCell,
     headers: &Headers,
     segments: &[Option<Segment>],
     lives: &mut [Life],
     next: u64,
 ) -> Result<()> {
-    primitive!("log.recover.root", RootCell::flush(region), Ok(()))?;
+    primitive!("log.recover.root", root.keep(region), Ok(()))?;
     let mut replaced = Vec::new();
     for (number, (segment, life)) in segments.iter().zip(lives).enumerate() {
         let Some(segment) = segment else { continue };
         primitive!(
             "log.recover.seen_headers",
-            headers.flush(region, number, segment.found.copy),
+            headers.write(region, number, segment.found.copy, &segment.on_medium),
             Ok(())
         )?;
         if life.usage != Usage::Free {
@@ -301,12 +311,14 @@ fn repair(
     primitive!("log.recover.headers", headers.replace(region, &replaced), Ok(()))
 }
 
-/// Flushes what was found at the end of a segment, and wipes what must not follow it.
+/// Keeps what was found at the end of a segment, and wipes what must not follow it.
 fn settle_end(region: &impl Region, at: u64, segment: &Segment) -> Result<()> {
     let Segment { found, contents, .. } = segment;
     if u64::from(found.header.end) < contents.end {
-        let tail = contents.end - contents.durable;
-        primitive!("log.recover.tail", region.flush(at + contents.durable, tail), Ok(()))?;
+        let mut tail = vec![0; (contents.end - contents.durable) as usize];
+        region.read(at + contents.durable, &mut tail)?;
+        let keep = || region.write_flush(at + contents.durable, &tail);
+        primitive!("log.recover.tail", keep(), Ok(()))?;
     }
     // A commit that a crash has cut must not follow the next one written.
     for stale in &contents.stale {
@@ -318,12 +330,12 @@ fn settle_end(region: &impl Region, at: u64, segment: &Segment) -> Result<()> {
 
 /// The header that a segment is to have, if it has another one.
 fn repaired(segment: &Segment, life: &mut Life, next: u64) -> Option<SegmentHeader> {
-    let Segment { found, contents, limited } = segment;
+    let Segment { found, contents, limited, .. } = segment;
     let header = &mut life.header;
     let was = *header;
     if !contents.damage.is_empty() {
         // Nothing follows in this life, and what was damaged was in the log.
-        header.last = next - 1;
+        header.last = (next - 1).min(header.limit);
     } else if life.usage != Usage::Free {
         header.end = contents.end as u32;
         if life.usage == Usage::Full && header.last == 0 {

@@ -96,9 +96,12 @@ impl RootCell {
         Ok(Self { cell, root, sequence, buffer, damaged_slot: other == Other::Invalid })
     }
 
-    /// Flushes both slots as they are.
-    pub(super) fn flush(region: &impl Region) -> Result<()> {
-        region.flush(HEADER_AREA, Cell::bytes(ROOT_BYTES))
+    /// Writes the root once more to the slots that hold it, durable after the next drain of this
+    /// thread.
+    pub(super) fn keep(&mut self, region: &impl Region) -> Result<()> {
+        let value = self.root.encode().to_vec();
+        let newest = Stored { sequence: self.sequence, version: 1, value };
+        self.cell.keep(region, &mut self.buffer, &newest).map(drop)
     }
 
     pub(super) fn get(&self) -> Root {

@@ -156,11 +156,6 @@ impl Headers {
         region.write_flush(at, &header.encode(&self.key, at))
     }
 
-    /// Flushes one copy as it is.
-    pub(super) fn flush(&self, region: &impl Region, segment: usize, copy: usize) -> Result<()> {
-        region.flush(self.place(segment, copy), BYTES as u64)
-    }
-
     /// Writes both copies of each: first those that do not hold what is valid now, durable on
     /// return, then the others, durable after the next drain of this thread. Each is given with the
     /// copy that is valid.

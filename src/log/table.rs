@@ -111,6 +111,7 @@ impl Table {
         });
         // Of damaged segments, the header alone knows.
         let last = last.max(life.header.last);
+        debug_assert!(last <= life.header.limit);
         let pool = self.pool.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
         if life.usage == Usage::Free {
             pool.free.push_back(self.progress.len());

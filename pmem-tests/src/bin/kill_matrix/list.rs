@@ -450,6 +450,16 @@ pub const PRIMITIVES: &[Primitive] = &[
         "what a header says is there was durable before",
         &[LogExplorer],
     ),
+    primitive(
+        "log.recover.last",
+        "what was truncated by recovery stays so when something else is truncated",
+        &[LogProperty],
+    ),
+    primitive(
+        "log.follow.whole",
+        "a follower takes no commit for one that is not all there",
+        &[LogProperty],
+    ),
     primitive("log.recover.headers", "a damaged header copy is made whole", &[LogDamage]),
     primitive(
         "log.release.root",

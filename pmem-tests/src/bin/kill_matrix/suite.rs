@@ -32,6 +32,7 @@ pub enum Suite {
     BlockFaults,
     LogExplorer,
     LogDamage,
+    LogProperty,
     State,
     Guest,
     Checkpoint,
@@ -45,7 +46,7 @@ enum Build {
 }
 
 impl Suite {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Unit,
         Self::Loom,
         Self::SystemCalls,
@@ -63,6 +64,7 @@ impl Suite {
         Self::BlockFaults,
         Self::LogExplorer,
         Self::LogDamage,
+        Self::LogProperty,
         Self::State,
         Self::Guest,
         Self::Checkpoint,
@@ -87,6 +89,7 @@ impl Suite {
             Self::BlockFaults => Build::Test("block_faults"),
             Self::LogExplorer => Build::Test("log_explorer"),
             Self::LogDamage => Build::Test("log_damage"),
+            Self::LogProperty => Build::Test("log_property"),
             Self::State => Build::Test("state"),
             Self::Guest => Build::Test("guest_matrix"),
             Self::Checkpoint => Build::Test("checkpoint"),
