@@ -118,9 +118,10 @@ impl Header {
         primitive!("format.header_drain", region.drain(), Ok(()))
     }
 
-    /// Makes both copies whole again, of which one is, durable on return.
+    /// Makes both copies whole again, of which one is: that one durable on return, the other after
+    /// the next drain of this thread. Nothing hangs on the other until then.
     ///
-    /// First that one: it may have been read before it was durable, if the process that wrote it
+    /// First the whole one: it may have been read before it was durable, if the process that wrote it
     /// was killed, and a region vouches only for what its caller wrote. The same bytes over
     /// themselves cannot be torn.
     pub(crate) fn heal(&self, region: &impl Region) -> Result<()> {
@@ -137,7 +138,7 @@ impl Header {
         for (at, _) in COPIES.into_iter().zip(&copies).filter(|(_, copy)| !is_whole(copy)) {
             write(at)?;
         }
-        primitive!("format.heal.drain", region.drain(), Ok(()))
+        Ok(())
     }
 
     /// Clears the place of a header, whatever is there, durable on return: before anything is

@@ -103,7 +103,6 @@ pub const PRIMITIVES: &[Primitive] = &[
     primitive("format.header_drain", "a new structure has both copies of its header", &[State]),
     primitive("format.heal.keep", "a header is durable before it is relied on", &[State]),
     primitive("format.heal.keep_drain", "before the other copy is written", &[State]),
-    primitive("format.heal.drain", "a healed header is durable", &[State]),
     primitive("format.erase_in_order", "a crash in a format leaves the old or blank", &[State]),
     primitive("format.erase_drain", "no old header describes a new structure", &[State]),
     primitive("cell.persist", "a short stored value is durable", &[State]),
