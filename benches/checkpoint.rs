@@ -26,6 +26,8 @@ const PIECE: usize = 1 << 20;
 const ROUNDS: usize = 150;
 /// Rewrites, spread over the rounds.
 const REWRITES: usize = 5;
+/// Checkpoints by clones: each is slower than the one before.
+const CLONES: usize = 60;
 /// How many checkpoints at the beginning and at the end a row is of.
 const SAMPLE: usize = 25;
 
@@ -110,12 +112,54 @@ fn row(name: &str, (time, written): Sample, whole: Sample) {
 /// Writes these bytes, durably, where it wrote the last ones.
 type Rewrite = Box<dyn FnMut(&[u8])>;
 
+/// The same checkpoint by hand where a filesystem shares extents (ioctl_ficlone(2)): a clone of the
+/// file of the last one gets the changed pages and takes its name.
+struct Cloned {
+    file: File,
+    directory: File,
+    path: PathBuf,
+    spare: PathBuf,
+}
+
+fn create(path: &Path) -> File {
+    File::options().read(true).write(true).create(true).truncate(true).open(path).expect("create")
+}
+
+impl Cloned {
+    /// None where files cannot be cloned.
+    fn new(directory: &Path, path: PathBuf, content: &[u8]) -> Option<Self> {
+        let (file, spare) = (create(&path), path.with_extension("new"));
+        for (index, piece) in content.chunks(PIECE).enumerate() {
+            file.write_all_at(piece, (index * PIECE) as u64).expect("pwrite");
+        }
+        file.sync_all().expect("fsync");
+        let can = rustix::fs::ioctl_ficlone(create(&spare), &file).is_ok();
+        let directory = File::open(directory).expect("a directory");
+        can.then_some(Self { file, directory, path, spare })
+    }
+
+    fn save(&mut self, content: &[u8], pages: &[u64]) {
+        let clone = create(&self.spare);
+        rustix::fs::ioctl_ficlone(&clone, &self.file).expect("a clone");
+        for page in pages {
+            let at = page * PAGE;
+            clone.write_all_at(&content[at as usize..][..PAGE as usize], at).expect("pwrite");
+        }
+        clone.sync_all().expect("fsync");
+        fs::rename(&self.spare, &self.path).expect("rename");
+        self.directory.sync_all().expect("fsync of the directory");
+        self.file = clone;
+    }
+}
+
 /// The competitors of one place.
 struct Trial {
     device: Device,
     set: WorkingSet<AnyRegion>,
     rewrite: Rewrite,
     changed: Rewrite,
+    /// Where the clones are.
+    clones: Option<PathBuf>,
 }
 
 fn on_disk(directory: &Path, bytes: u64, name: &str) -> Trial {
@@ -133,7 +177,8 @@ fn on_disk(directory: &Path, bytes: u64, name: &str) -> Trial {
         Box::new(write) as Rewrite
     };
     let device = Device::of(directory);
-    Trial { device, set, rewrite: plain("plain"), changed: plain("changed") }
+    let clones = Some(path("clone"));
+    Trial { device, set, rewrite: plain("plain"), changed: plain("changed"), clones }
 }
 
 fn in_memory(bytes: u64, strategy: Strategy) -> Trial {
@@ -153,7 +198,7 @@ fn in_memory(bytes: u64, strategy: Strategy) -> Trial {
         };
         Box::new(write) as Rewrite
     };
-    Trial { device: Device(None), set, rewrite: plain(bytes), changed: plain(bytes) }
+    Trial { device: Device(None), set, rewrite: plain(bytes), changed: plain(bytes), clones: None }
 }
 
 fn run(trial: &mut Trial, change: u64) {
@@ -177,12 +222,21 @@ fn run(trial: &mut Trial, change: u64) {
     (trial.changed)(&set.bytes()[..changed as usize]);
     let (mut ours, mut whole, mut least) =
         (Samples::default(), Samples::default(), Samples::default());
+    let mut cloned = trial.clones.as_ref().and_then(|path| {
+        Cloned::new(path.parent().expect("in a directory"), path.clone(), set.bytes())
+    });
+    let mut by_hand = Samples::default();
     for round in 0..ROUNDS {
-        for page in random.choose_multiple(0..pages, share as usize) {
+        let mut chosen = random.choose_multiple(0..pages, share as usize);
+        chosen.sort_unstable();
+        for page in &chosen {
             let content = set.slice_mut(page * PAGE, change).expect("inside");
             content.fill(round as u8);
         }
         ours.take(&trial.device, || drop(set.checkpoint().expect("checkpoint")));
+        if let Some(cloned) = cloned.as_mut().filter(|_| round < CLONES) {
+            by_hand.take(&trial.device, || cloned.save(set.bytes(), &chosen));
+        }
         let part = &set.bytes()[..changed as usize];
         least.take(&trial.device, || (trial.changed)(part));
         if round % (ROUNDS / REWRITES) == 0 {
@@ -194,6 +248,10 @@ fn run(trial: &mut Trial, change: u64) {
     row("first checkpoint, all changed", Samples::middle(&first.0), reference);
     row("checkpoint, 1 % changed", Samples::middle(&ours.0[..SAMPLE]), reference);
     row("the same, aged", Samples::middle(&ours.0[ROUNDS - SAMPLE..]), reference);
+    if !by_hand.0.is_empty() {
+        row("by hand: a clone, 1 % changed", Samples::middle(&by_hand.0[..SAMPLE]), reference);
+        row("the same, the last of 60", Samples::middle(&by_hand.0[CLONES - SAMPLE..]), reference);
+    }
     row("changed bytes alone", Samples::middle(&least.0), reference);
     println!("  => target: at most 3 % of the full rewrite");
 }
@@ -226,8 +284,9 @@ fn main() {
         let name = format!("daxmap-bench-checkpoint-{}", std::process::id());
         // With shadow pages, a page is a page.
         run(&mut on_disk(directory, mib << 20, &name), PAGE);
-        for what in ["set", "plain", "changed"] {
-            fs::remove_file(directory.join(format!("{name}-{what}"))).expect("remove");
+        for what in ["set", "plain", "changed", "clone", "clone.new"] {
+            let removed = fs::remove_file(directory.join(format!("{name}-{what}")));
+            assert!(removed.is_ok() || what.starts_with("clone"), "{removed:?}");
         }
     }
 }

@@ -2,6 +2,7 @@
 //! block device that can fail.
 
 pub mod blockdev;
+pub mod careless;
 pub mod conformance;
 #[cfg(feature = "sim")]
 pub mod corpus;

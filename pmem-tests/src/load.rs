@@ -64,11 +64,15 @@ impl Care {
         Self::ALL.into_iter().find(|(known, _)| *known == name).map(|(_, care)| care)
     }
 
-    const fn flushes(self) -> bool {
+    /// Whether it writes back.
+    #[must_use]
+    pub const fn flushes(self) -> bool {
         matches!(self, Self::Full | Self::NoFence)
     }
 
-    const fn drains(self) -> bool {
+    /// Whether it waits.
+    #[must_use]
+    pub const fn drains(self) -> bool {
         matches!(self, Self::Full | Self::NoWriteBack)
     }
 }

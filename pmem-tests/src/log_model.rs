@@ -313,16 +313,30 @@ pub fn recover(region: &SimRegion, probe: usize) -> std::result::Result<(u64, Re
             if after != records {
                 return Err("an append after recovery changed what was there".to_owned());
             }
+            if probe > 0 {
+                // As large as a commit that was cut: nothing that came after that one follows it.
+                std::mem::forget(log);
+                let log = options().open_region(region.clone()).map_err(words)?;
+                if forwards(&log)? != records {
+                    return Err("after an append and a kill, the records are others".to_owned());
+                }
+                records.pop();
+                return Ok((log.released().get(), without_probes(records)));
+            }
             records.pop();
         }
         Err(error) if is_full(&error) => {}
         Err(error) => return Err(error.to_string()),
     }
-    // Those of recoveries that were crashed.
+    Ok((log.released().get(), without_probes(records)))
+}
+
+/// Without those of recoveries that were crashed.
+fn without_probes(mut records: Records) -> Records {
     while records.last().is_some_and(|(_, payload)| payload.starts_with(PROBE)) {
         records.pop();
     }
-    Ok((log.released().get(), records))
+    records
 }
 
 /// A check: what was acknowledged is there, the commit that was on its way is there whole or not at

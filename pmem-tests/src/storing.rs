@@ -1,12 +1,16 @@
-//! What the program that stores all the time puts into its files, so that who finds one can tell.
+//! What the programs that store all the time put into their files, so that who finds one can tell.
 
-use std::path::Path;
+use std::ops::RangeInclusive;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 
-use daxmap::checkpoint::{self, Strategy};
-use daxmap::log::{LogOptions, Lsn};
-use daxmap::state::State;
-use daxmap::{Options, Result};
+use daxmap::checkpoint::{self, Strategy, WorkingSet};
+use daxmap::log::{Log, LogOptions, Lsn};
+use daxmap::state::{State, StateOptions};
+use daxmap::{AnyRegion, Options, Result};
 
+use crate::careless::Careless;
+use crate::load::Care;
 use crate::random::mix;
 
 /// What is stored into.
@@ -147,4 +151,151 @@ fn found_in_set(structure: Structure, path: &Path, region: Options) -> Result<u6
     }
     set.abandon();
     Ok(done)
+}
+
+/// All structures in one directory, stored into in turn: step `n` stores number `n / 4` into one of
+/// them, rounded up.
+#[derive(Debug)]
+pub struct Stores {
+    state: State<[u64; STATE_WORDS], Careless<AnyRegion>>,
+    log: Log<Careless<AnyRegion>>,
+    shadow: WorkingSet<Careless<AnyRegion>>,
+    redo: WorkingSet<Careless<AnyRegion>>,
+    steps: u64,
+}
+
+fn file(directory: &Path, structure: Structure) -> PathBuf {
+    directory.join(structure.name())
+}
+
+/// How many numbers a structure has after so many steps.
+fn numbers(steps: u64, place: u64) -> u64 {
+    let all = Structure::ALL.len() as u64;
+    (steps + all - 1 - place) / all
+}
+
+impl Stores {
+    /// Makes what is missing, durable, and goes on where the files say, with this care.
+    ///
+    /// # Errors
+    ///
+    /// Those of the library.
+    ///
+    /// # Panics
+    ///
+    /// If the directory cannot be made, or the files hold what the steps cannot have left.
+    pub fn open(directory: &Path, care: Care) -> Result<Self> {
+        std::fs::create_dir_all(directory).expect("a directory can be made");
+        let path = |structure| file(directory, structure);
+        for structure in Structure::ALL {
+            let path = path(structure);
+            match structure {
+                _ if path.exists() => {}
+                Structure::State => State::create(path, &[0_u64; STATE_WORDS])?.close()?,
+                Structure::Log => log_options(Options::new()).create(path)?.close()?,
+                set => set_options(Options::new(), set).create(path)?.close()?,
+            }
+        }
+        let steps = found_steps(directory)?;
+        let region = |structure| -> Result<_> {
+            Ok(Careless::new(Options::new().open(path(structure))?, care))
+        };
+        let set = |structure| {
+            let options = set_options(Options::new(), structure);
+            WorkingSet::open(region(structure)?, &options)
+        };
+        Ok(Self {
+            state: StateOptions::new().open_region(region(Structure::State)?)?,
+            log: log_options(Options::new()).open_region(region(Structure::Log)?)?,
+            shadow: set(Structure::Shadow)?,
+            redo: set(Structure::Redo)?,
+            steps,
+        })
+    }
+
+    /// What lies under the files.
+    #[must_use]
+    pub fn backend(&self) -> String {
+        let region = self.state.region();
+        format!(
+            "backend={} durability={}",
+            daxmap::Region::backend(region),
+            self.state.durability()
+        )
+    }
+
+    /// The last step that is done.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Does the next step and returns its number.
+    ///
+    /// # Errors
+    ///
+    /// Those of the library.
+    pub fn step(&mut self) -> Result<u64> {
+        let all = Structure::ALL.len() as u64;
+        let (number, place) = (self.steps / all + 1, self.steps % all);
+        match Structure::ALL[place as usize] {
+            Structure::State => self.state.store(&[number; STATE_WORDS])?,
+            Structure::Log => {
+                self.log.append(&payload(number))?;
+                let released = Lsn::new(released(number));
+                if released > self.log.released() {
+                    self.log.release_up_to(released)?;
+                }
+            }
+            Structure::Shadow => save(&mut self.shadow, number)?,
+            Structure::Redo => save(&mut self.redo, number)?,
+        }
+        self.steps += 1;
+        Ok(self.steps)
+    }
+}
+
+fn save<R: daxmap::Region>(set: &mut WorkingSet<R>, number: u64) -> Result<()> {
+    for at in changed(number) {
+        set.write(at, &number.to_le_bytes())?;
+    }
+    set.checkpoint().map(drop)
+}
+
+/// How many steps the files hold.
+fn found_steps(directory: &Path) -> Result<u64> {
+    let mut found_in = [0; Structure::ALL.len()];
+    for (found_in, structure) in found_in.iter_mut().zip(Structure::ALL) {
+        *found_in = found(structure, &file(directory, structure), Options::new())?;
+    }
+    let steps = found_in.iter().sum();
+    for (place, found) in (0..).zip(found_in) {
+        assert_eq!(
+            found,
+            numbers(steps, place),
+            "numbers that the steps cannot have left: {found_in:?}"
+        );
+    }
+    Ok(steps)
+}
+
+/// Opens what [`Stores`] left in a directory: the last step done must be among those `possible`.
+///
+/// # Errors
+///
+/// What is missing, torn, or there without having been stored.
+pub fn check(directory: &Path, possible: &RangeInclusive<u64>) -> std::result::Result<u64, String> {
+    let looked = catch_unwind(AssertUnwindSafe(|| found_steps(directory)));
+    let steps = match looked {
+        Ok(steps) => steps.map_err(|error| error.to_string())?,
+        Err(panic) => {
+            let words = panic.downcast_ref::<String>().cloned();
+            let words = words.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
+            return Err(words.unwrap_or_else(|| "what is there cannot be".to_owned()));
+        }
+    };
+    if !possible.contains(&steps) {
+        return Err(format!("{steps} steps are there, of {possible:?}"));
+    }
+    Ok(steps)
 }

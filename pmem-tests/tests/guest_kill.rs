@@ -34,6 +34,8 @@ fn random(seed: &mut u64) -> u64 {
 /// What is the same in all boots of one test.
 struct Machine<'a> {
     files: &'a Path,
+    /// `load` or `stores`.
+    load: &'static str,
     kind: &'static str,
     /// `always` or `never`.
     dax: &'static str,
@@ -43,7 +45,7 @@ struct Machine<'a> {
 impl Machine<'_> {
     /// Boots, runs `first`, then the load; the guest runs when this returns.
     fn boot(&self, first: &str) -> Running {
-        let care = self.care;
+        let (load, care) = (self.load, self.care);
         Guest::new()
             .persistence(Persistence::MemoryController)
             .nvdimm("384M")
@@ -52,7 +54,7 @@ impl Machine<'_> {
             .spawn(&[
                 "sh",
                 "-ec",
-                &format!("{first}\nexec ./guest run-load /mnt/dax/load {care} console"),
+                &format!("{first}\nexec ./guest run-{load} /mnt/dax/load {care} console"),
             ])
             .unwrap()
     }
@@ -66,11 +68,11 @@ impl Machine<'_> {
 
     /// On what the kill left, which is checked first.
     fn go_on(&self, acknowledged: u64) -> Running {
-        let (kind, dax) = (self.kind, self.dax);
+        let (kind, dax, load) = (self.kind, self.dax, self.load);
         self.boot(&format!(
             "mkdir -p /mnt/dax
              mount -t {kind} -o dax={dax} /dev/pmem0 /mnt/dax
-             ./guest check-load /mnt/dax/load {acknowledged} {}",
+             ./guest check-{load} /mnt/dax/load {acknowledged} {}",
             acknowledged + LATE_MAX
         ))
     }
@@ -107,9 +109,9 @@ fn line_with(mut guest: Running, start: &str) -> Result<(String, Running), Strin
     }
 }
 
-fn everything_acknowledged_is_there(kind: &'static str) {
+fn everything_acknowledged_is_there(kind: &'static str, load: &'static str, what: &str) {
     let room = Filesystem::tmpfs(HERE, ROOM);
-    let machine = Machine { files: room.path(), kind, dax: "always", care: "full" };
+    let machine = Machine { files: room.path(), load, kind, dax: "always", care: "full" };
     let mut seed = SEED;
     let mut guest = machine.begin();
     let mut ahead = 0;
@@ -125,7 +127,7 @@ fn everything_acknowledged_is_there(kind: &'static str) {
         ahead += found - acknowledged;
     }
     println!(
-        "\nevidence: emulated guests killed under load on {kind} with MAP_SYNC | {} guests in {acknowledged} \
+        "\nevidence: emulated guests killed under {what} on {kind} with MAP_SYNC | {} guests in {acknowledged} \
          steps, 0 failures; {ahead} more steps were done than acknowledged | that a write-back is \
          needed: a killed guest keeps every store",
         kills()
@@ -133,9 +135,9 @@ fn everything_acknowledged_is_there(kind: &'static str) {
 }
 
 /// Without DAX, and nothing synced: what was acknowledged is in the guest's page cache, and gone.
-fn something_is_lost(kind: &'static str) {
+fn something_is_lost(kind: &'static str, load: &'static str) {
     let room = Filesystem::tmpfs(HERE, ROOM);
-    let machine = Machine { files: room.path(), kind, dax: "never", care: "none" };
+    let machine = Machine { files: room.path(), load, kind, dax: "never", care: "none" };
     let mut guest = machine.begin();
     for kill in 1..=CONTROL_KILLS {
         let (backend, working) = line_with(guest, "backend=").unwrap();
@@ -145,7 +147,7 @@ fn something_is_lost(kind: &'static str) {
             Ok((_, checked)) => guest = checked,
             Err(lost) => {
                 // The check says so, of a record or of a file; and not the machine, of itself.
-                assert!(lost.contains("guest check-load: "), "{lost}");
+                assert!(lost.contains(&format!("guest check-{load}: ")), "{lost}");
                 println!("{kind} without sync: lost at kill {kill}: {lost}");
                 return;
             }
@@ -156,20 +158,37 @@ fn something_is_lost(kind: &'static str) {
 
 #[test]
 fn everything_acknowledged_is_there_on_ext4() {
-    everything_acknowledged_is_there("ext4");
+    everything_acknowledged_is_there("ext4", "load", "load");
 }
 
 #[test]
 fn everything_acknowledged_is_there_on_xfs() {
-    everything_acknowledged_is_there("xfs");
+    everything_acknowledged_is_there("xfs", "load", "load");
+}
+
+const STORES: &str = "stores into log, state and checkpoint";
+
+#[test]
+fn everything_stored_is_there_on_ext4() {
+    everything_acknowledged_is_there("ext4", "stores", STORES);
+}
+
+#[test]
+fn everything_stored_is_there_on_xfs() {
+    everything_acknowledged_is_there("xfs", "stores", STORES);
 }
 
 #[test]
 fn without_a_sync_something_is_lost_on_ext4() {
-    something_is_lost("ext4");
+    something_is_lost("ext4", "load");
 }
 
 #[test]
 fn without_a_sync_something_is_lost_on_xfs() {
-    something_is_lost("xfs");
+    something_is_lost("xfs", "load");
+}
+
+#[test]
+fn without_a_sync_something_stored_is_lost() {
+    something_is_lost("ext4", "stores");
 }

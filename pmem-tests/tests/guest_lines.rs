@@ -9,6 +9,7 @@ use std::path::Path;
 use pmem_tests::load;
 use pmem_tests::recorded::{Line, Prepared, Recording};
 use pmem_tests::scratch::Filesystem;
+use pmem_tests::storing;
 
 const HERE: &str = env!("CARGO_TARGET_TMPDIR");
 const SEED: u64 = 0x11_4e5;
@@ -45,16 +46,34 @@ impl Random {
     }
 }
 
-/// Mounts an image and checks it with `steps` acknowledged.
-fn check(recording: &Recording, image: &Path, steps: u64) -> Result<load::Found, String> {
-    let mounted = recording.mount(image, Path::new(HERE))?;
-    load::check(&mounted.path().join("load"), load::possible(steps))
+/// What runs in the guest.
+#[derive(Clone, Copy)]
+struct Load {
+    /// How the guest's program calls it: `run-...`, `check-...`.
+    name: &'static str,
+    what: &'static str,
+}
+
+const REGION: Load = Load { name: "load", what: "" };
+const STORES: Load = Load { name: "stores", what: " under log, state and checkpoint" };
+
+impl Load {
+    /// Mounts an image and checks it with `steps` acknowledged. The steps that are there.
+    fn check(self, recording: &Recording, image: &Path, steps: u64) -> Result<u64, String> {
+        let mounted = recording.mount(image, Path::new(HERE))?;
+        let (directory, possible) = (mounted.path().join("load"), load::possible(steps));
+        match self.name {
+            "stores" => storing::check(&directory, &possible),
+            _ => load::check(&directory, possible).map(|found| found.steps),
+        }
+    }
 }
 
 /// The load as the library does it: at every stop, every image has everything acknowledged.
-fn everything_acknowledged_is_there(kind: &str, prepared: &Prepared, room: &Path) {
-    let words = "run-load /mnt/dax/load full recorder";
-    let mut recording = prepared.start(&room.join("full"), words).unwrap();
+fn everything_acknowledged_is_there(load: Load, kind: &str, prepared: &Prepared, room: &Path) {
+    let Load { name, what } = load;
+    let words = format!("run-{name} /mnt/dax/load full recorder");
+    let mut recording = prepared.start(&room.join("full"), &words).unwrap();
     let image = room.join("nvdimm0");
     let mut random = Random(SEED);
     let (mut images, mut differing, mut ahead) = (0, 0, 0);
@@ -69,21 +88,21 @@ fn everything_acknowledged_is_there(kind: &str, prepared: &Prepared, room: &Path
                     n => random.line([9, 5, 1][(n % 3) as usize]),
                 })
                 .unwrap();
-            let found = check(&recording, &image, steps).unwrap_or_else(|what| {
+            let found = load.check(&recording, &image, steps).unwrap_or_else(|what| {
                 panic!("{kind}, seed {SEED:#x}, stop {stop}, image {choice} after {steps}: {what}")
             });
             images += 1;
             differing += lines;
-            ahead += found.steps - steps;
+            ahead += found - steps;
         }
         // Short ways for what is between a write-back and its fence, long ones for growth and files.
         let reach = [5, 50, 500, 5000][random.below(4) as usize];
         recording.stop_after(2 + random.below(reach)).unwrap();
     }
     let counts = recording.counts();
-    println!("{kind}, seed {SEED:#x}: {counts}; {ahead} images ahead of the last step");
+    println!("{kind}{what}, seed {SEED:#x}: {counts}; {ahead} images ahead of the last step");
     println!(
-        "\nevidence: power cuts of an emulated guest on {kind} with MAP_SYNC, cache line by cache line | \
+        "\nevidence: power cuts of an emulated guest on {kind} with MAP_SYNC{what}, cache line by cache line | \
          {images} images at {} moments of {} steps, {differing} lines that could be either way, 0 \
          failures | values a line held in between; several processors; hardware",
         stops(),
@@ -97,15 +116,15 @@ fn everything_acknowledged_is_there(kind: &str, prepared: &Prepared, room: &Path
     let steps = recording.acknowledged();
     recording.image(&image, || Line::Durable).unwrap();
     let said = recording
-        .reboot(&image, &format!("check-load /mnt/dax/load {steps} {}", steps + 1))
+        .reboot(&image, &format!("check-{name} /mnt/dax/load {steps} {}", steps + 1))
         .unwrap();
     assert!(said.starts_with("found "), "{said}");
     assert_eq!(recording.end().unwrap(), BACKEND);
 }
 
 /// The load with something left out: at one stop at least, what was acknowledged is missing.
-fn something_is_lost(kind: &str, prepared: &Prepared, room: &Path, care: &str) {
-    let words = format!("run-load /mnt/dax/load {care} recorder");
+fn something_is_lost(load: Load, kind: &str, prepared: &Prepared, room: &Path, care: &str) {
+    let words = format!("run-{} /mnt/dax/load {care} recorder", load.name);
     let mut recording = prepared.start(&room.join(care), &words).unwrap();
     let image = room.join("nvdimm0");
     let mut random = Random(SEED);
@@ -113,10 +132,10 @@ fn something_is_lost(kind: &str, prepared: &Prepared, room: &Path, care: &str) {
     for stop in 0..CONTROL_STOPS {
         let steps = recording.acknowledged();
         recording.image(&image, || Line::Durable).unwrap();
-        let lost = check(&recording, &image, steps);
+        let lost = load.check(&recording, &image, steps);
         // All of it is in the caches: an eADR machine, or a killed guest, would show nothing.
         recording.image(&image, || Line::Live).unwrap();
-        check(&recording, &image, steps).unwrap();
+        load.check(&recording, &image, steps).unwrap();
         if let Err(what) = lost {
             println!("{kind} with {care}: lost at stop {stop}: {what}");
             what_was_lost = Some(what);
@@ -159,9 +178,11 @@ fn power_cuts(kind: &'static str) {
     let room = Filesystem::tmpfs(HERE, ROOM);
     let room = room.path();
     let prepared = Prepared::new(kind, room).unwrap();
-    everything_acknowledged_is_there(kind, &prepared, room);
-    something_is_lost(kind, &prepared, room, "no-write-back");
-    something_is_lost(kind, &prepared, room, "no-fence");
+    everything_acknowledged_is_there(REGION, kind, &prepared, room);
+    something_is_lost(REGION, kind, &prepared, room, "no-write-back");
+    something_is_lost(REGION, kind, &prepared, room, "no-fence");
+    everything_acknowledged_is_there(STORES, kind, &prepared, room);
+    something_is_lost(STORES, kind, &prepared, room, "no-fence");
     // The kernel's part: with MAP_SYNC, the place of a page in the file is durable before a store
     // to it returns. Without, the page is written back in vain.
     assert_eq!(pages_lost(kind, &prepared, room, "sync"), 0);

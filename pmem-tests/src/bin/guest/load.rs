@@ -12,6 +12,7 @@ use std::process::Command;
 
 use daxmap::Region;
 use pmem_tests::load::{Care, Load, check, check_opened};
+use pmem_tests::storing::{self, Stores};
 use store_recorder::ACKNOWLEDGE;
 
 use crate::mapping::{TRIAL_LEN, Trial};
@@ -91,6 +92,26 @@ pub(crate) fn check_both(directory: &Path, least: &str, most: &str) -> Result<()
     let found = check_opened(directory, possible.clone())?;
     check(directory, possible)?;
     println!("found {}", found.steps);
+    Ok(())
+}
+
+/// Stores into a state, a log and two working sets in turn, until somebody ends it.
+pub(crate) fn run_stores(directory: &Path, care: &str, how: &str) -> Result<(), String> {
+    let care = Care::named(care).ok_or_else(|| format!("no care {care}"))?;
+    let how = Acknowledge::named(how).ok_or_else(|| format!("no such way: {how}"))?;
+    let said = |error: daxmap::Error| error.to_string();
+    let mut stores = Stores::open(directory, care).map_err(said)?;
+    println!("{}", stores.backend());
+    loop {
+        how.step(stores.step().map_err(said)?);
+    }
+}
+
+/// Checks what they left.
+pub(crate) fn check_stores(directory: &Path, least: &str, most: &str) -> Result<(), String> {
+    let steps = |word: &str| word.parse().map_err(|_| format!("not a number of steps: {word}"));
+    let found = storing::check(directory, &(steps(least)?..=steps(most)?))?;
+    println!("found {found}");
     Ok(())
 }
 

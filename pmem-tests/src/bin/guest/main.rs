@@ -32,6 +32,10 @@ guest run-load DIRECTORY CARE recorder|console|log [STEPS]
                        writes and acknowledges until somebody ends it, or so many steps
 guest check-load DIRECTORY LEAST MOST
                        whether so many steps are there, and no half of anything
+guest run-stores DIRECTORY CARE recorder|console
+                       stores into a state, a log and working sets until somebody ends it
+guest check-stores DIRECTORY LEAST MOST
+                       whether so many steps are there, and no half of anything
 guest sparse PATH sync|plain recorder|console|log [PAGES]
                        stores to holes through a mapping with or without MAP_SYNC
 guest replace PATH FLAG
@@ -69,6 +73,14 @@ fn main() -> ExitCode {
         }
         "check-load" if paths.len() == 3 => {
             load::check_both(Path::new(&paths[0]), &paths[1], &paths[2])
+                .map_err(std::io::Error::other)
+        }
+        "run-stores" if paths.len() == 3 => {
+            load::run_stores(Path::new(&paths[0]), &paths[1], &paths[2])
+                .map_err(std::io::Error::other)
+        }
+        "check-stores" if paths.len() == 3 => {
+            load::check_stores(Path::new(&paths[0]), &paths[1], &paths[2])
                 .map_err(std::io::Error::other)
         }
         "sparse" if paths.len() == 3 || paths.len() == 4 => {

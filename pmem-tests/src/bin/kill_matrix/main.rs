@@ -5,7 +5,8 @@
 //! ```
 //!
 //! All primitives, or those whose names contain one of the words. `--write` puts the table into a
-//! file. Ends with 1 if a primitive is missed by nobody. `ci/mutants` calls it.
+//! file; rows of primitives that were not tried now stay there as they are. Ends with 1 if a
+//! primitive is missed by nobody. `ci/mutants` calls it.
 
 mod list;
 mod suite;
@@ -18,6 +19,9 @@ use std::time::Instant;
 
 use list::{PRIMITIVES, Primitive};
 use suite::{Programs, Suite, Verdict};
+
+/// What the table says of a survivor.
+const NOBODY: &str = "**nobody**";
 
 /// A primitive that was left out, and who noticed.
 struct Row {
@@ -81,7 +85,8 @@ fn run() -> io::Result<Vec<&'static str>> {
     let killed = rows.iter().filter(|row| row.killed_by.is_some()).count();
     println!("{killed} of {} primitives are missed by a test", rows.len());
     if let Some(file) = file {
-        std::fs::write(file, table(&rows))?;
+        let before = std::fs::read_to_string(&file).unwrap_or_default();
+        std::fs::write(file, table(&rows, &before))?;
     }
     Ok(rows.iter().filter(|r| r.killed_by.is_none()).map(|r| r.primitive.name).collect())
 }
@@ -115,8 +120,8 @@ fn killer(programs: &Programs, primitive: &Primitive) -> io::Result<Option<Strin
     Ok(None)
 }
 
-/// What `MUTANTS.md` says.
-fn table(rows: &[Row]) -> String {
+/// What `MUTANTS.md` says: what was found now, and else what it said before.
+fn table(rows: &[Row], before: &str) -> String {
     let mut text = String::from(
         "# The kill matrix\n\n\
          Each durability primitive of the library, left out or displaced by itself in a test build, \
@@ -127,11 +132,23 @@ fn table(rows: &[Row]) -> String {
          test which fails without one fails for every way to get it wrong.\n\n\
          | primitive | what it protects | noticed by |\n|---|---|---|\n",
     );
-    for Row { primitive, killed_by } in rows {
-        let by = killed_by.as_deref().unwrap_or("**nobody**");
+    let mut killed = 0;
+    for primitive in PRIMITIVES {
+        let now = rows.iter().find(|row| row.primitive.name == primitive.name);
+        let by = match now {
+            Some(row) => row.killed_by.as_deref().unwrap_or(NOBODY),
+            None => said_before(before, primitive.name).unwrap_or("not tried"),
+        };
+        killed += usize::from(by != NOBODY && by != "not tried");
         let _ = writeln!(text, "| `{}` | {} | {by} |", primitive.name, primitive.protects);
     }
-    let killed = rows.iter().filter(|row| row.killed_by.is_some()).count();
-    let _ = writeln!(text, "\n{killed} of {} are noticed.", rows.len());
+    let _ = writeln!(text, "\n{killed} of {} are noticed.", PRIMITIVES.len());
     text
+}
+
+/// Who noticed a primitive according to an earlier table.
+fn said_before<'a>(table: &'a str, name: &str) -> Option<&'a str> {
+    let start = format!("| `{name}` |");
+    let row = table.lines().find(|line| line.starts_with(&start))?;
+    row.strip_suffix(" |")?.rsplit(" | ").next()
 }
