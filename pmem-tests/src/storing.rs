@@ -255,7 +255,12 @@ impl Stores {
     }
 }
 
-fn save<R: daxmap::Region>(set: &mut WorkingSet<R>, number: u64) -> Result<()> {
+/// Changes what checkpoint `number` changes, and takes it.
+///
+/// # Errors
+///
+/// Those of the library.
+pub fn save<R: daxmap::Region>(set: &mut WorkingSet<R>, number: u64) -> Result<()> {
     for at in changed(number) {
         set.write(at, &number.to_le_bytes())?;
     }
@@ -285,17 +290,29 @@ fn found_steps(directory: &Path) -> Result<u64> {
 ///
 /// What is missing, torn, or there without having been stored.
 pub fn check(directory: &Path, possible: &RangeInclusive<u64>) -> std::result::Result<u64, String> {
-    let looked = catch_unwind(AssertUnwindSafe(|| found_steps(directory)));
-    let steps = match looked {
-        Ok(steps) => steps.map_err(|error| error.to_string())?,
-        Err(panic) => {
-            let words = panic.downcast_ref::<String>().cloned();
-            let words = words.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
-            return Err(words.unwrap_or_else(|| "what is there cannot be".to_owned()));
-        }
-    };
+    let steps = in_words(|| found_steps(directory))?;
     if !possible.contains(&steps) {
         return Err(format!("{steps} steps are there, of {possible:?}"));
     }
     Ok(steps)
+}
+
+/// As [`found`], without a panic.
+///
+/// # Errors
+///
+/// What the library says, or what is there that cannot be.
+pub fn looked_for(structure: Structure, path: &Path) -> std::result::Result<u64, String> {
+    in_words(|| found(structure, path, Options::new()))
+}
+
+fn in_words(look: impl FnOnce() -> Result<u64>) -> std::result::Result<u64, String> {
+    match catch_unwind(AssertUnwindSafe(look)) {
+        Ok(found) => found.map_err(|error| error.to_string()),
+        Err(panic) => {
+            let words = panic.downcast_ref::<String>().cloned();
+            let words = words.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
+            Err(words.unwrap_or_else(|| "what is there cannot be".to_owned()))
+        }
+    }
 }

@@ -82,7 +82,7 @@ fn every_crash_of_six_operations() {
             sum.add(&report);
         }
     }
-    println!("evidence: exhaustive, workloads of six operations on a log, in every mode | {sum}");
+    println!("exhaustive, workloads of six operations on a log, in every mode | {sum}");
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn every_crash_of_every_sequence_of_few_operations() {
             sum.add(&report);
         }
     }
-    println!("evidence: exhaustive, every sequence of {length} operations on a log | {sum}");
+    println!("exhaustive, every sequence of {length} operations on a log | {sum}");
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn crashes_of_records_that_are_not_staged() {
         let scenario = Scenario { before: Vec::new(), ops: ops.to_vec(), segments: 4 };
         sum.add(&scenario.explore(mode, |explorer| explorer.depth(1).images(400).samples(60)));
     }
-    println!("evidence: sampled, records that are not staged, in every mode | {sum}");
+    println!("sampled, records that are not staged, in every mode | {sum}");
     assert!(sum.crash_points > 100);
 }
 

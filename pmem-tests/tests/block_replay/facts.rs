@@ -13,9 +13,11 @@ use std::path::Path;
 use daxmap::publish::clean_leftovers;
 use daxmap::{Options, Region};
 use pmem_tests::random::mix;
+use pmem_tests::storing::Structure;
 use pmem_tests::versions;
 
 use crate::log::{self, LogFacts};
+use crate::stores::{STRUCTURES, StoreFacts};
 
 /// When a call was made, and when it said that what it did is durable, if it did.
 #[derive(Clone, Copy, Debug)]
@@ -283,6 +285,7 @@ pub struct Facts {
     pub once: Vec<Once>,
     /// None until there is a log.
     pub log: Option<LogFacts>,
+    pub stores: Vec<StoreFacts>,
 }
 
 /// The file whose sync makes the filesystem commit: not the library's.
@@ -290,7 +293,13 @@ pub const TICK: &str = "tick";
 
 impl Facts {
     pub fn new() -> Self {
-        Self { files: Vec::new(), names: Names::new(), once: Vec::new(), log: None }
+        Self {
+            files: Vec::new(),
+            names: Names::new(),
+            once: Vec::new(),
+            log: None,
+            stores: Vec::new(),
+        }
     }
 
     /// Runs recovery, and checks what a crash at log position `end` left. Returns how many
@@ -309,6 +318,7 @@ impl Facts {
             once.check(directory, end)?;
         }
         self.log.as_ref().map_or(Ok(()), |log| log.check(directory, end))?;
+        self.stores.iter().try_for_each(|store| store.check(directory, end))?;
         Ok(cleaned.removed)
     }
 
@@ -317,6 +327,7 @@ impl Facts {
         let known: BTreeSet<&str> = (self.files.iter().map(|file| file.name))
             .chain(NAMES)
             .chain(self.once.iter().map(|once| once.name.as_str()))
+            .chain(STRUCTURES.map(Structure::name))
             .chain([TICK, log::NAME, "lost+found"])
             .collect();
         for entry in fs::read_dir(directory).map_err(|error| error.to_string())? {

@@ -63,8 +63,8 @@ impl LogFacts {
         }
         let log = open(directory).map_err(|error| error.to_string())?;
         let (released, last) = (log.released().get(), log.last().get());
-        between("the last record", &self.commits, last, end)?;
-        between("the last released one", &self.releases, released, end)?;
+        between("the log's last record", &self.commits, last, end)?;
+        between("the log's last released one", &self.releases, released, end)?;
         let mut next = released;
         for record in log.reader(Lsn::ZERO).map_err(|error| error.to_string())? {
             let (lsn, bytes) = record.map_err(|error| error.to_string())?;
@@ -78,7 +78,7 @@ impl LogFacts {
 }
 
 /// A commit is there whole or not at all, and in its order.
-fn between(what: &str, done: &[(u64, Span)], found: u64, end: usize) -> Result<(), String> {
+pub fn between(what: &str, done: &[(u64, Span)], found: u64, end: usize) -> Result<(), String> {
     let promised = done.iter().filter(|(_, span)| span.required(end)).map(|(lsn, _)| *lsn);
     let least = promised.max().unwrap_or(0);
     let possible = done.iter().filter(|(_, span)| span.possible(end)).map(|(lsn, _)| *lsn);
@@ -87,7 +87,7 @@ fn between(what: &str, done: &[(u64, Span)], found: u64, end: usize) -> Result<(
     if allowed.contains(&found) {
         return Ok(());
     }
-    Err(format!("the log: {what} is {found}, where {allowed:?} are possible"))
+    Err(format!("{what} is {found}, where {allowed:?} are possible"))
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! The filesystem's own writes, cut at every flush: what was acknowledged is there.
 //!
-//! A workload (everything that publishes, creates, grows and writes through the page cache, and a log
-//! that is appended to, released and reopened) runs on a device that logs every request. Then, for every stretch of the log between two flushes,
-//! the power goes: the writes before it are on the medium, of those in it a subset, the last of
+//! A workload (everything that publishes, creates, grows and writes through the page cache, a log that
+//! is appended to, released and reopened, a state and working sets) runs on a device that logs every
+//! request. Then, for every stretch of the log between two flushes, the power goes: the writes before it are on the medium, of those in it a subset, the last of
 //! them perhaps torn between sectors. Each such medium is mounted, so that the filesystem
 //! recovers; recovery is run (leftovers are cleaned away, regions opened); and everything that was
 //! acknowledged before the crash must be there, no name may show half a file, and nothing may
@@ -23,6 +23,7 @@
 mod background;
 mod facts;
 mod log;
+mod stores;
 mod workload;
 
 use std::sync::atomic::{AtomicU64, Ordering};

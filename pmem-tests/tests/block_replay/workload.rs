@@ -12,11 +12,13 @@ use daxmap::{AnyRegion, ErrorKind, Options, Region};
 use pmem_tests::blockdev::LogClock;
 use pmem_tests::failing::with_failing;
 use pmem_tests::random::Random;
+use pmem_tests::storing::Structure;
 use pmem_tests::versions;
 
 use crate::background;
 use crate::facts::{Facts, NAMES, Once, Origin, Pending, SlotFile, Span, TICK};
 use crate::log::{self, LogFacts};
+use crate::stores::{Store, StoreFacts};
 
 /// A sync of the library that returns success without having been made. A control: some crash
 /// must show that it is missing.
@@ -81,11 +83,14 @@ enum Step {
     /// All but the newest records of the log are released.
     LogRelease,
     LogReopen,
+    /// Numbers are stored into a state, or a working set is saved.
+    Store(Structure),
+    StoreReopen(Structure),
     /// The filesystem commits by itself.
     Background,
 }
 
-const STEPS: [Step; 28] = [
+const STEPS: [Step; 34] = [
     Step::Persist,
     Step::Persist,
     Step::Batch,
@@ -112,6 +117,12 @@ const STEPS: [Step; 28] = [
     Step::LogRelease,
     Step::LogRelease,
     Step::LogReopen,
+    Step::Store(Structure::State),
+    Step::Store(Structure::State),
+    Step::Store(Structure::Shadow),
+    Step::Store(Structure::Redo),
+    Step::StoreReopen(Structure::State),
+    Step::StoreReopen(Structure::Shadow),
     Step::Background,
     Step::Background,
 ];
@@ -136,6 +147,8 @@ pub struct Workload<'a> {
     open: Vec<Open>,
     /// None while it is opened again, and before the first step of the log.
     log: Option<Log<AnyRegion>>,
+    /// Beside the facts of each.
+    stores: Vec<Option<Store>>,
     versions: u64,
 }
 
@@ -149,6 +162,7 @@ pub fn run(directory: &Path, clock: LogClock, seed: u64, lie: Option<Lie>) -> Fa
         facts: Facts::new(),
         open: Vec::new(),
         log: None,
+        stores: Vec::new(),
         versions: 0,
     };
     for (name, slots, slot_bytes) in [("small", 40, 64), ("large", 9, 4104)] {
@@ -203,6 +217,8 @@ impl Workload<'_> {
             Step::LogCommit => self.log_commit(),
             Step::LogRelease => self.log_release(),
             Step::LogReopen => self.log_reopen(),
+            Step::Store(structure) => self.store(structure),
+            Step::StoreReopen(structure) => self.store_reopen(structure),
             Step::Background => background::commit(&self.path(TICK)),
         }
     }
@@ -499,6 +515,39 @@ impl Workload<'_> {
         let log = self.log();
         self.during(Lie::Drain, || log.close()).expect("closed");
         self.log = Some(log::open(self.directory).expect("opened"));
+    }
+
+    /// The store of a structure, which its first step creates, and where its facts are.
+    fn store_of(&mut self, structure: Structure) -> (Store, usize) {
+        let known = self.facts.stores.iter().position(|facts| facts.structure == structure);
+        let place = known.unwrap_or_else(|| {
+            let mut span = Span::new(self.now());
+            let store = Store::create(self.directory, structure).expect("created");
+            span.acknowledged = Some(self.now());
+            self.facts.stores.push(StoreFacts::new(structure, span));
+            self.stores.push(Some(store));
+            self.stores.len() - 1
+        });
+        (self.stores[place].take().expect("it is open"), place)
+    }
+
+    fn store(&mut self, structure: Structure) {
+        let (mut store, place) = self.store_of(structure);
+        for _ in 0..3 {
+            let number = self.facts.stores[place].next();
+            let mut span = Span::new(self.now());
+            self.during(Lie::Drain, || store.store(number)).expect("stored");
+            span.acknowledged = Some(self.now());
+            self.facts.stores[place].stored(span);
+        }
+        self.stores[place] = Some(store);
+    }
+
+    fn store_reopen(&mut self, structure: Structure) {
+        let (store, place) = self.store_of(structure);
+        let directory = self.directory;
+        let reopen = || store.reopen(directory, structure);
+        self.stores[place] = Some(self.during(Lie::Drain, reopen).expect("opened again"));
     }
 
     fn foreign(&mut self) {
