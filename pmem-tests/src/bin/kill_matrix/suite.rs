@@ -35,6 +35,8 @@ pub enum Suite {
     LogProperty,
     State,
     Guest,
+    /// The quick tests of checkpoints.
+    CheckpointFiles,
     Checkpoint,
 }
 
@@ -46,7 +48,7 @@ enum Build {
 }
 
 impl Suite {
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Unit,
         Self::Loom,
         Self::SystemCalls,
@@ -67,6 +69,7 @@ impl Suite {
         Self::LogProperty,
         Self::State,
         Self::Guest,
+        Self::CheckpointFiles,
         Self::Checkpoint,
     ];
 
@@ -92,7 +95,7 @@ impl Suite {
             Self::LogProperty => Build::Test("log_property"),
             Self::State => Build::Test("state"),
             Self::Guest => Build::Test("guest_matrix"),
-            Self::Checkpoint => Build::Test("checkpoint"),
+            Self::CheckpointFiles | Self::Checkpoint => Build::Test("checkpoint"),
         }
     }
 
@@ -113,6 +116,7 @@ impl Suite {
             Self::Loom => &["region::group", "log::watermark"],
             // The model itself, beside real filesystems.
             Self::ModelledFilesystem => &["--skip", "real::"],
+            Self::CheckpointFiles => &["files::", "pointers::", "model::", "killed::"],
             Self::State => &["crashes::", "killed::", "bits::"],
             _ => &[],
         }
