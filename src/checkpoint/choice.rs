@@ -1,4 +1,10 @@
 //! How a file keeps its checkpoints, and how changes are found: what was chosen, and why.
+//!
+//! There is no strategy that clones the file (ioctl_ficlone(2)) and overwrites what changed in the
+//! clone, where the filesystem shares extents. A clone takes time for each extent of the file, and each
+//! overwritten page becomes an extent of its own: of 1 GiB with 1 % changed, it takes 0.66 of a full
+//! rewrite on btrfs and 3.0 on xfs at first, 1.9 and 9.0 after sixty checkpoints, where shadow pages take
+//! 0.03 and stay there (`benches/checkpoint` has the row).
 
 use std::fmt;
 

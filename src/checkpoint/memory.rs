@@ -13,6 +13,7 @@ use std::ptr::{self, NonNull};
 
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
+use crate::cpu::Cpu;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::PAGE;
 
@@ -66,6 +67,18 @@ impl Memory {
     /// One page.
     pub(super) fn page(&self, page: u64) -> &[u8] {
         &self.bytes()[(page * PAGE) as usize..][..PAGE as usize]
+    }
+
+    /// These pages, each fetched from memory while the one before is in use.
+    pub(super) fn in_turn(&self, pages: impl Iterator<Item = u64>) -> impl Iterator<Item = u64> {
+        let mut pages = pages.peekable();
+        std::iter::from_fn(move || {
+            let page = pages.next()?;
+            if let Some(&next) = pages.peek() {
+                Cpu::get().prefetch(self.page(next).as_ptr(), PAGE as usize);
+            }
+            Some(page)
+        })
     }
 
     pub(super) fn page_mut(&mut self, page: u64) -> &mut [u8] {

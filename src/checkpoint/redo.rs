@@ -388,7 +388,7 @@ impl Redo {
                 parts.push((at + first * LINE, &memory.page(page)[from..from + len]));
             }
         }
-        for page in changes.pages() {
+        for page in memory.in_turn(changes.pages()) {
             let check = page_check(self.key, self.places.home + page * PAGE, memory.page(page));
             self.checks[page as usize] = check;
         }

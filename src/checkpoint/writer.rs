@@ -23,11 +23,11 @@ impl<'a, R: Region> Writer<'a, R> {
         Self { region, collects, at: 0, bytes: Vec::new(), wrote: false }
     }
 
-    /// Writes and flushes, now or with the next.
+    /// Writes and flushes, now or with the next: seen by others, and durable, after the next drain.
     pub(super) fn write(&mut self, at: u64, bytes: &[u8]) -> Result<()> {
         self.wrote = true;
         if !self.collects {
-            return self.region.write_flush(at, bytes);
+            return self.region.write_stream(at, bytes);
         }
         let follows = at == self.at + self.bytes.len() as u64;
         if !follows || self.bytes.len() + bytes.len() > COLLECT_MAX {

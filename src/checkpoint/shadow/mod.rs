@@ -250,7 +250,7 @@ impl Shadow {
     ) -> Result<()> {
         let mut replaced = Vec::new();
         let mut out = Writer::new(region);
-        for page in changes.pages() {
+        for page in memory.in_turn(changes.pages()) {
             self.put(&mut out, 0, page, memory.page(page), &mut replaced)?;
         }
         let mut nodes = nodes_of(changes.pages());
