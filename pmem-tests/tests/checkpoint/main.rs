@@ -8,5 +8,6 @@ mod files;
 mod killed;
 #[cfg(feature = "sim")]
 mod model;
+mod overtaken;
 #[cfg(feature = "sim")]
 mod pointers;

@@ -116,7 +116,9 @@ impl Suite {
             Self::Loom => &["region::group", "log::watermark"],
             // The model itself, beside real filesystems.
             Self::ModelledFilesystem => &["--skip", "real::"],
-            Self::CheckpointFiles => &["files::", "pointers::", "model::", "killed::"],
+            Self::CheckpointFiles => {
+                &["files::", "pointers::", "model::", "killed::", "overtaken::"]
+            }
             Self::State => &["crashes::", "killed::", "bits::"],
             _ => &[],
         }

@@ -1,0 +1,110 @@
+//! A reader that a writer overtakes, at each of its reads in turn.
+#![allow(unsafe_code)] // a region that passes on what it is asked
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use daxmap::checkpoint::{Options, Strategy, WorkingSet};
+use daxmap::sim::{Mode, SimRegion};
+use daxmap::{Backend, Durability, Granularity, Region, Result};
+
+const PAGE: u64 = 4096;
+const BYTES: u64 = 20 * PAGE;
+/// Pages that change in turn: so far apart that their check values are in two lines.
+const PAGES: [u64; 2] = [0, 12];
+/// More than an opening reads.
+const READS: u32 = 60;
+
+/// A region in which somebody else does something before the read whose turn it is.
+struct Overtaken<'a> {
+    region: SimRegion,
+    left: AtomicU32,
+    other: Mutex<&'a mut (dyn FnMut() + Send)>,
+}
+
+macro_rules! passed_on {
+    ($($name:ident($($arg:ident: $ty:ty),*) -> $ret:ty;)*) => {
+        $(fn $name(&self, $($arg: $ty),*) -> $ret { self.region.$name($($arg),*) })*
+    };
+}
+
+impl Region for Overtaken<'_> {
+    passed_on! {
+        len() -> u64;
+        durability() -> Durability;
+        granularity() -> Granularity;
+        backend() -> Backend;
+        is_emulated() -> bool;
+        write(offset: u64, data: &[u8]) -> Result<()>;
+        fill_flush(offset: u64, len: u64, byte: u8) -> Result<()>;
+        flush(offset: u64, len: u64) -> Result<()>;
+        drain() -> Result<()>;
+        deep_flush(offset: u64, len: u64) -> Result<()>;
+        load_u64(offset: u64) -> Result<u64>;
+        store_u64(offset: u64, value: u64) -> Result<()>;
+        compare_exchange_u64(offset: u64, current: u64, new: u64)
+            -> Result<std::result::Result<u64, u64>>;
+        grow(len: u64) -> Result<()>;
+        close() -> Result<()>;
+    }
+
+    fn read(&self, offset: u64, into: &mut [u8]) -> Result<()> {
+        if self.left.fetch_sub(1, Ordering::Relaxed) == 0 {
+            (self.other.lock().expect("nobody panics"))();
+        }
+        self.region.read(offset, into)
+    }
+
+    unsafe fn slice(&self, offset: u64, len: u64) -> Result<&[u8]> {
+        // SAFETY: passed on.
+        unsafe { self.region.slice(offset, len) }
+    }
+
+    unsafe fn slice_mut(&self, offset: u64, len: u64) -> Result<&mut [u8]> {
+        // SAFETY: passed on.
+        unsafe { self.region.slice_mut(offset, len) }
+    }
+}
+
+fn save(set: &mut WorkingSet<SimRegion>) {
+    let next = set.list().last().map_or(0, |newest| newest.sequence) + 1;
+    let page = PAGES[(next % 2) as usize];
+    set.slice_mut(page * PAGE, PAGE).expect("inside").fill(next as u8);
+    assert_eq!(set.checkpoint().expect("there is room").sequence, next);
+}
+
+/// What a page of a checkpoint is full of.
+fn expected(page: u64, sequence: u64) -> u8 {
+    let turn = PAGES.iter().position(|changed| *changed == page);
+    turn.map_or(0, |turn| sequence.saturating_sub((sequence + turn as u64) % 2) as u8)
+}
+
+#[test]
+fn a_reader_that_is_overtaken_finds_a_whole_checkpoint() {
+    for strategy in [Strategy::Shadow, Strategy::Redo] {
+        for (before, turn, saves) in
+            (1..3).flat_map(|b| (0..READS).flat_map(move |t| (1..4).map(move |s| (b, t, s))))
+        {
+            let region = SimRegion::new(Mode::Adr, 60 * PAGE, 60 * PAGE);
+            let options = Options::new(BYTES).strategy(strategy).seed(3);
+            let mut set = WorkingSet::format(region.clone(), &options).expect("made");
+            (0..before).for_each(|_| save(&mut set));
+            let mut other = || (0..saves).for_each(|_| save(&mut set));
+            let overtaken = Overtaken {
+                region: region.clone(),
+                left: AtomicU32::new(turn),
+                other: Mutex::new(&mut other),
+            };
+            let reader = WorkingSet::open(overtaken, &options.clone().read_only(true));
+            let reader = reader.unwrap_or_else(|error| panic!("{strategy}, read {turn}: {error}"));
+            let newest = reader.recovery().checkpoint;
+            assert!((before..=before + saves).contains(&newest), "{newest}");
+            for (page, bytes) in (0..).zip(reader.bytes().chunks(PAGE as usize)) {
+                let whole = bytes.iter().all(|byte| *byte == expected(page, newest));
+                assert!(whole, "{strategy}, read {turn}, {saves} saves: a mixture in page {page}");
+            }
+            drop(reader);
+            set.abandon();
+        }
+    }
+}
