@@ -4,7 +4,7 @@
 //! clone, where the filesystem shares extents. A clone takes time for each extent of the file, and each
 //! overwritten page becomes an extent of its own: of 1 GiB with 1 % changed, it takes 0.66 of a full
 //! rewrite on btrfs and 3.0 on xfs at first, 1.9 and 9.0 after sixty checkpoints, where shadow pages take
-//! 0.03 and stay there (`benches/checkpoint` has the row).
+//! 0.03, and 0.04 to 0.05 in a file whose free pages lie all over (`benches/checkpoint` has the rows).
 
 use std::fmt;
 

@@ -54,17 +54,3 @@ impl<'a, R: Region> Writer<'a, R> {
         Ok(self.wrote)
     }
 }
-
-/// Writes what is there over itself, and flushes it.
-pub(super) fn rewrite(region: &impl Region, from: u64, end: u64) -> Result<()> {
-    let mut bytes = vec![0; (end - from).min(COLLECT_MAX as u64) as usize];
-    let mut at = from;
-    while at < end {
-        let len = (end - at).min(COLLECT_MAX as u64);
-        let piece = &mut bytes[..len as usize];
-        region.read(at, piece)?;
-        region.write_flush(at, piece)?;
-        at += len;
-    }
-    Ok(())
-}

@@ -12,6 +12,8 @@
 //! | `header` | what is this file, in which version, and is it complete? |
 //! | `cell` | how is a small value replaced so that a crash leaves the old or the new one? |
 
+use crate::error::Result;
+use crate::region::Region;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub(crate) mod cell;
@@ -34,4 +36,23 @@ pub(crate) struct Line([u8; LINE as usize]);
 
 impl Line {
     pub(crate) const ZERO: Self = Self([0; LINE as usize]);
+}
+
+/// How much is written over itself at once, in bytes.
+const REWRITE_MAX: usize = 256 << 10;
+
+/// Writes what is there over itself, durable after the next drain of this thread: for what may be
+/// there and not durable, since the process that wrote it was killed. A region vouches only for what its
+/// caller wrote, and the same bytes over themselves cannot be torn.
+pub(crate) fn rewrite(region: &impl Region, from: u64, end: u64) -> Result<()> {
+    let mut bytes = vec![0; (end - from).min(REWRITE_MAX as u64) as usize];
+    let mut at = from;
+    while at < end {
+        let len = (end - at).min(REWRITE_MAX as u64);
+        let piece = &mut bytes[..len as usize];
+        region.read(at, piece)?;
+        region.write_flush(at, piece)?;
+        at += len;
+    }
+    Ok(())
 }

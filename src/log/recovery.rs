@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use crate::durability::Granularity;
 use crate::error::{Error, ErrorKind, Operation, Result};
-use crate::format::LINE;
 use crate::format::check::Key;
 use crate::format::header::Header;
 use crate::format::salts::Salts;
+use crate::format::{LINE, rewrite};
 use crate::primitives::primitive;
 use crate::region::Region;
 
@@ -315,10 +315,8 @@ fn repair(
 fn settle_end(region: &impl Region, at: u64, segment: &Segment) -> Result<()> {
     let Segment { found, contents, .. } = segment;
     if u64::from(found.header.end) < contents.end {
-        let mut tail = vec![0; (contents.end - contents.durable) as usize];
-        region.read(at + contents.durable, &mut tail)?;
-        let keep = || region.write_flush(at + contents.durable, &tail);
-        primitive!("log.recover.tail", keep(), Ok(()))?;
+        let (from, end) = (at + contents.durable, at + contents.end);
+        primitive!("log.recover.tail", rewrite(region, from, end), Ok(()))?;
     }
     // A commit that a crash has cut must not follow the next one written.
     for stale in &contents.stale {
