@@ -1,8 +1,9 @@
 //! A region whose user forgets something, for controls: what the tests must notice.
 
-use daxmap::{Backend, Durability, Granularity, Region, Result};
+use daxmap::{Region, Result};
 
 use crate::load::Care;
+use crate::pass_on;
 
 /// Passes everything on but what its care leaves out.
 #[derive(Debug)]
@@ -18,32 +19,9 @@ impl<R> Careless<R> {
     }
 }
 
-macro_rules! passed_on {
-    ($(fn $name:ident($($arg:ident: $ty:ty),*) -> $ret:ty;)*) => {
-        $(fn $name(&self, $($arg: $ty),*) -> $ret {
-            self.region.$name($($arg),*)
-        })*
-    };
-}
-
 impl<R: Region> Region for Careless<R> {
-    passed_on! {
-        fn len() -> u64;
-        fn durability() -> Durability;
-        fn granularity() -> Granularity;
-        fn backend() -> Backend;
-        fn is_emulated() -> bool;
-        fn read(offset: u64, buf: &mut [u8]) -> Result<()>;
-        fn write(offset: u64, data: &[u8]) -> Result<()>;
-        fn fill_flush(offset: u64, len: u64, byte: u8) -> Result<()>;
-        fn load_u64(offset: u64) -> Result<u64>;
-        fn store_u64(offset: u64, value: u64) -> Result<()>;
-        fn compare_exchange_u64(offset: u64, current: u64, new: u64)
-            -> Result<std::result::Result<u64, u64>>;
-        fn grow(new_len: u64) -> Result<()>;
-        fn deep_flush(offset: u64, len: u64) -> Result<()>;
-        fn close() -> Result<()>;
-    }
+    pass_on!(region: len durability granularity backend is_emulated read write fill_flush
+        deep_flush load_u64 store_u64 compare_exchange_u64 grow close slices);
 
     fn write_flush(&self, offset: u64, data: &[u8]) -> Result<()> {
         if self.care.flushes() {
@@ -73,17 +51,5 @@ impl<R: Region> Region for Careless<R> {
 
     fn drain(&self) -> Result<()> {
         if self.care.drains() { self.region.drain() } else { Ok(()) }
-    }
-
-    #[allow(unsafe_code)]
-    unsafe fn slice(&self, offset: u64, len: u64) -> Result<&[u8]> {
-        // SAFETY: passed on.
-        unsafe { self.region.slice(offset, len) }
-    }
-
-    #[allow(unsafe_code, clippy::mut_from_ref)]
-    unsafe fn slice_mut(&self, offset: u64, len: u64) -> Result<&mut [u8]> {
-        // SAFETY: passed on.
-        unsafe { self.region.slice_mut(offset, len) }
     }
 }

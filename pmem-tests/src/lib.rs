@@ -15,6 +15,7 @@ pub mod load;
 #[cfg(feature = "sim")]
 pub mod log_model;
 pub mod long_run;
+pub mod pass_on;
 pub mod passthrough;
 pub mod random;
 #[cfg(feature = "sim")]

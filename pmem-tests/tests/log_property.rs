@@ -11,6 +11,7 @@ use daxmap::log::{LogReader, Lsn};
 use daxmap::sim::{Mode, SimRegion};
 use pmem_tests::killed::Killed;
 use pmem_tests::log_model::{self, Model, Op, Records, Subject, region_len};
+use pmem_tests::long_run::setting;
 use proptest::prelude::*;
 
 /// One thing that happens.
@@ -197,14 +198,9 @@ impl Machine {
     }
 }
 
-fn cases() -> u32 {
-    let cases = std::env::var("DAXMAP_PROPERTY_CASES");
-    cases.map_or(2000, |cases| cases.parse().expect("a number of cases"))
-}
-
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: cases(), failure_persistence: None, ..ProptestConfig::default()
+        cases: setting("DAXMAP_PROPERTY_CASES", 2000) as u32, failure_persistence: None, ..ProptestConfig::default()
     })]
 
     #[test]

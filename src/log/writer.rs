@@ -131,7 +131,8 @@ impl State {
         block.lsn = core.watermark.draw(&self.bound, u64::from(block.count));
         let header = block.encode(&active.key, at);
         let written = if need >= STREAMED {
-            stream(&core.region, at, &header, body, &mut self.staging)
+            put(&core.region, at, &header, body, &mut self.staging)
+                .and_then(|()| primitive!("log.commit.drain_streamed", core.region.drain(), Ok(())))
         } else {
             let block = self.staging.finish(&header);
             primitive!(
@@ -209,34 +210,8 @@ fn room<R: Region>(core: &Core<R>) -> u64 {
     core.layout.room() - HEADER as u64
 }
 
-/// Writes a long block, durable on return, from where its bytes are.
-fn stream<R: Region>(
-    region: &R,
-    at: u64,
-    header: &[u8; HEADER],
-    body: Option<&[u8]>,
-    staging: &mut Staging,
-) -> Result<()> {
-    if let Some(body) = body.filter(|_| staging.count == 0) {
-        let (begin, rest) = body.split_at(body.len().min(LINE as usize - HEADER));
-        let (whole, end) = rest.split_at(rest.len() / LINE as usize * LINE as usize);
-        region.write_stream(at + LINE, whole)?;
-        if !end.is_empty() {
-            let mut last = [0; LINE as usize];
-            last[..end.len()].copy_from_slice(end);
-            region.write_stream(at + LINE + whole.len() as u64, &last)?;
-        }
-        let mut first = [0; LINE as usize];
-        first[..HEADER].copy_from_slice(header);
-        first[HEADER..][..begin.len()].copy_from_slice(begin);
-        region.write_stream(at, &first)?;
-    } else {
-        region.write_stream(at, staging.finish(header))?;
-    }
-    primitive!("log.commit.drain_streamed", region.drain(), Ok(()))
-}
-
-/// Writes and flushes a block where the unit of a flush is a page.
+/// Writes a block, durable after the next drain: the staged one, or if nothing is staged, one of this
+/// body from where its bytes are.
 fn put<R: Region>(
     region: &R,
     at: u64,
@@ -245,23 +220,22 @@ fn put<R: Region>(
     staging: &mut Staging,
 ) -> Result<()> {
     let Some(body) = body.filter(|_| staging.count == 0) else {
-        return region.write_flush(at, staging.finish(header));
+        return region.write_stream(at, staging.finish(header));
     };
     // The first line with the header, the last one with zeros behind the body, and the lines
-    // between from where they are.
-    let mut line = [0; LINE as usize];
+    // between; the one that was filled just now at the end.
     let (begin, rest) = body.split_at(body.len().min(LINE as usize - HEADER));
+    let (whole, end) = rest.split_at(rest.len() / LINE as usize * LINE as usize);
+    region.write_stream(at + LINE, whole)?;
+    let mut line = [0; LINE as usize];
+    if !end.is_empty() {
+        line[..end.len()].copy_from_slice(end);
+        region.write_stream(at + LINE + whole.len() as u64, &line)?;
+        line = [0; LINE as usize];
+    }
     line[..HEADER].copy_from_slice(header);
     line[HEADER..][..begin.len()].copy_from_slice(begin);
-    region.write_flush(at, &line)?;
-    let (whole, end) = rest.split_at(rest.len() / LINE as usize * LINE as usize);
-    region.write_flush(at + LINE, whole)?;
-    if end.is_empty() {
-        return Ok(());
-    }
-    line = [0; LINE as usize];
-    line[..end.len()].copy_from_slice(end);
-    region.write_flush(at + LINE + whole.len() as u64, &line)
+    region.write_stream(at, &line)
 }
 
 /// Appends records: stages them, and commits what is staged as one.

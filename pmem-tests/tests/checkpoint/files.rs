@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use daxmap::checkpoint::{Options, Strategy, WorkingSet};
-use daxmap::{AnyRegion, Backend, Durability, Emulation, ErrorKind, Granularity, Region, Result};
+use daxmap::{AnyRegion, Durability, Emulation, ErrorKind, Region, Result};
+use pmem_tests::pass_on;
 
 const PAGE: u64 = 4096;
 const BYTES: u64 = 20 * PAGE;
@@ -370,30 +371,9 @@ impl Failing {
     }
 }
 
-macro_rules! passed_on {
-    ($($name:ident($($arg:ident: $ty:ty),*) -> $ret:ty;)*) => {
-        $(fn $name(&self, $($arg: $ty),*) -> $ret { self.region.$name($($arg),*) })*
-    };
-}
-
 impl Region for Failing {
-    passed_on! {
-        len() -> u64;
-        durability() -> Durability;
-        granularity() -> Granularity;
-        backend() -> Backend;
-        is_emulated() -> bool;
-        read(offset: u64, buf: &mut [u8]) -> Result<()>;
-        fill_flush(offset: u64, len: u64, byte: u8) -> Result<()>;
-        flush(offset: u64, len: u64) -> Result<()>;
-        drain() -> Result<()>;
-        deep_flush(offset: u64, len: u64) -> Result<()>;
-        load_u64(offset: u64) -> Result<u64>;
-        store_u64(offset: u64, value: u64) -> Result<()>;
-        compare_exchange_u64(offset: u64, current: u64, new: u64) -> Result<std::result::Result<u64, u64>>;
-        grow(len: u64) -> Result<()>;
-        close() -> Result<()>;
-    }
+    pass_on!(region: len durability granularity backend is_emulated read fill_flush flush
+        drain deep_flush load_u64 store_u64 compare_exchange_u64 grow close slices);
 
     /// A short root is written so, and flushed by itself.
     fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
@@ -404,16 +384,6 @@ impl Region for Failing {
     fn write_flush(&self, offset: u64, data: &[u8]) -> Result<()> {
         self.count()?;
         self.region.write_flush(offset, data)
-    }
-
-    unsafe fn slice(&self, offset: u64, len: u64) -> Result<&[u8]> {
-        // SAFETY: passed on.
-        unsafe { self.region.slice(offset, len) }
-    }
-
-    unsafe fn slice_mut(&self, offset: u64, len: u64) -> Result<&mut [u8]> {
-        // SAFETY: passed on.
-        unsafe { self.region.slice_mut(offset, len) }
     }
 }
 

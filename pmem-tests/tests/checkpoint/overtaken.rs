@@ -1,12 +1,12 @@
 //! A reader that a writer overtakes, at each of its reads in turn.
-#![allow(unsafe_code)] // a region that passes on what it is asked
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use daxmap::checkpoint::{Options, Strategy, WorkingSet};
 use daxmap::sim::{Mode, SimRegion};
-use daxmap::{Backend, Durability, Granularity, Region, Result};
+use daxmap::{Region, Result};
+use pmem_tests::pass_on;
 
 const PAGE: u64 = 4096;
 const BYTES: u64 = 20 * PAGE;
@@ -22,47 +22,15 @@ struct Overtaken<'a> {
     other: Mutex<&'a mut (dyn FnMut() + Send)>,
 }
 
-macro_rules! passed_on {
-    ($($name:ident($($arg:ident: $ty:ty),*) -> $ret:ty;)*) => {
-        $(fn $name(&self, $($arg: $ty),*) -> $ret { self.region.$name($($arg),*) })*
-    };
-}
-
 impl Region for Overtaken<'_> {
-    passed_on! {
-        len() -> u64;
-        durability() -> Durability;
-        granularity() -> Granularity;
-        backend() -> Backend;
-        is_emulated() -> bool;
-        write(offset: u64, data: &[u8]) -> Result<()>;
-        fill_flush(offset: u64, len: u64, byte: u8) -> Result<()>;
-        flush(offset: u64, len: u64) -> Result<()>;
-        drain() -> Result<()>;
-        deep_flush(offset: u64, len: u64) -> Result<()>;
-        load_u64(offset: u64) -> Result<u64>;
-        store_u64(offset: u64, value: u64) -> Result<()>;
-        compare_exchange_u64(offset: u64, current: u64, new: u64)
-            -> Result<std::result::Result<u64, u64>>;
-        grow(len: u64) -> Result<()>;
-        close() -> Result<()>;
-    }
+    pass_on!(region: len durability granularity backend is_emulated write fill_flush
+        flush drain deep_flush load_u64 store_u64 compare_exchange_u64 grow close slices);
 
     fn read(&self, offset: u64, into: &mut [u8]) -> Result<()> {
         if self.left.fetch_sub(1, Ordering::Relaxed) == 0 {
             (self.other.lock().expect("nobody panics"))();
         }
         self.region.read(offset, into)
-    }
-
-    unsafe fn slice(&self, offset: u64, len: u64) -> Result<&[u8]> {
-        // SAFETY: passed on.
-        unsafe { self.region.slice(offset, len) }
-    }
-
-    unsafe fn slice_mut(&self, offset: u64, len: u64) -> Result<&mut [u8]> {
-        // SAFETY: passed on.
-        unsafe { self.region.slice_mut(offset, len) }
     }
 }
 

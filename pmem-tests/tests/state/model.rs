@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use daxmap::sim::{History, Notes, SimRegion};
 use daxmap::state::{State, StateOptions};
-use daxmap::{Backend, Durability, Error, ErrorKind, Granularity, Region, Result};
+use daxmap::{Error, ErrorKind, Region, Result};
+use pmem_tests::pass_on;
 
 /// A value says which one it is, and in which version of its layout: any mixture of two is none.
 pub type Value<const WORDS: usize> = [u64; WORDS];
@@ -252,38 +253,10 @@ impl Mortal {
     }
 }
 
-#[allow(unsafe_code)]
 impl Region for Mortal {
-    fn len(&self) -> u64 {
-        self.region.len()
-    }
-    fn durability(&self) -> Durability {
-        self.region.durability()
-    }
-    fn granularity(&self) -> Granularity {
-        self.region.granularity()
-    }
-    fn backend(&self) -> Backend {
-        self.region.backend()
-    }
-    fn is_emulated(&self) -> bool {
-        self.region.is_emulated()
-    }
-    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        self.region.read(offset, buf)
-    }
-    fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
-        self.region.write(offset, data)
-    }
-    fn write_flush(&self, offset: u64, data: &[u8]) -> Result<()> {
-        self.region.write_flush(offset, data)
-    }
-    fn fill_flush(&self, offset: u64, len: u64, byte: u8) -> Result<()> {
-        self.region.fill_flush(offset, len, byte)
-    }
-    fn flush(&self, offset: u64, len: u64) -> Result<()> {
-        self.region.flush(offset, len)
-    }
+    pass_on!(region: len durability granularity backend is_emulated read write write_flush
+        fill_flush flush deep_flush load_u64 store_u64 compare_exchange_u64 grow close slices);
+
     fn drain(&self) -> Result<()> {
         if self.drains.load(Ordering::Relaxed) == u32::MAX {
             return self.region.drain();
@@ -293,38 +266,6 @@ impl Region for Mortal {
             return Err(self.death());
         }
         self.region.drain()
-    }
-    fn deep_flush(&self, offset: u64, len: u64) -> Result<()> {
-        self.region.deep_flush(offset, len)
-    }
-    fn load_u64(&self, offset: u64) -> Result<u64> {
-        self.region.load_u64(offset)
-    }
-    fn store_u64(&self, offset: u64, value: u64) -> Result<()> {
-        self.region.store_u64(offset, value)
-    }
-    fn compare_exchange_u64(
-        &self,
-        offset: u64,
-        current: u64,
-        new: u64,
-    ) -> Result<std::result::Result<u64, u64>> {
-        self.region.compare_exchange_u64(offset, current, new)
-    }
-    unsafe fn slice(&self, offset: u64, len: u64) -> Result<&[u8]> {
-        // SAFETY: passed on.
-        unsafe { self.region.slice(offset, len) }
-    }
-    #[allow(clippy::mut_from_ref)]
-    unsafe fn slice_mut(&self, offset: u64, len: u64) -> Result<&mut [u8]> {
-        // SAFETY: passed on.
-        unsafe { self.region.slice_mut(offset, len) }
-    }
-    fn grow(&self, new_len: u64) -> Result<()> {
-        self.region.grow(new_len)
-    }
-    fn close(&self) -> Result<()> {
-        self.region.close()
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use daxmap::sim::{Mode, SimRegion};
 use daxmap::state::{State, region_bytes};
 use pmem_tests::killed::Killed;
+use pmem_tests::long_run::setting;
 use proptest::prelude::*;
 
 use crate::model::{Value, generation, options, upgrading, value};
@@ -143,11 +144,6 @@ impl<const WORDS: usize> Machine<WORDS> {
     }
 }
 
-fn cases() -> u32 {
-    let cases = std::env::var("DAXMAP_PROPERTY_CASES");
-    cases.map_or(2000, |cases| cases.parse().expect("a number of cases"))
-}
-
 fn check<const WORDS: usize>(mode: Mode, steps: &[Step]) {
     let machine =
         steps.iter().fold(Machine::<WORDS>::new(mode), |machine, &step| machine.step(step));
@@ -156,7 +152,7 @@ fn check<const WORDS: usize>(mode: Mode, steps: &[Step]) {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: cases(), failure_persistence: None, ..ProptestConfig::default()
+        cases: setting("DAXMAP_PROPERTY_CASES", 2000) as u32, failure_persistence: None, ..ProptestConfig::default()
     })]
 
     #[test]
