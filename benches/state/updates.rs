@@ -19,6 +19,8 @@ use super::interleave::{Competitor, Outcome, Plan, run};
 use super::libpmemobj::Pool;
 
 const STATE: &str = "state update";
+/// Of a state that is not shared.
+const OWNED: &str = "state update_mut";
 const BARE: &str = "bare: ";
 /// The same under a mutex, as whoever shares the value with other threads has it: the unlocking waits
 /// for the stores, where otherwise the next update's check value is computed meanwhile.
@@ -97,9 +99,15 @@ where
     let ops = if LEN > 1024 { 64 } else { 256 };
     let plan = Plan { rounds, ops, stride: 0, len: 0, span: 4096 };
     let state = state(&[0; LEN]);
-    let mut competitors = vec![each(STATE, move || {
-        state.update(|value| change(value)).expect("update");
-    })];
+    let mut owned = self::state(&[0; LEN]);
+    let mut competitors = vec![
+        each(STATE, move || {
+            state.update(|value| change(value)).expect("update");
+        }),
+        each(OWNED, move || {
+            owned.update_mut(|value| change(value)).expect("update");
+        }),
+    ];
     for hand in HANDS.iter().filter(|hand| (hand.available)()) {
         let mut bare = Bare::<LEN>::new(hand.copy);
         let name = format!("{BARE}{}", hand.name.trim_start_matches("hand: "));
@@ -131,18 +139,21 @@ fn judge(title: &str, outcome: &Outcome, most: f64) -> usize {
         println!("  {name:42} {:8.1} ns [{:8.1}, {:8.1}]", spread.median, spread.q1, spread.q3);
     }
     let best = outcome.best(&[BARE]).expect("some hand-written copy runs everywhere");
-    let bare = outcome.ratio(STATE, best).expect("measured").median;
-    let mut missed = usize::from(bare > most);
-    println!("  {title}, {best} | <= {most:.2} x | {bare:.3} x");
+    let mut missed = 0;
     let locked = outcome.best(&[LOCKED]).expect("as many as bare ones");
-    let ratio = outcome.ratio(STATE, locked).expect("measured").median;
-    println!("  {title}, {locked} | | {ratio:.3} x");
+    for (ours, hand) in [(OWNED, best), (STATE, locked)] {
+        let ratio = outcome.ratio(ours, hand).expect("measured").median;
+        missed += usize::from(ratio > most);
+        println!("  {title}: {ours} / {hand} | <= {most:.2} x | {ratio:.3} x");
+    }
+    let ratio = outcome.ratio(STATE, best).expect("measured").median;
+    println!("  {title}: {STATE} / {best} | | {ratio:.3} x");
     if let Some(pmemobj) = outcome.ratio(PMEMOBJ, STATE) {
         missed += usize::from(pmemobj.median < 3.0);
-        println!("  {title}, {PMEMOBJ} | >= 3 x | {:.2} x", pmemobj.median);
+        println!("  {title}: {PMEMOBJ} / {STATE} | >= 3 x | {:.2} x", pmemobj.median);
     } else {
         missed += 1;
-        println!("  {title}, {PMEMOBJ} | >= 3 x | not measured: it is not installed");
+        println!("  {title}: {PMEMOBJ} / {STATE} | >= 3 x | not measured: it is not installed");
     }
     missed
 }

@@ -255,7 +255,8 @@ impl Cell {
         check.copy_from_slice(&self.key.check(at, rest).to_le_bytes());
     }
 
-    fn read(&self, region: &impl Region, number: u64) -> Result<Slot> {
+    /// Reads the slot of this sequence number.
+    pub(crate) fn read(&self, region: &impl Region, number: u64) -> Result<Slot> {
         let at = self.slot(number);
         let mut header = [0; HEADER];
         region.read(at, &mut header)?;

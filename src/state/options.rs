@@ -320,6 +320,7 @@ impl<T: Plain> StateOptions<T> {
             sequence: recovery.sequence,
             whole: true,
             settled: true,
+            lost: false,
         };
         State {
             region,

@@ -3,6 +3,7 @@
 mod bits;
 mod crashes;
 mod files;
+mod in_place;
 mod killed;
 mod model;
 mod property;

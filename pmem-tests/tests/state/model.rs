@@ -39,6 +39,7 @@ fn upgrade<const WORDS: usize>(to: u32, from: u32, bytes: &[u8]) -> Option<Value
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
     Store,
+    /// In place every other time, as of a state that nobody shares.
     Update,
     /// The process ends without a word and is started again.
     Reopen,
@@ -128,7 +129,13 @@ impl<'a, const WORDS: usize> Program<'a, WORDS> {
     fn step(&mut self, op: Op) -> Result<()> {
         match op {
             Op::Store => self.change(|state, value| state.store(&value)),
-            Op::Update => self.change(|state, new| state.update(|value| *value = new)),
+            Op::Update => self.change(|state, new| {
+                if new[0] % 2 == 0 {
+                    state.update(|value| *value = new)
+                } else {
+                    state.update_mut(|value| *value = new)
+                }
+            }),
             Op::Reopen => self.noted(What::Settle, Self::reopen),
             Op::Close => self
                 .noted(What::Settle, |program| {
@@ -170,11 +177,11 @@ impl<'a, const WORDS: usize> Program<'a, WORDS> {
 
     fn change(
         &mut self,
-        change: impl FnOnce(&State<Value<WORDS>, SimRegion>, Value<WORDS>) -> Result<()>,
+        change: impl FnOnce(&mut State<Value<WORDS>, SimRegion>, Value<WORDS>) -> Result<()>,
     ) -> Result<()> {
         self.generation += 1;
         self.noted(What::Store, |program| {
-            change(&program.state, value(program.generation, program.version))
+            change(&mut program.state, value(program.generation, program.version))
         })
     }
 

@@ -18,6 +18,7 @@ type Memory = Arc<Killed<SimRegion>>;
 enum Step {
     Store,
     Update,
+    UpdateMut,
     /// The state is closed and opened again.
     Close,
     /// The process is killed between stores, and another comes.
@@ -41,7 +42,8 @@ fn step() -> impl Strategy<Value = Step> {
     let killed = (any::<bool>(), 0_u32..3, prop::option::of(any::<u64>()));
     prop_oneof![
         4 => Just(Step::Store),
-        4 => Just(Step::Update),
+        2 => Just(Step::Update),
+        2 => Just(Step::UpdateMut),
         1 => Just(Step::Close),
         1 => Just(Step::Kill),
         2 => any::<u64>().prop_map(|seed| Step::Cut { seed }),
@@ -95,6 +97,8 @@ impl<const WORDS: usize> Machine<WORDS> {
         let new = value(new, self.version);
         match step {
             Step::Update => self.state.update(|value| *value = new),
+            Step::UpdateMut => self.state.update_mut(|value| *value = new),
+            Step::KilledIn { drains: 1, .. } => self.state.update_mut(|value| *value = new),
             _ => self.state.store(&new),
         }
     }
@@ -102,7 +106,7 @@ impl<const WORDS: usize> Machine<WORDS> {
     fn step(mut self, step: Step) -> Self {
         let new = self.now + 1;
         match step {
-            Step::Store | Step::Update => {
+            Step::Store | Step::Update | Step::UpdateMut => {
                 self.change(step, new).expect("nothing fails");
                 self.now = new;
             }

@@ -114,6 +114,7 @@ pub const PRIMITIVES: &[Primitive] = &[
     primitive("cell.settle.keep_drain", "before the value before it is overwritten", &[State]),
     primitive("cell.settle.drain", "a closed or opened value is there twice", &[State]),
     primitive("state.value_before_header", "a state with a header has a value", &[State]),
+    primitive("state.lost", "a half-changed value is not stored", &[State]),
     primitive("state.read_only", "reading changes nothing", &[Unit]),
     primitive("state.heal", "an opened value is there twice", &[State, Unit]),
     primitive("fsdax.map_sync", "metadata is durable before a page can be stored into", &[Guest]),
