@@ -12,8 +12,10 @@ use super::block::{Block, HEADER};
 use super::layout::{BLOCKS, Layout};
 use super::segment::SegmentHeader;
 
-/// How much is read at once, in bytes: it stays in the second-level cache until it is checked.
-const WINDOW: usize = 64 << 10;
+/// How much is read at once, in bytes: it stays in the first-level cache until it is checked, and as
+/// much again is on its way from memory. On an AMD processor recovery reads 22 GB/s with it, 19 GB/s
+/// with 64 KiB (`benches/log`).
+const WINDOW: usize = 16 << 10;
 
 /// One entry of the index for so many bytes of blocks.
 pub(super) const INDEX_STEP: u64 = 64 << 10;
