@@ -8,17 +8,20 @@
 //! Of 1 GiB, one page in a hundred changes, whole, at random places; then 64 bytes of each. Rewriting: the whole set by `pwrite`
 //! in pieces of 1 MiB into a file of its own that is allocated and written, then `fdatasync`; in
 //! memory, emulated as persistent memory, `write_flush` and one drain. `changed` is what anything has
-//! to write: the changed pages in one piece. The first checkpoints find the free space in one piece,
+//! to write: the changed pages in one piece; in memory also by themselves, from where they are, each
+//! with a check value. The first checkpoints find the free space in one piece,
 //! the aged ones find it in the places that were given back.
 #![allow(clippy::cast_precision_loss)] // counts and times, far below 2^52
 
 use std::fs::{self, File};
+use std::hint::black_box;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use daxmap::checkpoint::{Options, Strategy, WorkingSet};
 use daxmap::{AnyRegion, Emulation, Region};
+use twox_hash::XxHash3_64;
 
 const PAGE: u64 = 4096;
 const PIECE: usize = 1 << 20;
@@ -111,6 +114,8 @@ fn row(name: &str, (time, written): Sample, whole: Sample) {
 
 /// Writes these bytes, durably, where it wrote the last ones.
 type Rewrite = Box<dyn FnMut(&[u8])>;
+/// Writes these pages of the set, durably, one behind the other, each with a check value.
+type Gather = Box<dyn FnMut(&[u8], &[u64])>;
 
 /// The same checkpoint by hand where a filesystem shares extents (ioctl_ficlone(2)): a clone of the
 /// file of the last one gets the changed pages and takes its name.
@@ -158,6 +163,8 @@ struct Trial {
     set: WorkingSet<AnyRegion>,
     rewrite: Rewrite,
     changed: Rewrite,
+    /// In memory only.
+    gather: Option<Gather>,
     /// Where the clones are.
     clones: Option<PathBuf>,
 }
@@ -178,14 +185,14 @@ fn on_disk(directory: &Path, bytes: u64, name: &str) -> Trial {
     };
     let device = Device::of(directory);
     let clones = Some(path("clone"));
-    Trial { device, set, rewrite: plain("plain"), changed: plain("changed"), clones }
+    Trial { device, set, rewrite: plain("plain"), changed: plain("changed"), gather: None, clones }
 }
 
 fn in_memory(bytes: u64, strategy: Strategy) -> Trial {
     let options = daxmap::Options::new().emulate(Emulation::Adr);
     let set = Options::new(bytes).strategy(strategy);
     // As long as a file would be made.
-    let len = 2 * bytes + bytes / 64 + (1 << 20);
+    let len = 2 * bytes + bytes / 16 + (1 << 20);
     let region = options.clone().len(len).in_memory().expect("memory");
     let set = WorkingSet::format(region, &set).expect("format");
     let plain = |len: u64| {
@@ -198,7 +205,22 @@ fn in_memory(bytes: u64, strategy: Strategy) -> Trial {
         };
         Box::new(write) as Rewrite
     };
-    Trial { device: Device(None), set, rewrite: plain(bytes), changed: plain(bytes), clones: None }
+    let gather = {
+        let region = options.clone().len(bytes).in_memory().expect("memory");
+        let gather = move |content: &[u8], pages: &[u64]| {
+            let mut sum = 0;
+            for (to, page) in pages.iter().enumerate() {
+                let page = &content[(page * PAGE) as usize..][..PAGE as usize];
+                sum ^= XxHash3_64::oneshot(page);
+                region.write_stream(to as u64 * PAGE, page).expect("write");
+            }
+            black_box(sum);
+            region.drain().expect("drain");
+        };
+        Some(Box::new(gather) as Gather)
+    };
+    let (rewrite, changed) = (plain(bytes), plain(bytes));
+    Trial { device: Device(None), set, rewrite, changed, gather, clones: None }
 }
 
 fn run(trial: &mut Trial, change: u64) {
@@ -225,7 +247,7 @@ fn run(trial: &mut Trial, change: u64) {
     let mut cloned = trial.clones.as_ref().and_then(|path| {
         Cloned::new(path.parent().expect("in a directory"), path.clone(), set.bytes())
     });
-    let mut by_hand = Samples::default();
+    let (mut by_hand, mut gathered) = (Samples::default(), Samples::default());
     for round in 0..ROUNDS {
         let mut chosen = random.choose_multiple(0..pages, share as usize);
         chosen.sort_unstable();
@@ -236,6 +258,16 @@ fn run(trial: &mut Trial, change: u64) {
         ours.take(&trial.device, || drop(set.checkpoint().expect("checkpoint")));
         if let Some(cloned) = cloned.as_mut().filter(|_| round < CLONES) {
             by_hand.take(&trial.device, || cloned.save(set.bytes(), &chosen));
+        }
+        if let Some(gather) = &mut trial.gather {
+            // Others, as warm as those that changed.
+            let mut others = random.choose_multiple(0..pages, share as usize);
+            others.sort_unstable();
+            let touched = others
+                .iter()
+                .flat_map(|page| &set.bytes()[(page * PAGE) as usize..][..change as usize]);
+            black_box(touched.fold(0_u8, |sum, byte| sum.wrapping_add(*byte)));
+            gathered.take(&trial.device, || gather(set.bytes(), &others));
         }
         let part = &set.bytes()[..changed as usize];
         least.take(&trial.device, || (trial.changed)(part));
@@ -251,6 +283,9 @@ fn run(trial: &mut Trial, change: u64) {
     if !by_hand.0.is_empty() {
         row("by hand: a clone, 1 % changed", Samples::middle(&by_hand.0[..SAMPLE]), reference);
         row("the same, the last of 60", Samples::middle(&by_hand.0[CLONES - SAMPLE..]), reference);
+    }
+    if !gathered.0.is_empty() {
+        row("by hand: changed pages, checked", Samples::middle(&gathered.0), reference);
     }
     row("changed bytes alone", Samples::middle(&least.0), reference);
     println!("  => target: at most 3 % of the full rewrite");

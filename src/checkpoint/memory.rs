@@ -15,7 +15,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
 use crate::cpu::Cpu;
 use crate::error::{Error, ErrorKind, Operation, Result};
-use crate::format::PAGE;
+use crate::format::{LINE, PAGE};
 
 /// Anonymous memory of whole pages.
 #[derive(Debug)]
@@ -79,6 +79,17 @@ impl Memory {
             }
             Some(page)
         })
+    }
+
+    /// Has those of a page's 64 lines fetched whose bits are set.
+    pub(super) fn prefetch(&self, page: u64, lines: u64) {
+        let base = self.page(page).as_ptr();
+        let mut left = lines;
+        while left != 0 {
+            let line = left.trailing_zeros() as usize;
+            Cpu::get().prefetch(base.wrapping_add(line * LINE as usize), 1);
+            left &= left - 1;
+        }
     }
 
     pub(super) fn page_mut(&mut self, page: u64) -> &mut [u8] {

@@ -2,11 +2,14 @@
 //! record of what changes.
 //!
 //! For memory that is written in lines: a changed line costs its own bytes twice, and no page is
-//! copied. First the record, which validates itself: the changed lines, the check values of the
-//! pages they are in, and what is noted of the checkpoint. A drain. From here on the checkpoint
-//! has happened. Then the same bytes to their places, and a drain, after which the record is not
-//! needed. Recovery lays a valid record over what the places hold, and writes it there again:
-//! doing so twice is no different from once.
+//! copied. Check values are of blocks of eight lines, and those of a page are a line. First the
+//! record, which validates itself: the changed lines, the check values of the pages they are in, and
+//! what is noted of the checkpoint. A drain. From here on the checkpoint has happened. The note, which
+//! says that the places are being written, and a drain; the same bytes to their places, and a drain;
+//! the note that they are whole, and a drain, after which the record is not needed. Recovery lays a
+//! valid record over what the places hold, and writes it there again: doing so twice is no different
+//! from once. Without a valid record, the note says whether the places are those of one checkpoint:
+//! a record that was damaged before they were whole is not taken for one that a crash has torn.
 //!
 //! What recovery reads may not be durable: a process that was killed had not drained it. So a
 //! writable opening writes the record over itself and drains before it touches a place, and drains
@@ -14,8 +17,8 @@
 //!
 //! | pages of the file | what |
 //! |---|---|
-//! | 2 | the note: 8 bytes check value, 96 bytes record of the newest checkpoint |
-//! | 3 .. *h* | 8 bytes for each page of the set: its check value; that of no bytes: nobody wrote it, it is zero |
+//! | 2 | the note: 8 bytes check value, 96 bytes record of the newest checkpoint, 8 bytes: 1 if the places are whole |
+//! | 3 .. *h* | 8 bytes for each 512 bytes of the set: their check value; that of no bytes: nobody wrote them, they are zero |
 //! | *h* .. *r* | the working set |
 //! | *r* .. | the redo record |
 //!
@@ -45,7 +48,13 @@ use crate::region::Region;
 const NOTE: u64 = HEADER_AREA;
 /// Bytes of the note, in whole lines.
 const NOTE_BYTES: usize = 128;
+/// Bytes that its check value covers.
+const NOTED: usize = RECORD_BYTES + 8;
 const CHECKS: u64 = NOTE + PAGE;
+/// Bytes that one check value is of.
+const BLOCK: u64 = 8 * LINE;
+/// Blocks of a page: their check values fill a line.
+const BLOCKS: u64 = PAGE / BLOCK;
 const HEAD: usize = 32;
 const PART: usize = 24;
 
@@ -59,8 +68,18 @@ struct Places {
 
 impl Places {
     fn of(pages: u64) -> Self {
-        let home = CHECKS + (pages * 8).next_multiple_of(PAGE);
+        let home = CHECKS + (pages * LINE).next_multiple_of(PAGE);
         Self { pages, home, redo: home + pages * PAGE }
+    }
+
+    /// Where a page of the set is.
+    fn page(&self, page: u64) -> u64 {
+        self.home + page * PAGE
+    }
+
+    /// Where the check values of a page are.
+    fn checks(page: u64) -> u64 {
+        CHECKS + page * LINE
     }
 }
 
@@ -68,9 +87,9 @@ impl Places {
 pub(super) fn file_bytes(settings: &Settings) -> u64 {
     let places = Places::of(settings.pages());
     // A line that is left out saves 64 bytes and costs a part of 24 at most: no record is larger
-    // than that of everything, a part for each page. Eight pages have a line of check values, a
-    // part of its own. Head, note and the last of those lines are less than a page.
-    let record = settings.pages() * (PAGE + PART as u64 + (LINE + PART as u64) / 8);
+    // than that of everything, for each page a part and one for its check values. Head and note
+    // are less than a page.
+    let record = settings.pages() * (PAGE + LINE + 2 * PART as u64);
     places.redo + record.next_multiple_of(PAGE) + PAGE
 }
 
@@ -79,7 +98,10 @@ pub(super) fn file_bytes(settings: &Settings) -> u64 {
 pub(super) struct Redo {
     places: Places,
     key: Key,
-    checks: Vec<u64>,
+    /// Of each page the check values of its blocks.
+    checks: Vec<[u64; BLOCKS as usize]>,
+    /// Of each page a bit for each block that somebody wrote.
+    written: Vec<u8>,
     newest: Checkpoint,
     /// The record validates and is that of the newest checkpoint.
     record_whole: bool,
@@ -105,7 +127,6 @@ struct Part {
 
 /// A record that validates.
 struct Record {
-    sequence: u64,
     parts: Vec<Part>,
     /// Where in the file it ends.
     end: u64,
@@ -114,73 +135,105 @@ struct Record {
 /// Writes a set of zeros.
 pub(super) fn format(region: &impl Region, settings: &Settings, key: Key) -> Result<()> {
     let places = Places::of(settings.pages());
-    let home = |page| places.home + page * PAGE;
-    let blank = (0..places.pages).flat_map(|page| blank_check(key, home(page)).to_le_bytes());
-    let mut checks: Vec<u8> = blank.collect();
+    let blocks = (places.home..places.redo).step_by(BLOCK as usize);
+    let mut checks: Vec<u8> = blocks.flat_map(|at| blank_check(key, at).to_le_bytes()).collect();
     checks.resize((places.home - CHECKS) as usize, 0);
     region.write_flush(CHECKS, &checks)?;
-    let note = note(key, &Checkpoint::blank());
-    write_record(region, key, places.redo, 0, &[(NOTE, &note)])?;
+    let note = note(key, &Checkpoint::blank(), State::Whole);
+    RecordWriter::new(region, key, places.redo, 1).add(NOTE, &note)?.finish(0)?;
     region.write_flush(NOTE, &note)?;
     region.drain()
 }
 
-fn note(key: Key, checkpoint: &Checkpoint) -> [u8; NOTE_BYTES] {
+/// What the note says of the places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// They may be the work of this checkpoint and the one before.
+    Mixed,
+    Whole,
+}
+
+fn note(key: Key, checkpoint: &Checkpoint, state: State) -> [u8; NOTE_BYTES] {
     let mut bytes = [0; NOTE_BYTES];
     bytes[8..8 + RECORD_BYTES].copy_from_slice(&record::encode(checkpoint, Entry::default()));
-    let check = key.check(NOTE, &bytes[8..8 + RECORD_BYTES]);
+    bytes[8 + RECORD_BYTES] = u8::from(state == State::Whole);
+    let check = key.check(NOTE, &bytes[8..8 + NOTED]);
     bytes[..8].copy_from_slice(&check.to_le_bytes());
     bytes
 }
 
-fn read_note(key: Key, bytes: &[u8]) -> Option<Checkpoint> {
-    let record = bytes.get(8..8 + RECORD_BYTES)?;
-    (key.check(NOTE, record) == word(bytes, 0)?).then_some(())?;
-    Some(record::decode(record)?.0)
+fn read_note(key: Key, bytes: &[u8]) -> Option<(Checkpoint, State)> {
+    let noted = bytes.get(8..8 + NOTED)?;
+    let valid = key.check(NOTE, noted) == word(bytes, 0)?;
+    if !primitive!("checkpoint.redo.note_check", valid, true) {
+        return None;
+    }
+    let state = if word(noted, RECORD_BYTES)? == 1 { State::Whole } else { State::Mixed };
+    Some((record::decode(noted.get(..RECORD_BYTES)?)?.0, state))
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
 }
 
-/// Writes and flushes a record.
-fn write_record(
-    region: &impl Region,
+/// Writes and flushes a record, part by part.
+struct RecordWriter<'a, R> {
     key: Key,
     redo: u64,
-    sequence: u64,
-    parts: &[(u64, &[u8])],
-) -> Result<()> {
-    let mut head = vec![0; HEAD];
-    head[8..16].copy_from_slice(&sequence.to_le_bytes());
-    head[16..24].copy_from_slice(&(parts.len() as u64).to_le_bytes());
-    let data = redo + ((HEAD + PART * parts.len()) as u64).next_multiple_of(LINE);
-    let mut out = Writer::new(region);
-    let mut at = data;
-    for (home, bytes) in parts {
-        let words = [*home, bytes.len() as u64, key.check(at, bytes)];
-        head.extend(words.into_iter().flat_map(u64::to_le_bytes));
-        out.write(at, bytes)?;
-        at += bytes.len() as u64;
-    }
-    let check = key.check(redo, &head[8..]);
-    head[..8].copy_from_slice(&check.to_le_bytes());
-    head.resize((data - redo) as usize, 0);
-    out.write(redo, &head)?;
-    out.finish().map(drop)
+    /// Where the parts begin.
+    data: u64,
+    head: Vec<u8>,
+    /// Where the next part goes.
+    at: u64,
+    out: Writer<'a, R>,
 }
 
-fn read_head(region: &impl Region, redo: u64) -> Result<[u8; HEAD]> {
-    let mut head = [0; HEAD];
-    region.read(redo, &mut head)?;
-    Ok(head)
+impl<'a, R: Region> RecordWriter<'a, R> {
+    /// A record of so many parts.
+    fn new(region: &'a R, key: Key, redo: u64, parts: usize) -> Self {
+        let listed = HEAD + PART * parts;
+        let data = redo + (listed as u64).next_multiple_of(LINE);
+        let mut head = Vec::with_capacity((data - redo) as usize);
+        head.resize(HEAD, 0);
+        head[16..24].copy_from_slice(&(parts as u64).to_le_bytes());
+        Self { key, redo, data, head, at: data, out: Writer::new(region) }
+    }
+
+    /// The next part: where it goes, and its bytes.
+    fn add(mut self, home: u64, bytes: &[u8]) -> Result<Self> {
+        self.put(home, bytes)?;
+        Ok(self)
+    }
+
+    #[inline]
+    fn put(&mut self, home: u64, bytes: &[u8]) -> Result<()> {
+        let mut part = [0; PART];
+        part[..8].copy_from_slice(&home.to_le_bytes());
+        part[8..16].copy_from_slice(&(bytes.len() as u64).to_le_bytes());
+        part[16..].copy_from_slice(&self.key.check(self.at, bytes).to_le_bytes());
+        self.head.extend_from_slice(&part);
+        self.out.write(self.at, bytes)?;
+        self.at += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// All of its parts are there.
+    fn finish(mut self, sequence: u64) -> Result<()> {
+        self.head[8..16].copy_from_slice(&sequence.to_le_bytes());
+        let check = self.key.check(self.redo, &self.head[8..]);
+        self.head[..8].copy_from_slice(&check.to_le_bytes());
+        self.head.resize((self.data - self.redo) as usize, 0);
+        self.out.write(self.redo, &self.head)?;
+        self.out.finish().map(drop)
+    }
 }
 
 /// Reads the record, if all of it validates.
 fn read_record(region: &impl Region, key: Key, redo: u64) -> Result<Option<Record>> {
     let room = region.len().saturating_sub(redo);
-    let mut head = read_head(region, redo)?.to_vec();
-    let (Some(sequence), Some(count)) = (word(&head, 8), word(&head, 16)) else { return Ok(None) };
+    let mut head = vec![0; HEAD];
+    region.read(redo, &mut head)?;
+    let Some(count) = word(&head, 16) else { return Ok(None) };
     if count > room / PART as u64 {
         return Ok(None);
     }
@@ -216,40 +269,94 @@ fn read_record(region: &impl Region, key: Key, redo: u64) -> Result<Option<Recor
         parts.push(Part { at: home, bytes });
         at += len;
     }
-    Ok(Some(Record { sequence, parts, end: at }))
+    Ok(Some(Record { parts, end: at }))
 }
 
 /// Makes the record durable, then what it says in its places: until it is durable, these must not
 /// change, and until they are, the record must stay.
-fn replay(region: &impl Region, redo: u64, record: &Record) -> Result<()> {
+fn replay(region: &impl Region, key: Key, redo: u64, record: &Record) -> Result<()> {
     primitive!("checkpoint.redo.keep_record", rewrite(region, redo, record.end), Ok(()))?;
     primitive!("checkpoint.redo.keep_record_drain", region.drain(), Ok(()))?;
-    let mut parts = record.parts.iter();
-    primitive!(
-        "checkpoint.redo.replay_places",
-        parts.try_for_each(|part| region.write_flush(part.at, &part.bytes)),
-        Ok(())
-    )?;
-    primitive!("checkpoint.redo.replay_drain", region.drain(), Ok(()))
+    let write = || {
+        let mut parts = record.parts.iter().filter(|part| part.at != NOTE);
+        parts.try_for_each(|part| region.write_flush(part.at, &part.bytes))
+    };
+    let Some((newest, _)) = record.note(key) else {
+        return Ok(()); // it was read with one
+    };
+    lay(region, key, &newest, || primitive!("checkpoint.redo.replay_places", write(), Ok(())))
 }
 
-/// The checkpoint that the note names, or that the record does where the note is damaged.
+/// Writes a checkpoint to its places, whose record is durable.
+fn lay(
+    region: &impl Region,
+    key: Key,
+    newest: &Checkpoint,
+    write: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    let mixed = || {
+        region.write_flush(NOTE, &note(key, newest, State::Mixed))?;
+        region.drain()
+    };
+    primitive!("checkpoint.redo.mixed", mixed(), Ok(()))?;
+    write()?;
+    primitive!("checkpoint.redo.places_drain", region.drain(), Ok(()))?;
+    region.write_flush(NOTE, &note(key, newest, State::Whole))?;
+    // The next record goes where this one is.
+    primitive!("checkpoint.redo.whole_drain", region.drain(), Ok(()))
+}
+
+impl Record {
+    /// The note among its parts.
+    fn note(&self, key: Key) -> Option<(Checkpoint, State)> {
+        let note = self.parts.iter().find(|part| part.at == NOTE)?;
+        read_note(key, &note.bytes)
+    }
+}
+
+fn damaged(what: &'static str, at: u64, len: u64) -> Error {
+    Error::new(Operation::Recover, ErrorKind::Damaged(what)).over(at, len)
+}
+
+/// The checkpoint that the file holds, by its note and its record, and the record if it is to be laid
+/// over the places: that of the newest checkpoint, or of the one that was being taken.
+fn decide(
+    key: Key,
+    redo: u64,
+    noted: &[u8],
+    record: Option<Record>,
+) -> Result<(Checkpoint, Option<Record>)> {
+    let noted = read_note(key, noted);
+    let in_record = record.as_ref().and_then(|record| record.note(key)).map(|(newest, _)| newest);
+    let at_least = noted.as_ref().map_or(0, |(noted, _)| noted.sequence);
+    match (in_record.filter(|newest| newest.sequence >= at_least), noted) {
+        (Some(newest), _) => Ok((newest, record)),
+        (None, Some((noted, state))) => {
+            if primitive!("checkpoint.redo.mixture", state == State::Mixed, false) {
+                let what = "the redo record of a checkpoint that is not whole in its places";
+                return Err(damaged(what, redo, HEAD as u64));
+            }
+            Ok((noted, None))
+        }
+        (None, None) => Err(damaged("the note of the checkpoint", NOTE, PAGE)),
+    }
+}
+
+fn noted(region: &impl Region) -> Result<[u8; NOTE_BYTES]> {
+    let mut noted = [0; NOTE_BYTES];
+    region.read(NOTE, &mut noted)?;
+    Ok(noted)
+}
+
+/// The checkpoint that the file holds.
 pub(super) fn records(
     region: &impl Region,
     settings: &Settings,
     key: Key,
 ) -> Result<Vec<Checkpoint>> {
-    let mut noted = vec![0; NOTE_BYTES];
-    region.read(NOTE, &mut noted)?;
-    let record = read_record(region, key, Places::of(settings.pages()).redo)?;
-    let parts = record.into_iter().flat_map(|record| record.parts);
-    let in_record = parts.filter(|part| part.at == NOTE).find_map(|p| read_note(key, &p.bytes));
-    let newest = read_note(key, &noted).into_iter().chain(in_record).max_by_key(|c| c.sequence);
-    let damaged = || {
-        let what = ErrorKind::Damaged("the note of the checkpoint");
-        Error::new(Operation::Recover, what).over(NOTE, PAGE)
-    };
-    Ok(vec![newest.ok_or_else(damaged)?])
+    let redo = Places::of(settings.pages()).redo;
+    let (newest, _) = decide(key, redo, &noted(region)?, read_record(region, key, redo)?)?;
+    Ok(vec![newest])
 }
 
 impl Redo {
@@ -261,37 +368,32 @@ impl Redo {
         memory: &mut Memory,
     ) -> Result<(Self, Found)> {
         let places = Places::of(settings.pages());
-        let damaged =
-            |what, at, len| Error::new(Operation::Recover, ErrorKind::Damaged(what)).over(at, len);
-        let before = read_head(region, places.redo)?;
-        let mut noted = vec![0; NOTE_BYTES];
-        region.read(NOTE, &mut noted)?;
+        let before = noted(region)?;
         let mut checks = vec![0; (places.home - CHECKS) as usize];
         region.read(CHECKS, &mut checks)?;
         for page in 0..places.pages {
-            region.read(places.home + page * PAGE, memory.page_mut(page))?;
+            region.read(places.page(page), memory.page_mut(page))?;
         }
-        let mut newest = read_note(key, &noted);
-        let found = read_record(region, key, places.redo)?;
-        // Of a writer beside this reader, nothing goes to the places before its record is there:
-        // with the same record before and after, what was read is the work of one checkpoint.
-        let moved = read_head(region, places.redo)? != before;
+        let record = read_record(region, key, places.redo)?;
+        // Of a writer beside this reader, nothing goes to the places before the note says so, and
+        // nothing over the record before the note says that they are whole: with the same note
+        // before and after, what was read is the work of one checkpoint.
+        let moved = noted(region)? != before;
         if primitive!("checkpoint.redo.reader_is_alone", moved, false) {
-            let len = HEAD as u64;
-            return Err(damaged("the redo record, which changed meanwhile", places.redo, len));
+            let len = NOTE_BYTES as u64;
+            return Err(damaged("the note of the checkpoint, which changed meanwhile", NOTE, len));
         }
-        // The record of the newest checkpoint, or of the one that was being taken.
-        let found = found
-            .filter(|record| newest.as_ref().is_none_or(|noted| noted.sequence <= record.sequence));
+        let (newest, found) = decide(key, places.redo, &before, record)?;
         let replayed = primitive!("checkpoint.redo.replay", found.is_some(), false);
-        let mut differed = newest.is_none();
+        let mut differed = false;
         for part in found.iter().filter(|_| replayed).flat_map(|record| &record.parts) {
-            let place = if part.at < CHECKS {
-                noted.get_mut((part.at - NOTE) as usize..)
-            } else if part.at < places.home {
-                checks.get_mut((part.at - CHECKS) as usize..)
-            } else {
-                memory.bytes_mut().get_mut((part.at - places.home) as usize..)
+            if part.at == NOTE {
+                differed |= before[..] != *part.bytes;
+                continue;
+            }
+            let place = match part.at.checked_sub(places.home) {
+                Some(at) => memory.bytes_mut().get_mut(at as usize..),
+                None => checks.get_mut(part.at.wrapping_sub(CHECKS) as usize..),
             };
             let place = place.and_then(|place| place.get_mut(..part.bytes.len()));
             let place =
@@ -299,27 +401,19 @@ impl Redo {
             differed |= *place != *part.bytes;
             place.copy_from_slice(&part.bytes);
         }
-        if replayed {
-            newest = read_note(key, &noted);
-        }
-        let newest = newest.ok_or_else(|| damaged("the note of the checkpoint", NOTE, PAGE))?;
-        let checks: Vec<u64> =
-            checks.chunks(8).take(places.pages as usize).filter_map(|c| word(c, 0)).collect();
-        for (page, &check) in (0..).zip(&checks) {
-            let at = places.home + page * PAGE;
-            if check == blank_check(key, at) {
-                // Whatever is there was there before the set was.
-                memory.page_mut(page).fill(0);
-            } else if primitive!(
-                "checkpoint.redo.page_check",
-                page_check(key, at, memory.page(page)) != check,
-                false
-            ) {
-                return Err(damaged("a page of the working set or its check value", at, PAGE));
-            }
-        }
+        let mut pages = (0..places.pages).zip(checks.chunks_exact(LINE as usize));
+        let mut all = Vec::with_capacity(places.pages as usize);
+        let mut written = Vec::with_capacity(places.pages as usize);
+        pages.try_for_each(|(page, line)| {
+            let checks = decode_checks(line);
+            written.push(verify_page(key, places.page(page), &checks, memory.page_mut(page))?);
+            all.push(checks);
+            Ok(())
+        })?;
+        let checks = all;
         let bytes_read = places.redo;
-        let redo = Self { places, key, checks, newest, record_whole: replayed, settled: false };
+        let redo =
+            Self { places, key, checks, written, newest, record_whole: replayed, settled: false };
         Ok((redo, Found { torn: !replayed, differed, bytes_read }))
     }
 
@@ -338,7 +432,7 @@ impl Redo {
         let redo = self.places.redo;
         let found = if self.record_whole { read_record(region, self.key, redo)? } else { None };
         match found {
-            Some(record) => replay(region, redo, &record)?,
+            Some(record) => replay(region, self.key, redo, &record)?,
             None => self.renew(region)?,
         }
         (self.record_whole, self.settled) = (true, true);
@@ -351,11 +445,11 @@ impl Redo {
         let redo = self.places.redo;
         primitive!("checkpoint.redo.keep_places", rewrite(region, NOTE, redo), Ok(()))?;
         // A copy of the note is all that the record needs to have.
-        let note = note(self.key, &self.newest);
-        let parts: [(u64, &[u8]); 1] = [(NOTE, &note)];
+        let note = note(self.key, &self.newest, State::Whole);
+        let record = || RecordWriter::new(region, self.key, redo, 1);
         primitive!(
             "checkpoint.redo.second_note",
-            write_record(region, self.key, redo, self.newest.sequence, &parts),
+            record().add(NOTE, &note).and_then(|record| record.finish(self.newest.sequence)),
             Ok(())
         )?;
         primitive!("checkpoint.redo.second_note_drain", region.drain(), Ok(()))
@@ -366,10 +460,16 @@ impl Redo {
         changes.pages().map(|page| u64::from(self.lines(changes, page).count_ones()) * LINE).sum()
     }
 
-    /// The lines to be written of a page: all of them, if it has no place yet.
+    /// The lines to be written of a page: all of a block that has no place yet.
     fn lines(&self, changes: &Changes, page: u64) -> u64 {
-        let blank = blank_check(self.key, self.places.home + page * PAGE);
-        if self.checks[page as usize] == blank { u64::MAX } else { changes.lines(page) }
+        let changed = changes.lines(page);
+        let written = self.written[page as usize];
+        if written == u8::MAX {
+            return changed;
+        }
+        let blocks = (0..BLOCKS).filter(|block| written >> block & 1 == 0);
+        let unwritten: u64 = blocks.map(|block| 0xff << (8 * block)).sum();
+        changed | whole_blocks(changed) & unwritten
     }
 
     /// Writes what changed, and makes it the newest checkpoint. After an error, this value is not
@@ -381,50 +481,81 @@ impl Redo {
         changes: &Changes,
         checkpoint: &Checkpoint,
     ) -> Result<()> {
-        let mut parts: Vec<(u64, &[u8])> = Vec::new();
-        for page in changes.pages() {
-            let at = self.places.home + page * PAGE;
-            for (first, count) in runs(self.lines(changes, page)) {
-                let (from, len) = ((first * LINE) as usize, (count * LINE) as usize);
-                parts.push((at + first * LINE, &memory.page(page)[from..from + len]));
-            }
-        }
-        for page in memory.in_turn(changes.pages()) {
-            let check = page_check(self.key, self.places.home + page * PAGE, memory.page(page));
-            self.checks[page as usize] = check;
-        }
-        let mut lines: Vec<u64> = changes.pages().map(|page| page / 8).collect();
-        lines.dedup();
-        let encoded: Vec<(u64, Vec<u8>)> = lines
-            .into_iter()
-            .map(|line| (CHECKS + line * LINE, self.line_of_checks(line)))
-            .collect();
-        parts.extend(encoded.iter().map(|(at, bytes)| (*at, &bytes[..])));
-        let note = note(self.key, checkpoint);
-        parts.push((NOTE, &note));
-        let places = self.places;
+        let changed: Vec<(u64, u64)> =
+            changes.pages().map(|page| (page, self.lines(changes, page))).collect();
+        let note = note(self.key, checkpoint, State::Whole);
         primitive!(
             "checkpoint.redo.record_first",
-            write_record(region, self.key, places.redo, checkpoint.sequence, &parts)
+            self.write_record(region, memory, &changed, checkpoint.sequence, &note)
                 .and_then(|()| primitive!("checkpoint.redo.record_drain", region.drain(), Ok(()))),
             Ok(())
         )?;
         (self.record_whole, self.settled) = (true, true);
-        let mut out = Writer::new(region);
-        parts.iter().try_for_each(|(at, bytes)| out.write(*at, bytes))?;
-        out.finish()?;
-        // The next record goes where this one is.
-        primitive!("checkpoint.redo.places_drain", region.drain(), Ok(()))?;
+        lay(region, self.key, checkpoint, || {
+            let mut out = Writer::new(region);
+            for &(page, lines) in &changed {
+                for (at, bytes) in self.pieces(memory, page, lines) {
+                    out.write(at, bytes)?;
+                }
+                out.write(Places::checks(page), &encode_checks(&self.checks[page as usize]))?;
+            }
+            out.finish().map(drop)
+        })?;
         self.newest = checkpoint.clone();
         Ok(())
     }
 
-    /// Eight check values as they are in the file.
-    fn line_of_checks(&self, line: u64) -> Vec<u8> {
-        let checks = self.checks.iter().skip((line * 8) as usize).take(8);
-        let mut bytes: Vec<u8> = checks.flat_map(|check| check.to_le_bytes()).collect();
-        bytes.resize(LINE as usize, 0);
-        bytes
+    /// The record of these pages and their lines: of each page the lines and the check values.
+    fn write_record(
+        &mut self,
+        region: &impl Region,
+        memory: &Memory,
+        changed: &[(u64, u64)],
+        sequence: u64,
+        note: &[u8],
+    ) -> Result<()> {
+        let pieces: usize = changed.iter().map(|(_, lines)| runs(*lines).count() + 1).sum();
+        let mut record = RecordWriter::new(region, self.key, self.places.redo, pieces + 1);
+        for (index, &(page, lines)) in changed.iter().enumerate() {
+            if let Some(&(next, lines)) = changed.get(index + 1) {
+                memory.prefetch(next, whole_blocks(lines));
+            }
+            self.check_blocks(memory, page, lines);
+            for (at, bytes) in self.pieces(memory, page, lines) {
+                record.put(at, bytes)?;
+            }
+            record.put(Places::checks(page), &encode_checks(&self.checks[page as usize]))?;
+        }
+        record.put(NOTE, note)?;
+        record.finish(sequence)
+    }
+
+    /// Where these lines of a page go, and their bytes.
+    fn pieces<'a>(
+        &self,
+        memory: &'a Memory,
+        page: u64,
+        lines: u64,
+    ) -> impl Iterator<Item = (u64, &'a [u8])> + use<'a> {
+        let (at, bytes) = (self.places.page(page), memory.page(page));
+        runs(lines).map(move |(first, count)| {
+            let (from, len) = (first * LINE, count * LINE);
+            (at + from, &bytes[from as usize..][..len as usize])
+        })
+    }
+
+    /// Computes the check values of the blocks that these lines are in.
+    fn check_blocks(&mut self, memory: &Memory, page: u64, lines: u64) {
+        let at = self.places.page(page);
+        let blocks = memory.page(page).chunks_exact(BLOCK as usize);
+        let places = (at..).step_by(BLOCK as usize);
+        let checks = &mut self.checks[page as usize];
+        for (block, ((check, bytes), at)) in checks.iter_mut().zip(blocks).zip(places).enumerate() {
+            if lines >> (8 * block) & 0xff != 0 {
+                *check = block_check(self.key, at, bytes);
+                self.written[page as usize] |= 1 << block;
+            }
+        }
     }
 
     /// Puts the newest checkpoint back into memory, where that changed.
@@ -451,30 +582,72 @@ impl Redo {
     }
 
     fn page(&self, region: &impl Region, page: u64, into: &mut [u8]) -> Result<()> {
-        let (at, check) = (self.places.home + page * PAGE, self.checks[page as usize]);
-        if check == blank_check(self.key, at) {
+        let at = self.places.page(page);
+        if self.written[page as usize] == 0 {
             into.fill(0);
             return Ok(());
         }
         region.read(at, into)?;
-        if page_check(self.key, at, into) != check {
-            let what = ErrorKind::Damaged("a page of the working set");
-            return Err(Error::new(Operation::Recover, what).over(at, PAGE));
-        }
-        Ok(())
+        verify_page(self.key, at, &self.checks[page as usize], into).map(drop)
     }
 }
 
-/// Never that of a page that nobody wrote.
-fn page_check(key: Key, at: u64, page: &[u8]) -> u64 {
-    let check = key.check(at, page);
+/// Compares a page with its check values, and makes zero what nobody wrote: whatever is there was
+/// there before the set was. Which blocks somebody wrote, as bits.
+fn verify_page(key: Key, at: u64, checks: &[u64], page: &mut [u8]) -> Result<u8> {
+    let mut written = 0;
+    let places = (at..).step_by(BLOCK as usize);
+    for (number, ((block, &check), at)) in
+        page.chunks_exact_mut(BLOCK as usize).zip(checks).zip(places).enumerate()
+    {
+        if check == blank_check(key, at) {
+            block.fill(0);
+            continue;
+        }
+        written |= 1 << number;
+        if primitive!("checkpoint.redo.page_check", block_check(key, at, block) != check, false) {
+            let what = ErrorKind::Damaged("512 bytes of the working set or their check value");
+            return Err(Error::new(Operation::Recover, what).over(at, BLOCK));
+        }
+    }
+    Ok(written)
+}
+
+fn decode_checks(line: &[u8]) -> [u64; BLOCKS as usize] {
+    let mut checks = [0; BLOCKS as usize];
+    for (check, bytes) in checks.iter_mut().zip(line.chunks_exact(8)) {
+        *check = word(bytes, 0).unwrap_or_default();
+    }
+    checks
+}
+
+/// The check values of a page as they are in the file.
+fn encode_checks(checks: &[u64; BLOCKS as usize]) -> [u8; LINE as usize] {
+    let mut line = [0; LINE as usize];
+    for (bytes, check) in line.chunks_exact_mut(8).zip(checks) {
+        bytes.copy_from_slice(&check.to_le_bytes());
+    }
+    line
+}
+
+/// Never that of a block that nobody wrote.
+fn block_check(key: Key, at: u64, block: &[u8]) -> u64 {
+    let check = key.check(at, block);
     if check == blank_check(key, at) { !check } else { check }
 }
 
-/// The check value of a page that nobody wrote. Not zero: check values that damage has cleared would
-/// turn pages that were saved into zeros.
+/// The check value of a block that nobody wrote. Not zero: check values that damage has cleared would
+/// turn blocks that were saved into zeros.
 fn blank_check(key: Key, at: u64) -> u64 {
     key.check(at, &[])
+}
+
+/// All lines of the blocks that these lines are in.
+const fn whole_blocks(lines: u64) -> u64 {
+    const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+    // The highest bit of each byte that has any.
+    let some = (((lines & LOW) + LOW) | lines) & !LOW;
+    (some >> 7) * 0xff
 }
 
 /// The runs of ones: first bit and length.
@@ -492,7 +665,21 @@ fn runs(mut lines: u64) -> impl Iterator<Item = (u64, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use super::runs;
+    use super::{runs, whole_blocks};
+
+    #[test]
+    fn blocks_are_whole() {
+        for (lines, blocks) in [
+            (0, 0),
+            (1, 0xff),
+            (1 << 63, 0xff << 56),
+            (0x80, 0xff),
+            (0x0100_0000_0000_8001, 0xff00_0000_0000_ffff),
+            (u64::MAX, u64::MAX),
+        ] {
+            assert_eq!(whole_blocks(lines), blocks, "{lines:x}");
+        }
+    }
 
     #[test]
     fn runs_cover_every_line_once() {

@@ -1,11 +1,12 @@
 //! A reader that a writer overtakes, at each of its reads in turn.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 use daxmap::checkpoint::{Options, Strategy, WorkingSet};
 use daxmap::sim::{Mode, SimRegion};
 use daxmap::{Region, Result};
+use pmem_tests::killed::Killed;
 use pmem_tests::pass_on;
 
 const PAGE: u64 = 4096;
@@ -34,11 +35,12 @@ impl Region for Overtaken<'_> {
     }
 }
 
-fn save(set: &mut WorkingSet<SimRegion>) {
+/// Another checkpoint; an error if the writer is stopped in it.
+fn save<R: Region>(set: &mut WorkingSet<R>) -> Result<()> {
     let next = set.list().last().map_or(0, |newest| newest.sequence) + 1;
     let page = PAGES[(next % 2) as usize];
     set.slice_mut(page * PAGE, PAGE).expect("inside").fill(next as u8);
-    assert_eq!(set.checkpoint().expect("there is room").sequence, next);
+    set.checkpoint().map(|saved| assert_eq!(saved.sequence, next))
 }
 
 /// What a page of a checkpoint is full of.
@@ -47,32 +49,45 @@ fn expected(page: u64, sequence: u64) -> u8 {
     turn.map_or(0, |turn| sequence.saturating_sub((sequence + turn as u64) % 2) as u8)
 }
 
+/// A writer takes so many checkpoints before this read of a reader's, and stops in the next one, before
+/// it drains once more than so often.
+fn overtake(strategy: Strategy, before: u64, turn: u32, saves: u64, drains: u32) {
+    let region = SimRegion::new(Mode::Adr, 60 * PAGE, 60 * PAGE);
+    let options = Options::new(BYTES).strategy(strategy).seed(3);
+    let writer = Arc::new(Killed::before_drain(region.clone(), u32::MAX));
+    let mut set = WorkingSet::format(Arc::clone(&writer), &options).expect("made");
+    (0..before).for_each(|_| save(&mut set).expect("there is room"));
+    let mut other = || {
+        (0..saves).for_each(|_| save(&mut set).expect("there is room"));
+        writer.kill_after(drains);
+        let _ = save(&mut set);
+    };
+    let left = AtomicU32::new(turn);
+    let overtaken = Overtaken { region, left, other: Mutex::new(&mut other) };
+    let reader = WorkingSet::open(overtaken, &options.clone().read_only(true));
+    let reader = reader.unwrap_or_else(|error| panic!("{strategy}, read {turn}: {error}"));
+    let newest = reader.recovery().checkpoint;
+    assert!((before..=before + saves + 1).contains(&newest), "{newest}");
+    for (page, bytes) in (0..).zip(reader.bytes().chunks(PAGE as usize)) {
+        let whole = bytes.iter().all(|byte| *byte == expected(page, newest));
+        assert!(
+            whole,
+            "{strategy}, read {turn}, {saves} saves, {drains}: a mixture in page {page}"
+        );
+    }
+    drop(reader);
+    set.abandon();
+}
+
 #[test]
 fn a_reader_that_is_overtaken_finds_a_whole_checkpoint() {
     for strategy in [Strategy::Shadow, Strategy::Redo] {
-        for (before, turn, saves) in
-            (1..3).flat_map(|b| (0..READS).flat_map(move |t| (1..4).map(move |s| (b, t, s))))
-        {
-            let region = SimRegion::new(Mode::Adr, 60 * PAGE, 60 * PAGE);
-            let options = Options::new(BYTES).strategy(strategy).seed(3);
-            let mut set = WorkingSet::format(region.clone(), &options).expect("made");
-            (0..before).for_each(|_| save(&mut set));
-            let mut other = || (0..saves).for_each(|_| save(&mut set));
-            let overtaken = Overtaken {
-                region: region.clone(),
-                left: AtomicU32::new(turn),
-                other: Mutex::new(&mut other),
-            };
-            let reader = WorkingSet::open(overtaken, &options.clone().read_only(true));
-            let reader = reader.unwrap_or_else(|error| panic!("{strategy}, read {turn}: {error}"));
-            let newest = reader.recovery().checkpoint;
-            assert!((before..=before + saves).contains(&newest), "{newest}");
-            for (page, bytes) in (0..).zip(reader.bytes().chunks(PAGE as usize)) {
-                let whole = bytes.iter().all(|byte| *byte == expected(page, newest));
-                assert!(whole, "{strategy}, read {turn}, {saves} saves: a mixture in page {page}");
+        for before in 1..3 {
+            for turn in 0..READS {
+                for saves in 0..3 {
+                    (0..5).for_each(|drains| overtake(strategy, before, turn, saves, drains));
+                }
             }
-            drop(reader);
-            set.abandon();
         }
     }
 }

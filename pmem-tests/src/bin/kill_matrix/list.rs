@@ -592,8 +592,19 @@ pub const PRIMITIVES: &[Primitive] = &[
         &[CheckpointFiles, Checkpoint],
     ),
     primitive(
-        "checkpoint.redo.replay_drain",
-        "what recovery completes is durable before the record goes",
+        "checkpoint.redo.note_check",
+        "a note that a crash has torn names no checkpoint",
+        &[CheckpointFiles, Checkpoint],
+    ),
+    primitive(
+        "checkpoint.redo.mixed",
+        "places that are not of one checkpoint are known to be so",
+        &[Checkpoint],
+    ),
+    primitive("checkpoint.redo.mixture", "and are not opened without their record", &[Checkpoint]),
+    primitive(
+        "checkpoint.redo.whole_drain",
+        "a record is not overwritten before the places are known to be whole",
         &[CheckpointFiles, Checkpoint],
     ),
     primitive(
@@ -613,7 +624,7 @@ pub const PRIMITIVES: &[Primitive] = &[
     ),
     primitive(
         "checkpoint.redo.places_drain",
-        "a record is not overwritten before the places are durable",
+        "places are not said to be whole before they are durable",
         &[CheckpointFiles, Checkpoint],
     ),
     primitive(
