@@ -277,14 +277,17 @@ fn read_record(region: &impl Region, key: Key, redo: u64) -> Result<Option<Recor
 fn replay(region: &impl Region, key: Key, redo: u64, record: &Record) -> Result<()> {
     primitive!("checkpoint.redo.keep_record", rewrite(region, redo, record.end), Ok(()))?;
     primitive!("checkpoint.redo.keep_record_drain", region.drain(), Ok(()))?;
-    let write = || {
-        let mut parts = record.parts.iter().filter(|part| part.at != NOTE);
-        parts.try_for_each(|part| region.write_flush(part.at, &part.bytes))
-    };
     let Some((newest, _)) = record.note(key) else {
         return Ok(()); // it was read with one
     };
-    lay(region, key, &newest, || primitive!("checkpoint.redo.replay_places", write(), Ok(())))
+    let mut parts = record.parts.iter().filter(|part| part.at != NOTE);
+    lay(region, key, &newest, || {
+        primitive!(
+            "checkpoint.redo.replay_places",
+            parts.try_for_each(|part| region.write_flush(part.at, &part.bytes)),
+            Ok(())
+        )
+    })
 }
 
 /// Writes a checkpoint to its places, whose record is durable.
@@ -462,14 +465,14 @@ impl Redo {
 
     /// The lines to be written of a page: all of a block that has no place yet.
     fn lines(&self, changes: &Changes, page: u64) -> u64 {
-        let changed = changes.lines(page);
+        let lines = changes.lines(page);
         let written = self.written[page as usize];
         if written == u8::MAX {
-            return changed;
+            return lines;
         }
         let blocks = (0..BLOCKS).filter(|block| written >> block & 1 == 0);
         let unwritten: u64 = blocks.map(|block| 0xff << (8 * block)).sum();
-        changed | whole_blocks(changed) & unwritten
+        lines | whole_blocks(lines) & unwritten
     }
 
     /// Writes what changed, and makes it the newest checkpoint. After an error, this value is not
@@ -481,19 +484,19 @@ impl Redo {
         changes: &Changes,
         checkpoint: &Checkpoint,
     ) -> Result<()> {
-        let changed: Vec<(u64, u64)> =
+        let pages: Vec<(u64, u64)> =
             changes.pages().map(|page| (page, self.lines(changes, page))).collect();
         let note = note(self.key, checkpoint, State::Whole);
         primitive!(
             "checkpoint.redo.record_first",
-            self.write_record(region, memory, &changed, checkpoint.sequence, &note)
+            self.write_record(region, memory, &pages, checkpoint.sequence, &note)
                 .and_then(|()| primitive!("checkpoint.redo.record_drain", region.drain(), Ok(()))),
             Ok(())
         )?;
         (self.record_whole, self.settled) = (true, true);
         lay(region, self.key, checkpoint, || {
             let mut out = Writer::new(region);
-            for &(page, lines) in &changed {
+            for &(page, lines) in &pages {
                 for (at, bytes) in self.pieces(memory, page, lines) {
                     out.write(at, bytes)?;
                 }
