@@ -314,9 +314,9 @@ fn mix(safe: &mut [u8], now: &[u8], came: &[u8], pick: &mut impl FnMut() -> Line
 
 /// What a block of xfs begins with that holds metadata in its place: superblock and headers of an
 /// allocation group, b-trees, directories, inodes (fs/xfs/libxfs/xfs_format.h, xfs_da_format.h).
-const XFS_METADATA: [&[u8]; 12] = [
-    b"XFSB", b"AB3B", b"AB3C", b"IAB3", b"FIB3", b"RMB3", b"R3FC", b"BMA3", b"XDB3", b"XDD3",
-    b"XDF3", b"IN",
+const XFS_METADATA: [&[u8]; 15] = [
+    b"XFSB", b"XAGF", b"XAGI", b"XAFL", b"AB3B", b"AB3C", b"IAB3", b"FIB3", b"RMB3", b"R3FC",
+    b"BMA3", b"XDB3", b"XDD3", b"XDF3", b"IN",
 ];
 
 /// True for a block of metadata that xfs overwrites in its place, and needs the device to write in
