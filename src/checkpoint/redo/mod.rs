@@ -31,11 +31,20 @@
 //! | 32 | 24 each | of each part: where it goes (offset in the file), its bytes, its check value here |
 //! | next multiple of 64 | | the parts, one behind the other |
 
+mod blocks;
+mod note;
+mod record;
+
+use self::blocks::{
+    BLOCK, BLOCKS, blank_check, block_check, decode_checks, encode_checks, runs, verify_page,
+    whole_blocks,
+};
+use self::note::{NOTE_BYTES, State, note, read_note};
+use self::record::{HEAD, PART, Record, RecordWriter, read_record};
 use super::changes::Changes;
 use super::memory::Memory;
-use super::record::{self, Checkpoint, RECORD_BYTES};
+use super::record::Checkpoint;
 use super::settings::Settings;
-use super::shadow::Entry;
 use super::writer::Writer;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::check::Key;
@@ -46,18 +55,7 @@ use crate::primitives::primitive;
 use crate::region::Region;
 
 const NOTE: u64 = HEADER_AREA;
-/// Bytes of the note, in whole lines.
-const NOTE_BYTES: usize = 128;
-/// Bytes that its check value covers.
-const NOTED: usize = RECORD_BYTES + 8;
 const CHECKS: u64 = NOTE + PAGE;
-/// Bytes that one check value is of.
-const BLOCK: u64 = 8 * LINE;
-/// Blocks of a page: their check values fill a line.
-const BLOCKS: u64 = PAGE / BLOCK;
-const HEAD: usize = 32;
-const PART: usize = 24;
-
 /// The places of a file.
 #[derive(Clone, Copy, Debug)]
 struct Places {
@@ -119,19 +117,6 @@ pub(super) struct Found {
     pub(super) bytes_read: u64,
 }
 
-/// A piece of the record: where it goes, and what it is.
-struct Part {
-    at: u64,
-    bytes: Vec<u8>,
-}
-
-/// A record that validates.
-struct Record {
-    parts: Vec<Part>,
-    /// Where in the file it ends.
-    end: u64,
-}
-
 /// Writes a set of zeros.
 pub(super) fn format(region: &impl Region, settings: &Settings, key: Key) -> Result<()> {
     let places = Places::of(settings.pages());
@@ -143,133 +128,6 @@ pub(super) fn format(region: &impl Region, settings: &Settings, key: Key) -> Res
     RecordWriter::new(region, key, places.redo, 1).add(NOTE, &note)?.finish(0)?;
     region.write_flush(NOTE, &note)?;
     region.drain()
-}
-
-/// What the note says of the places.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// They may be the work of this checkpoint and the one before.
-    Mixed,
-    Whole,
-}
-
-fn note(key: Key, checkpoint: &Checkpoint, state: State) -> [u8; NOTE_BYTES] {
-    let mut bytes = [0; NOTE_BYTES];
-    bytes[8..8 + RECORD_BYTES].copy_from_slice(&record::encode(checkpoint, Entry::default()));
-    bytes[8 + RECORD_BYTES] = u8::from(state == State::Whole);
-    let check = key.check(NOTE, &bytes[8..8 + NOTED]);
-    bytes[..8].copy_from_slice(&check.to_le_bytes());
-    bytes
-}
-
-fn read_note(key: Key, bytes: &[u8]) -> Option<(Checkpoint, State)> {
-    let noted = bytes.get(8..8 + NOTED)?;
-    let valid = key.check(NOTE, noted) == word(bytes, 0)?;
-    if !primitive!("checkpoint.redo.note_check", valid, true) {
-        return None;
-    }
-    let state = if word(noted, RECORD_BYTES)? == 1 { State::Whole } else { State::Mixed };
-    Some((record::decode(noted.get(..RECORD_BYTES)?)?.0, state))
-}
-
-fn word(bytes: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
-}
-
-/// Writes and flushes a record, part by part.
-struct RecordWriter<'a, R> {
-    key: Key,
-    redo: u64,
-    /// Where the parts begin.
-    data: u64,
-    head: Vec<u8>,
-    /// Where the next part goes.
-    at: u64,
-    out: Writer<'a, R>,
-}
-
-impl<'a, R: Region> RecordWriter<'a, R> {
-    /// A record of so many parts.
-    fn new(region: &'a R, key: Key, redo: u64, parts: usize) -> Self {
-        let listed = HEAD + PART * parts;
-        let data = redo + (listed as u64).next_multiple_of(LINE);
-        let mut head = Vec::with_capacity((data - redo) as usize);
-        head.resize(HEAD, 0);
-        head[16..24].copy_from_slice(&(parts as u64).to_le_bytes());
-        Self { key, redo, data, head, at: data, out: Writer::new(region) }
-    }
-
-    /// The next part: where it goes, and its bytes.
-    fn add(mut self, home: u64, bytes: &[u8]) -> Result<Self> {
-        self.put(home, bytes)?;
-        Ok(self)
-    }
-
-    #[inline]
-    fn put(&mut self, home: u64, bytes: &[u8]) -> Result<()> {
-        let mut part = [0; PART];
-        part[..8].copy_from_slice(&home.to_le_bytes());
-        part[8..16].copy_from_slice(&(bytes.len() as u64).to_le_bytes());
-        part[16..].copy_from_slice(&self.key.check(self.at, bytes).to_le_bytes());
-        self.head.extend_from_slice(&part);
-        self.out.write(self.at, bytes)?;
-        self.at += bytes.len() as u64;
-        Ok(())
-    }
-
-    /// All of its parts are there.
-    fn finish(mut self, sequence: u64) -> Result<()> {
-        self.head[8..16].copy_from_slice(&sequence.to_le_bytes());
-        let check = self.key.check(self.redo, &self.head[8..]);
-        self.head[..8].copy_from_slice(&check.to_le_bytes());
-        self.head.resize((self.data - self.redo) as usize, 0);
-        self.out.write(self.redo, &self.head)?;
-        self.out.finish().map(drop)
-    }
-}
-
-/// Reads the record, if all of it validates.
-fn read_record(region: &impl Region, key: Key, redo: u64) -> Result<Option<Record>> {
-    let room = region.len().saturating_sub(redo);
-    let mut head = vec![0; HEAD];
-    region.read(redo, &mut head)?;
-    let Some(count) = word(&head, 16) else { return Ok(None) };
-    if count > room / PART as u64 {
-        return Ok(None);
-    }
-    let listed = HEAD as u64 + count * PART as u64;
-    if listed > room {
-        return Ok(None);
-    }
-    head.resize(listed as usize, 0);
-    region.read(redo, &mut head)?;
-    let valid = word(&head, 0) == Some(key.check(redo, &head[8..]));
-    if !primitive!("checkpoint.redo.list_check", valid, true) {
-        return Ok(None);
-    }
-    let mut at = redo + listed.next_multiple_of(LINE);
-    let mut parts = Vec::new();
-    for part in head[HEAD..].chunks(PART) {
-        let (Some(home), Some(len), Some(check)) = (word(part, 0), word(part, 8), word(part, 16))
-        else {
-            return Ok(None);
-        };
-        let fits = len <= region.len() - at.min(region.len())
-            && home >= NOTE
-            && home.checked_add(len).is_some_and(|end| end <= redo);
-        if !fits {
-            return Ok(None);
-        }
-        let mut bytes = vec![0; len as usize];
-        region.read(at, &mut bytes)?;
-        let valid = key.check(at, &bytes) == check;
-        if !primitive!("checkpoint.redo.part_check", valid, true) {
-            return Ok(None);
-        }
-        parts.push(Part { at: home, bytes });
-        at += len;
-    }
-    Ok(Some(Record { parts, end: at }))
 }
 
 /// Makes the record durable, then what it says in its places: until it is durable, these must not
@@ -309,12 +167,8 @@ fn lay(
     primitive!("checkpoint.redo.whole_drain", region.drain(), Ok(()))
 }
 
-impl Record {
-    /// The note among its parts.
-    fn note(&self, key: Key) -> Option<(Checkpoint, State)> {
-        let note = self.parts.iter().find(|part| part.at == NOTE)?;
-        read_note(key, &note.bytes)
-    }
+fn word(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
 }
 
 fn damaged(what: &'static str, at: u64, len: u64) -> Error {
@@ -592,109 +446,5 @@ impl Redo {
         }
         region.read(at, into)?;
         verify_page(self.key, at, &self.checks[page as usize], into).map(drop)
-    }
-}
-
-/// Compares a page with its check values, and makes zero what nobody wrote: whatever is there was
-/// there before the set was. Which blocks somebody wrote, as bits.
-fn verify_page(key: Key, at: u64, checks: &[u64], page: &mut [u8]) -> Result<u8> {
-    let mut written = 0;
-    let places = (at..).step_by(BLOCK as usize);
-    for (number, ((block, &check), at)) in
-        page.chunks_exact_mut(BLOCK as usize).zip(checks).zip(places).enumerate()
-    {
-        if check == blank_check(key, at) {
-            block.fill(0);
-            continue;
-        }
-        written |= 1 << number;
-        if primitive!("checkpoint.redo.page_check", block_check(key, at, block) != check, false) {
-            let what = ErrorKind::Damaged("512 bytes of the working set or their check value");
-            return Err(Error::new(Operation::Recover, what).over(at, BLOCK));
-        }
-    }
-    Ok(written)
-}
-
-fn decode_checks(line: &[u8]) -> [u64; BLOCKS as usize] {
-    let mut checks = [0; BLOCKS as usize];
-    for (check, bytes) in checks.iter_mut().zip(line.chunks_exact(8)) {
-        *check = word(bytes, 0).unwrap_or_default();
-    }
-    checks
-}
-
-/// The check values of a page as they are in the file.
-fn encode_checks(checks: &[u64; BLOCKS as usize]) -> [u8; LINE as usize] {
-    let mut line = [0; LINE as usize];
-    for (bytes, check) in line.chunks_exact_mut(8).zip(checks) {
-        bytes.copy_from_slice(&check.to_le_bytes());
-    }
-    line
-}
-
-/// Never that of a block that nobody wrote.
-fn block_check(key: Key, at: u64, block: &[u8]) -> u64 {
-    let check = key.check(at, block);
-    if check == blank_check(key, at) { !check } else { check }
-}
-
-/// The check value of a block that nobody wrote. Not zero: check values that damage has cleared would
-/// turn blocks that were saved into zeros.
-fn blank_check(key: Key, at: u64) -> u64 {
-    key.check(at, &[])
-}
-
-/// All lines of the blocks that these lines are in.
-const fn whole_blocks(lines: u64) -> u64 {
-    const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
-    // The highest bit of each byte that has any.
-    let some = (((lines & LOW) + LOW) | lines) & !LOW;
-    (some >> 7) * 0xff
-}
-
-/// The runs of ones: first bit and length.
-fn runs(mut lines: u64) -> impl Iterator<Item = (u64, u64)> {
-    std::iter::from_fn(move || {
-        if lines == 0 {
-            return None;
-        }
-        let first = lines.trailing_zeros();
-        let count = (lines >> first).trailing_ones();
-        lines &= !(u64::MAX >> (64 - count) << first);
-        Some((u64::from(first), u64::from(count)))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{runs, whole_blocks};
-
-    #[test]
-    fn blocks_are_whole() {
-        for (lines, blocks) in [
-            (0, 0),
-            (1, 0xff),
-            (1 << 63, 0xff << 56),
-            (0x80, 0xff),
-            (0x0100_0000_0000_8001, 0xff00_0000_0000_ffff),
-            (u64::MAX, u64::MAX),
-        ] {
-            assert_eq!(whole_blocks(lines), blocks, "{lines:x}");
-        }
-    }
-
-    #[test]
-    fn runs_cover_every_line_once() {
-        for lines in [0, 1, u64::MAX, 1 << 63, 0b1011, 0xf0f0_0000_0000_000f, u64::MAX << 1] {
-            let mut covered = 0;
-            let mut end = None;
-            for (first, count) in runs(lines) {
-                assert!(end.is_none_or(|end| first > end), "{lines:b}: runs touch");
-                end = Some(first + count);
-                covered |= u64::MAX >> (64 - count) << first;
-            }
-            assert_eq!(covered, lines);
-        }
     }
 }

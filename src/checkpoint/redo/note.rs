@@ -1,0 +1,39 @@
+//! The note: which checkpoint is the newest, and whether the places are whole.
+
+use super::super::record::{self, Checkpoint, RECORD_BYTES};
+use super::super::shadow::Entry;
+use super::{NOTE, word};
+use crate::format::check::Key;
+use crate::primitives::primitive;
+
+/// Bytes of the note, in whole lines.
+pub(super) const NOTE_BYTES: usize = 128;
+/// Bytes that its check value covers.
+pub(super) const NOTED: usize = RECORD_BYTES + 8;
+
+/// What the note says of the places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// They may be the work of this checkpoint and the one before.
+    Mixed,
+    Whole,
+}
+
+pub(super) fn note(key: Key, checkpoint: &Checkpoint, state: State) -> [u8; NOTE_BYTES] {
+    let mut bytes = [0; NOTE_BYTES];
+    bytes[8..8 + RECORD_BYTES].copy_from_slice(&record::encode(checkpoint, Entry::default()));
+    bytes[8 + RECORD_BYTES] = u8::from(state == State::Whole);
+    let check = key.check(NOTE, &bytes[8..8 + NOTED]);
+    bytes[..8].copy_from_slice(&check.to_le_bytes());
+    bytes
+}
+
+pub(super) fn read_note(key: Key, bytes: &[u8]) -> Option<(Checkpoint, State)> {
+    let noted = bytes.get(8..8 + NOTED)?;
+    let valid = key.check(NOTE, noted) == word(bytes, 0)?;
+    if !primitive!("checkpoint.redo.note_check", valid, true) {
+        return None;
+    }
+    let state = if word(noted, RECORD_BYTES)? == 1 { State::Whole } else { State::Mixed };
+    Some((record::decode(noted.get(..RECORD_BYTES)?)?.0, state))
+}

@@ -1,0 +1,131 @@
+//! The record of what changes: parts, and a list of them that validates itself and each.
+
+use super::super::record::Checkpoint;
+use super::super::writer::Writer;
+use super::note::{State, read_note};
+use super::{NOTE, word};
+use crate::error::Result;
+use crate::format::LINE;
+use crate::format::check::Key;
+use crate::primitives::primitive;
+use crate::region::Region;
+
+pub(super) const HEAD: usize = 32;
+pub(super) const PART: usize = 24;
+
+/// A piece of the record: where it goes, and what it is.
+pub(super) struct Part {
+    pub(super) at: u64,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// A record that validates.
+pub(super) struct Record {
+    pub(super) parts: Vec<Part>,
+    /// Where in the file it ends.
+    pub(super) end: u64,
+}
+
+impl Record {
+    /// The note among its parts.
+    pub(super) fn note(&self, key: Key) -> Option<(Checkpoint, State)> {
+        let note = self.parts.iter().find(|part| part.at == NOTE)?;
+        read_note(key, &note.bytes)
+    }
+}
+
+/// Writes and flushes a record, part by part.
+pub(super) struct RecordWriter<'a, R> {
+    key: Key,
+    redo: u64,
+    /// Where the parts begin.
+    data: u64,
+    head: Vec<u8>,
+    /// Where the next part goes.
+    at: u64,
+    out: Writer<'a, R>,
+}
+
+impl<'a, R: Region> RecordWriter<'a, R> {
+    /// A record of so many parts.
+    pub(super) fn new(region: &'a R, key: Key, redo: u64, parts: usize) -> Self {
+        let listed = HEAD + PART * parts;
+        let data = redo + (listed as u64).next_multiple_of(LINE);
+        let mut head = Vec::with_capacity((data - redo) as usize);
+        head.resize(HEAD, 0);
+        head[16..24].copy_from_slice(&(parts as u64).to_le_bytes());
+        Self { key, redo, data, head, at: data, out: Writer::new(region) }
+    }
+
+    /// The next part: where it goes, and its bytes.
+    pub(super) fn add(mut self, home: u64, bytes: &[u8]) -> Result<Self> {
+        self.put(home, bytes)?;
+        Ok(self)
+    }
+
+    #[inline]
+    pub(super) fn put(&mut self, home: u64, bytes: &[u8]) -> Result<()> {
+        let mut part = [0; PART];
+        part[..8].copy_from_slice(&home.to_le_bytes());
+        part[8..16].copy_from_slice(&(bytes.len() as u64).to_le_bytes());
+        part[16..].copy_from_slice(&self.key.check(self.at, bytes).to_le_bytes());
+        self.head.extend_from_slice(&part);
+        self.out.write(self.at, bytes)?;
+        self.at += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// All of its parts are there.
+    pub(super) fn finish(mut self, sequence: u64) -> Result<()> {
+        self.head[8..16].copy_from_slice(&sequence.to_le_bytes());
+        let check = self.key.check(self.redo, &self.head[8..]);
+        self.head[..8].copy_from_slice(&check.to_le_bytes());
+        self.head.resize((self.data - self.redo) as usize, 0);
+        self.out.write(self.redo, &self.head)?;
+        self.out.finish().map(drop)
+    }
+}
+
+/// Reads the record, if all of it validates.
+pub(super) fn read_record(region: &impl Region, key: Key, redo: u64) -> Result<Option<Record>> {
+    let room = region.len().saturating_sub(redo);
+    let mut head = vec![0; HEAD];
+    region.read(redo, &mut head)?;
+    let Some(count) = word(&head, 16) else { return Ok(None) };
+    if count > room / PART as u64 {
+        return Ok(None);
+    }
+    let listed = HEAD as u64 + count * PART as u64;
+    if listed > room {
+        return Ok(None);
+    }
+    head.resize(listed as usize, 0);
+    region.read(redo, &mut head)?;
+    let valid = word(&head, 0) == Some(key.check(redo, &head[8..]));
+    if !primitive!("checkpoint.redo.list_check", valid, true) {
+        return Ok(None);
+    }
+    let mut at = redo + listed.next_multiple_of(LINE);
+    let mut parts = Vec::new();
+    for part in head[HEAD..].chunks(PART) {
+        let (Some(home), Some(len), Some(check)) = (word(part, 0), word(part, 8), word(part, 16))
+        else {
+            return Ok(None);
+        };
+        let fits = len <= region.len() - at.min(region.len())
+            && home >= NOTE
+            && home.checked_add(len).is_some_and(|end| end <= redo);
+        if !fits {
+            return Ok(None);
+        }
+        let mut bytes = vec![0; len as usize];
+        region.read(at, &mut bytes)?;
+        let valid = key.check(at, &bytes) == check;
+        if !primitive!("checkpoint.redo.part_check", valid, true) {
+            return Ok(None);
+        }
+        parts.push(Part { at: home, bytes });
+        at += len;
+    }
+    Ok(Some(Record { parts, end: at }))
+}
