@@ -66,6 +66,9 @@ impl Storer {
         let (mut stores, mut path) = (0, directory.to_owned());
         for kill in 0..kills() {
             if kill % KILLS_PER_FILE == 0 {
+                if kill > 0 {
+                    std::fs::remove_file(&path).expect("the last one can go");
+                }
                 path = directory.join(format!("file-{kill}"));
             }
             stores += self.kill(&path, Duration::from_micros(random.below(20_000)));

@@ -102,7 +102,8 @@ impl Options {
     }
 
     /// Opens the file at this kept checkpoint, for when the newest one is damaged. Those after it
-    /// go with the next checkpoint.
+    /// go when the next checkpoint is durable: a crash before that leaves them as they were, unless
+    /// the region has no room for them beside it.
     #[must_use]
     pub const fn from_checkpoint(mut self, sequence: u64) -> Self {
         self.from = Some(sequence);

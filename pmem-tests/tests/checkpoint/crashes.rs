@@ -304,7 +304,7 @@ fn every_crash_of_every_list_of_six_operations_with_shadow_pages() {
 #[test]
 fn every_crash_of_every_list_of_six_operations_with_a_redo_record() {
     // A record is longer than a root: recovery's crashes are sampled, below.
-    every_list(REDO, 30 * ONE_IN, 1);
+    every_list(REDO, 60 * ONE_IN, 1);
 }
 
 #[test]
@@ -434,7 +434,7 @@ fn crashes_of_longer_lists() {
                 let file_pages = 4 + room.max(pages + nodes);
                 Shape { strategy: Strategy::Shadow, pages, keep, file_pages }
             } else {
-                let file_pages = 8 + pages * 2 + pages / 50;
+                let file_pages = 9 + pages * 2 + pages / 20;
                 Shape { strategy: Strategy::Redo, pages, keep: 0, file_pages }
             };
             let ops = some_list(&mut random, shape);

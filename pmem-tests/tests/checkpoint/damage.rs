@@ -2,6 +2,7 @@
 
 use daxmap::checkpoint::{Options, Strategy, WorkingSet};
 use daxmap::{AnyRegion, ErrorKind, Region};
+use pmem_tests::killed::Killed;
 
 const PAGE: u64 = 4096;
 const PAGES: u64 = 2;
@@ -166,6 +167,44 @@ fn an_earlier_checkpoint_is_the_way_out_of_damage() {
     }
     // A page and a node are the newest one's alone.
     assert_eq!(ways_out, 2);
+}
+
+#[test]
+fn going_back_costs_nothing_before_it_is_durable() {
+    let options = options(Strategy::Shadow);
+    let (region, image) = file(Strategy::Shadow, true);
+    region.write(0, &image).unwrap();
+    // Two more, of the first page: the newest is in the pages that are taken first, if they are free.
+    let mut set = WorkingSet::open(&region, &options).unwrap();
+    for value in 4..=5 {
+        set.slice_mut(0, PAGE).unwrap().fill(value);
+        set.checkpoint().unwrap();
+    }
+    set.abandon();
+    let mut image = image;
+    region.read(0, &mut image).unwrap();
+    // Before the pages, before the root; and not at all.
+    for drains in 0..3 {
+        region.write(0, &image).unwrap();
+        let killed = Killed::before_drain(&region, u32::MAX);
+        let mut set = WorkingSet::open(&killed, &options.clone().from_checkpoint(4)).unwrap();
+        fill(&mut set, 9);
+        killed.kill_after(drains);
+        let saved = set.checkpoint();
+        set.abandon();
+        let newest = WorkingSet::open(&region, &options).unwrap();
+        let listed: Vec<_> = newest.list().iter().map(|c| c.sequence).collect();
+        if saved.is_ok() {
+            assert_eq!((drains, listed), (2, vec![4, 6]));
+        } else if listed == [4, 6] {
+            // The root was written, if not drained: nothing has lost it here.
+            assert_eq!(drains, 1);
+        } else {
+            assert_eq!(listed, [4, 5]);
+            assert!(holds(&newest, 5), "{drains}");
+        }
+        newest.abandon();
+    }
 }
 
 #[test]

@@ -59,6 +59,9 @@ pub(super) struct Shadow {
     space: Space,
     /// The oldest first.
     kept: VecDeque<Kept>,
+    /// Pages of the checkpoints after an earlier one that was opened, and of no other: they can be opened
+    /// until the next checkpoint is durable.
+    later: Vec<u64>,
 }
 
 /// What was found besides the set.
@@ -161,9 +164,10 @@ impl Shadow {
         let (mut kept, mut damaged, mut pages_read) = (VecDeque::new(), Vec::new(), 0);
         let last = records.last().map_or(0, |(newest, _)| newest.sequence);
         let missing = |sequence| Error::new(Operation::Open, ErrorKind::NoCheckpoint { sequence });
+        let mut after = Vec::new();
         if let Some(sequence) = from {
             let found = records.iter().position(|(c, _)| c.sequence == sequence);
-            records.truncate(found.ok_or_else(|| missing(sequence))? + 1);
+            after = records.split_off(found.ok_or_else(|| missing(sequence))? + 1);
         }
         let (newest, top) = records.pop().ok_or_else(|| missing(0))?;
         let Difference { positions, used } = table.turn_into(&file, top)?;
@@ -173,6 +177,7 @@ impl Shadow {
         }
         pages_read += used.len() as u64;
         kept.push_front(Kept { checkpoint: newest, top, own: Vec::new() });
+        let mut newer = table.clone();
         let mut older = if records.is_empty() { Table::zeros(0) } else { table.clone() };
         for (checkpoint, top) in records.into_iter().rev() {
             match older.turn_into(&file, top).and_then(|d| claim(&d.used).map(|()| d)) {
@@ -185,11 +190,25 @@ impl Shadow {
                 Err(error) => return Err(error),
             }
         }
+        let mut later = Vec::new();
+        for (_, top) in after {
+            match newer.turn_into(&file, top) {
+                Ok(Difference { used, .. }) => {
+                    later.extend(used.into_iter().filter(|page| {
+                        primitive!("checkpoint.from.keep_later", space.claim(*page), false)
+                    }));
+                }
+                // As it may well be: nothing of it is worth keeping.
+                Err(error) if matches!(error.kind(), ErrorKind::Damaged(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
         let keep = settings.keep as usize;
         let bytes_read = (pages_read + first) * PAGE;
         let buffer = Vec::with_capacity(Cell::buffer_bytes(capacity(settings.keep)));
         let pages = settings.pages();
-        let shadow = Self { cell, key, pages, first, keep, root, buffer, table, space, kept };
+        let shadow =
+            Self { cell, key, pages, first, keep, root, buffer, table, space, kept, later };
         Ok((shadow, Found { other, last, damaged, bytes_read }))
     }
 
@@ -231,7 +250,7 @@ impl Shadow {
 
     /// Refuses what does not fit, before anything is written.
     pub(super) fn check_room(&self, changes: &Changes) -> Result<()> {
-        let (needed, free) = (self.needed(changes), self.space.free());
+        let (needed, free) = (self.needed(changes), self.space.free() + self.later.len() as u64);
         if primitive!("checkpoint.full_before_write", needed > free, false) {
             let kind = ErrorKind::Full { needed: needed * PAGE, free: free * PAGE };
             return Err(Error::new(Operation::Checkpoint, kind));
@@ -249,6 +268,9 @@ impl Shadow {
         checkpoint: &Checkpoint,
     ) -> Result<()> {
         let mut replaced = Vec::new();
+        if self.needed(changes) > self.space.free() {
+            self.give_later();
+        }
         let mut out = Writer::new(region);
         for page in memory.in_turn(changes.pages()) {
             self.put(&mut out, 0, page, memory.page(page), &mut replaced)?;
@@ -318,6 +340,7 @@ impl Shadow {
         if let Some(previous) = self.kept.back_mut() {
             previous.own = replaced;
         }
+        self.give_later();
         for dropped in self.kept.drain(..self.surplus()) {
             dropped.own.into_iter().for_each(|page| self.space.give(page));
         }
@@ -327,6 +350,10 @@ impl Shadow {
         }
         let top = self.table.top;
         self.kept.push_back(Kept { checkpoint: checkpoint.clone(), top, own: Vec::new() });
+    }
+
+    fn give_later(&mut self) {
+        self.later.drain(..).for_each(|page| self.space.give(page));
     }
 
     /// The table of a kept checkpoint, and the pages of the set in which it differs from the newest.

@@ -547,6 +547,11 @@ pub const PRIMITIVES: &[Primitive] = &[
         &[CheckpointFiles, Checkpoint],
     ),
     primitive(
+        "checkpoint.from.keep_later",
+        "the checkpoints after the one that was opened are there until another is durable",
+        &[Checkpoint],
+    ),
+    primitive(
         "checkpoint.redo.list_check",
         "a record that was not written to its end is not laid over the set",
         &[CheckpointFiles, Checkpoint],
