@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal};
 
 /// A run that takes longer has noticed: it hangs.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A test program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -93,6 +93,8 @@ impl Suite {
             Self::LogExplorer => Build::Test("log_explorer"),
             Self::LogDamage => Build::Test("log_damage"),
             Self::LogProperty => Build::Test("log_property"),
+            // The rest of the same program.
+            Self::Checkpoint => &["crashes::", "damage::"],
             Self::State => Build::Test("state"),
             Self::Guest => Build::Test("guest_matrix"),
             Self::CheckpointFiles | Self::Checkpoint => Build::Test("checkpoint"),
@@ -119,7 +121,9 @@ impl Suite {
             Self::CheckpointFiles => {
                 &["files::", "pointers::", "model::", "killed::", "overtaken::"]
             }
-            Self::State => &["crashes::", "killed::", "bits::"],
+            // The rest of the same program.
+            Self::Checkpoint => &["crashes::", "damage::"],
+            Self::State => &["crashes::", "killed::", "bits::", "in_place::"],
             _ => &[],
         }
     }
