@@ -93,8 +93,6 @@ impl Suite {
             Self::LogExplorer => Build::Test("log_explorer"),
             Self::LogDamage => Build::Test("log_damage"),
             Self::LogProperty => Build::Test("log_property"),
-            // The rest of the same program.
-            Self::Checkpoint => &["crashes::", "damage::"],
             Self::State => Build::Test("state"),
             Self::Guest => Build::Test("guest_matrix"),
             Self::CheckpointFiles | Self::Checkpoint => Build::Test("checkpoint"),
