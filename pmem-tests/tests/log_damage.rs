@@ -1,9 +1,12 @@
 //! What happens to a log whose bytes are not what was written: damaged, copied, forged.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use daxmap::log::{Log, LogOptions, Lsn};
 use daxmap::sim::{Mode, SimRegion, SplitMix64};
-use daxmap::{AnyRegion, ErrorKind, Options, Region};
+use daxmap::{AnyRegion, ErrorKind, Granularity, Options, Region, Result};
 use pmem_tests::log_model::{self as model, Model, Op, SEGMENT, SEGMENTS_AT, Subject, region_len};
+use pmem_tests::pass_on;
 use twox_hash::XxHash3_64;
 
 const SEGMENTS: u64 = 3;
@@ -296,4 +299,67 @@ fn damage_is_passed_over_where_that_is_asked_for_and_the_log_goes_on() {
     log.release_up_to(lsn).unwrap();
     drop(log);
     assert!(model::options().open_region(&region).is_ok(), "what is released is not damaged");
+}
+
+/// A region of either granularity, of which a write fails halfway when it is told to.
+struct Halfway {
+    region: SimRegion,
+    granularity: Granularity,
+    fails: AtomicBool,
+}
+
+impl Halfway {
+    fn fail(&self, offset: u64, data: &[u8]) -> Result<()> {
+        if !self.fails.swap(false, Relaxed) {
+            return Ok(());
+        }
+        self.region.write_flush(offset, &data[..data.len() / 2])?;
+        // Any error will do.
+        self.region.load_u64(u64::MAX).map(drop)
+    }
+}
+
+impl Region for Halfway {
+    pass_on!(region: len durability backend is_emulated read write fill_flush flush drain deep_flush
+        load_u64 store_u64 compare_exchange_u64 grow close slices);
+
+    fn granularity(&self) -> Granularity {
+        self.granularity
+    }
+
+    fn write_flush(&self, offset: u64, data: &[u8]) -> Result<()> {
+        self.fail(offset, data)?;
+        self.region.write_flush(offset, data)
+    }
+}
+
+#[test]
+fn after_a_commit_that_failed_halfway_no_lsn_is_left_out() {
+    for (granularity, len) in [
+        (Granularity::CacheLine, 100),
+        (Granularity::CacheLine, 3000),
+        (Granularity::Page, 100),
+        (Granularity::Page, 3000),
+    ] {
+        let region = SimRegion::new(Mode::Adr, 1 << 20, 1 << 20);
+        let region = Halfway { region, granularity, fails: AtomicBool::new(false) };
+        let log = LogOptions::new().segment_bytes(64 << 10).seed(7).format(&region).unwrap();
+        let (mut one, mut other) = (log.writer(), log.writer());
+        let payload = vec![5; len];
+        assert_eq!(one.append(&payload).unwrap(), Lsn::new(1));
+        region.fails.store(true, Relaxed);
+        assert!(!one.append(&payload).unwrap_err().is_poisoned());
+        assert!(one.append(&payload).unwrap_err().is_poisoned());
+        // Elsewhere it has a segment of its own.
+        if granularity == Granularity::Page {
+            let refused = other.append(&payload).unwrap_err();
+            assert!(matches!(refused.kind(), ErrorKind::Damaged(_)), "{refused}");
+        }
+        drop((one, other));
+        std::mem::forget(log);
+        let log = LogOptions::new().open_region(&region).unwrap();
+        let found = log.reader(Lsn::ZERO).unwrap().map(|record| record.unwrap().0.get());
+        assert_eq!(found.collect::<Vec<_>>(), [1], "{granularity:?}, {len} bytes");
+        assert_eq!(log.append(&payload).unwrap(), Lsn::new(2));
+    }
 }

@@ -101,7 +101,7 @@ impl State {
         block: Block,
         body: Option<&[u8]>,
     ) -> Result<u64> {
-        if let Some(cause) = &self.broken {
+        if let Some(cause) = primitive!("log.writer.latch", &self.broken, &None::<Arc<Error>>) {
             let kind = ErrorKind::Poisoned(Arc::clone(cause));
             return Err(Error::new(Operation::Append, kind).unknown());
         }
@@ -162,7 +162,7 @@ impl State {
     ) -> Result<u64> {
         let need = block.bytes();
         let mut shared = lock_in_turn(&core.region, &core.shared);
-        if shared.broken {
+        if primitive!("log.shared.latch", shared.broken, false) {
             let why = ErrorKind::Damaged("an append of another thread failed halfway");
             return Err(Error::new(Operation::Append, why));
         }

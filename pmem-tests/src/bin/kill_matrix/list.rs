@@ -421,6 +421,12 @@ pub const PRIMITIVES: &[Primitive] = &[
         "no hole before an acknowledged commit of another thread",
         &[LogExplorer],
     ),
+    primitive(
+        "log.writer.latch",
+        "a writer that failed halfway leaves no gap of Lsns behind it",
+        &[LogDamage],
+    ),
+    primitive("log.shared.latch", "nor do the others that share its segment", &[LogDamage]),
     primitive("log.watermark.bound", "a reader sees no Lsn before those below it", &[Loom]),
     primitive("log.scan.damage", "damage in the middle is no torn end", &[LogDamage]),
     primitive("log.scan.limit", "truncated records do not come back", &[LogExplorer]),
@@ -549,7 +555,7 @@ pub const PRIMITIVES: &[Primitive] = &[
     primitive(
         "checkpoint.from.keep_later",
         "the checkpoints after the one that was opened are there until another is durable",
-        &[Checkpoint],
+        &[CheckpointFiles],
     ),
     primitive(
         "checkpoint.redo.list_check",
@@ -599,18 +605,22 @@ pub const PRIMITIVES: &[Primitive] = &[
     primitive(
         "checkpoint.redo.note_check",
         "a note that a crash has torn names no checkpoint",
-        &[CheckpointFiles, Checkpoint],
+        &[CheckpointFiles],
     ),
     primitive(
         "checkpoint.redo.mixed",
         "places that are not of one checkpoint are known to be so",
-        &[Checkpoint],
+        &[CheckpointFiles],
     ),
-    primitive("checkpoint.redo.mixture", "and are not opened without their record", &[Checkpoint]),
+    primitive(
+        "checkpoint.redo.mixture",
+        "and are not opened without their record",
+        &[CheckpointFiles],
+    ),
     primitive(
         "checkpoint.redo.whole_drain",
         "a record is not overwritten before the places are known to be whole",
-        &[CheckpointFiles, Checkpoint],
+        &[CheckpointFiles],
     ),
     primitive(
         "checkpoint.redo.page_check",
@@ -630,12 +640,12 @@ pub const PRIMITIVES: &[Primitive] = &[
     primitive(
         "checkpoint.redo.places_drain",
         "places are not said to be whole before they are durable",
-        &[CheckpointFiles, Checkpoint],
+        &[CheckpointFiles],
     ),
     primitive(
         "checkpoint.redo.reader_is_alone",
         "a reader beside a writer mixes no two checkpoints",
-        &[CheckpointFiles, Checkpoint],
+        &[CheckpointFiles],
     ),
 ];
 

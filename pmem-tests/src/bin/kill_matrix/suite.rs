@@ -116,9 +116,14 @@ impl Suite {
             Self::Loom => &["region::group", "log::watermark"],
             // The model itself, beside real filesystems.
             Self::ModelledFilesystem => &["--skip", "real::"],
-            Self::CheckpointFiles => {
-                &["files::", "pointers::", "model::", "killed::", "overtaken::"]
-            }
+            Self::CheckpointFiles => &[
+                "files::",
+                "pointers::",
+                "model::",
+                "killed::",
+                "overtaken::",
+                "damage::going_back",
+            ],
             // The rest of the same program.
             Self::Checkpoint => &["crashes::", "damage::"],
             Self::State => &["crashes::", "killed::", "bits::", "in_place::"],
