@@ -363,3 +363,18 @@ fn after_a_commit_that_failed_halfway_no_lsn_is_left_out() {
         assert_eq!(log.append(&payload).unwrap(), Lsn::new(2));
     }
 }
+
+#[test]
+fn a_log_that_was_cut_is_damaged_and_whole_again_when_it_is_long_again() {
+    let (bytes, records) = example(true);
+    for len in [bytes.len() - 1, bytes.len() - SEGMENT as usize] {
+        let cut = region_of(&bytes[..len]);
+        let error = LogOptions::new().open_region(&cut).map(drop).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Damaged(_)), "{len} bytes: {error}");
+        assert_eq!(self::bytes(&cut), bytes[..len], "bad input changes nothing");
+        let whole = region_of(&[&self::bytes(&cut), &bytes[len..]].concat());
+        let log = LogOptions::new().open_region(&whole).unwrap();
+        let found = log.reader(Lsn::ZERO).unwrap().map(|record| record.unwrap());
+        assert_eq!(found.map(|(lsn, payload)| (lsn.get(), payload)).collect::<Vec<_>>(), records);
+    }
+}

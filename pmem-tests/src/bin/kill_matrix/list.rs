@@ -421,6 +421,7 @@ pub const PRIMITIVES: &[Primitive] = &[
         "no hole before an acknowledged commit of another thread",
         &[LogExplorer],
     ),
+    primitive("log.length", "a log that was cut is not taken for a whole one", &[LogDamage]),
     primitive(
         "log.writer.latch",
         "a writer that failed halfway leaves no gap of Lsns behind it",
