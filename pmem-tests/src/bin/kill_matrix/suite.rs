@@ -123,6 +123,7 @@ impl Suite {
                 "killed::",
                 "overtaken::",
                 "damage::going_back",
+                "damage::every_bit_of_a_closed_file_with_a_redo_record",
             ],
             // The rest of the same program.
             Self::Checkpoint => &["crashes::", "damage::"],
