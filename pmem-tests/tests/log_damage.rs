@@ -378,3 +378,45 @@ fn a_log_that_was_cut_is_damaged_and_whole_again_when_it_is_long_again() {
         assert_eq!(found.map(|(lsn, payload)| (lsn.get(), payload)).collect::<Vec<_>>(), records);
     }
 }
+
+#[test]
+fn the_last_block_of_a_full_segment_is_missed() {
+    // As many bytes as a segment of the smallest size has room for, beside the block's header.
+    let payload = [7; 8192 - 4096 - 40];
+    for (mode, closed) in [(Mode::Adr, true), (Mode::Adr, false), (Mode::PageCache, true)] {
+        let region = simulated(SEGMENTS_AT + 4 * 8192);
+        let region = if mode == Mode::Adr {
+            region
+        } else {
+            SimRegion::new(mode, region.len(), region.len())
+        };
+        let log = LogOptions::new().segment_bytes(8192).seed(7).format(region.clone()).unwrap();
+        assert_eq!(log.append(&[1]).unwrap(), Lsn::new(1));
+        let mut writer = log.writer();
+        // The second one of these fills a segment to its end, whosever it is.
+        for lsn in 2..4 {
+            assert_eq!(writer.append(&payload).unwrap(), Lsn::new(lsn));
+        }
+        drop(writer);
+        if closed {
+            log.close().unwrap();
+        } else {
+            std::mem::forget(log);
+        }
+        let mut noticed = 0;
+        let whole = bytes(&region);
+        for segment in 0..4 {
+            let mut damaged = whole.clone();
+            let at = SEGMENTS_AT as usize + segment * 8192 + 4096 + 1000;
+            if damaged[at] != 7 {
+                continue;
+            }
+            damaged[at] ^= 1;
+            let error = LogOptions::new().open_region(region_of(&damaged)).map(drop).unwrap_err();
+            let what = format!("{mode:?}, closed {closed}, segment {segment}: {error}");
+            assert!(matches!(error.kind(), ErrorKind::DamagedRecords { .. }), "{what}");
+            noticed += 1;
+        }
+        assert_eq!(noticed, 2, "{mode:?}");
+    }
+}

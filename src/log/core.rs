@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::durability::Granularity;
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::format::LINE;
 use crate::format::salts::Salts;
 use crate::primitives::primitive;
 use crate::region::Region;
@@ -86,9 +87,15 @@ impl<R: Region> Core<R> {
         }
     }
 
-    /// Gives a segment up for the next writer.
+    /// Gives a segment up for the next writer, or notes that it is full: nothing will be written behind
+    /// its last block, which would show that this one was there.
     pub(super) fn leave(&self, active: &Active) {
-        self.table.leave(active.segment, self.layout.segment);
+        if active.at + LINE <= self.layout.segment {
+            self.table.leave(active.segment);
+            return;
+        }
+        // Nobody is there to be told of an error. The next opening notes it.
+        let _ = self.retire(active).and_then(|()| self.region.drain());
     }
 
     /// Notes in the headers how far segments are written, and in the root that the log is closed.

@@ -94,7 +94,7 @@ impl<R: Region> Core<R> {
 
     /// Notes that a segment is full, durable with the next drain: what is in it must be there from
     /// now on.
-    fn retire(&self, old: &Active) -> Result<()> {
+    pub(super) fn retire(&self, old: &Active) -> Result<()> {
         if self.is_shared() {
             // Blocks of others may be on their way.
             let end = &self.table.progress[old.segment].end;

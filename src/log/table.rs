@@ -7,7 +7,6 @@ use std::sync::{Mutex, MutexGuard};
 use crossbeam::utils::CachePadded;
 
 use super::sync::lock;
-use crate::format::LINE;
 
 use super::layout::BLOCKS;
 use super::scan::{Contents, INDEX_STEP};
@@ -172,10 +171,9 @@ impl Table {
         life.index.push((lsn, at as u32));
     }
 
-    /// A writer leaves its segment: for the next one if there is room.
-    pub(super) fn leave(&self, segment: usize, size: u64) {
-        let room = self.progress[segment].end.load(Ordering::Acquire) + LINE <= size;
-        self.pool().lives[segment].usage = if room { Usage::Idle } else { Usage::Full };
+    /// A writer leaves its segment for the next one: there is room.
+    pub(super) fn leave(&self, segment: usize) {
+        self.pool().lives[segment].usage = Usage::Idle;
         self.changed();
     }
 
