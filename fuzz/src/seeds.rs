@@ -38,6 +38,8 @@ fn main() -> Outcome {
             [8192 + 40, 16384 + 20, 20480 + 20, 20550],
         )?;
     }
+    // Once went unnoticed: the last block of a segment that is full to its last byte.
+    write(directory, "log_open", "full-segment", &[1, 11, 0, 0x50, 0x7f, 0x76, 1])?;
     for number in 0..checkpoint::FILES {
         let whole = checkpoint::whole(number)?.bytes;
         write_all(
