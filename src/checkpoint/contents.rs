@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::record::Checkpoint;
+use super::working_set::READ_ATTEMPTS;
 use super::{Options, Strategy, file, settings};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::header::Kind;
@@ -40,8 +41,16 @@ pub fn contents(path: impl AsRef<Path>) -> Result<Contents> {
         let not_one =
             || Error::new(Operation::Open, ErrorKind::WrongFormat(Kind::Checkpoint.name()));
         let found = settings::find(&region)?.ok_or_else(not_one)?;
-        let records = file::records(&region, &found.settings, found.key)?;
-        let checkpoints = records.into_iter().map(|checkpoint| {
+        let list = || file::records(&region, &found.settings, found.key);
+        let mut records = list();
+        // A writer may have changed between two reads what they have to agree in.
+        let damaged = |error: &Error| matches!(error.kind(), ErrorKind::Damaged(_));
+        for _ in 0..READ_ATTEMPTS {
+            if records.as_ref().is_err_and(damaged) {
+                records = list();
+            }
+        }
+        let checkpoints = records?.into_iter().map(|checkpoint| {
             let options = Options::new(0).read_only(true).from_checkpoint(checkpoint.sequence);
             let sound = super::WorkingSet::open(&region, &options).map(drop);
             (checkpoint, sound)

@@ -374,7 +374,7 @@ impl<R: Region> Drop for WorkingSet<R> {
 }
 
 /// How often a reader looks again when what it reads is being replaced.
-const READ_ATTEMPTS: u32 = 100;
+pub(super) const READ_ATTEMPTS: u32 = 100;
 
 /// What `load` read.
 struct Loaded {

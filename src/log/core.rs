@@ -78,30 +78,32 @@ impl<R: Region> Core<R> {
     }
 
     /// Takes the segments back from everybody who is not writing.
-    pub(super) fn recall(&self) {
+    pub(super) fn recall(&self) -> Result<()> {
+        let mut left = Ok(());
         for state in lock(&self.spare).drain(..) {
-            state.leave(self);
+            left = left.and(state.leave(self));
         }
-        if let Some(active) = lock(&self.shared).active.take() {
-            self.leave(&active);
+        match lock(&self.shared).active.take() {
+            Some(active) => left.and(self.leave(&active)),
+            None => left,
         }
     }
 
     /// Gives a segment up for the next writer, or notes that it is full: nothing will be written behind
     /// its last block, which would show that this one was there.
-    pub(super) fn leave(&self, active: &Active) {
+    pub(super) fn leave(&self, active: &Active) -> Result<()> {
         if active.at + LINE <= self.layout.segment {
             self.table.leave(active.segment);
-            return;
+            return Ok(());
         }
-        // Nobody is there to be told of an error. The next opening notes it.
-        let _ = self.retire(active).and_then(|()| self.region.drain());
+        self.retire(active)?;
+        primitive!("log.leave.drain", self.region.drain(), Ok(()))
     }
 
     /// Notes in the headers how far segments are written, and in the root that the log is closed.
     /// Nobody is writing.
     pub(super) fn finish(&self) -> Result<()> {
-        self.recall();
+        self.recall()?;
         let mut ends = Vec::new();
         for (segment, life) in self.table.pool().lives.iter().enumerate() {
             let end = self.table.progress[segment].end.load(Ordering::Acquire);

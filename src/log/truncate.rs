@@ -83,7 +83,7 @@ impl<R: Region> Log<R> {
 
 /// Voids what is after an Lsn. Nobody is writing.
 fn cut<R: Region>(core: &Core<R>, lsn: u64) -> Result<()> {
-    core.recall();
+    core.recall()?;
     // From here on it has happened: recovery does the rest.
     let begin = || {
         core.change_root(|root| {

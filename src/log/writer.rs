@@ -43,10 +43,11 @@ impl State {
     }
 
     /// Gives its segment up.
-    pub(super) fn leave<R: Region>(mut self, core: &Core<R>) {
+    pub(super) fn leave<R: Region>(mut self, core: &Core<R>) -> Result<()> {
         core.watermark.unregister(&self.bound);
-        if let Some(active) = self.active.take().filter(|_| self.broken.is_none()) {
-            core.leave(&active);
+        match self.active.take().filter(|_| self.broken.is_none()) {
+            Some(active) => core.leave(&active),
+            None => Ok(()),
         }
     }
 
@@ -350,7 +351,8 @@ impl State {
 impl<R: Region> Drop for Writer<'_, R> {
     fn drop(&mut self) {
         if let Some(state) = self.state.take() {
-            state.leave(self.core);
+            // Nobody is there to be told of an error. The next opening notes the end.
+            let _ = state.leave(self.core);
         }
     }
 }

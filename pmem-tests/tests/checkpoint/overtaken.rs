@@ -1,7 +1,8 @@
 //! A reader that a writer overtakes, at each of its reads in turn.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread;
 
 use daxmap::checkpoint::{Options, Strategy, WorkingSet};
 use daxmap::sim::{Mode, SimRegion};
@@ -89,5 +90,137 @@ fn a_reader_that_is_overtaken_finds_a_whole_checkpoint() {
                 }
             }
         }
+    }
+}
+
+/// A region whose user goes on as far as somebody else says: before so many of its writes and drains.
+struct Paced {
+    region: SimRegion,
+    pace: Arc<Pace>,
+}
+
+#[derive(Default)]
+struct Pace {
+    steps: Mutex<Steps>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Steps {
+    done: u32,
+    allowed: u32,
+    waits: bool,
+    ended: bool,
+}
+
+impl Pace {
+    fn lock(&self) -> MutexGuard<'_, Steps> {
+        self.steps.lock().expect("nobody panics")
+    }
+
+    /// The user's next step, when it may be taken.
+    fn step(&self) {
+        let mut steps = self.lock();
+        while steps.done >= steps.allowed {
+            steps.waits = true;
+            self.changed.notify_all();
+            steps = self.changed.wait(steps).expect("nobody panics");
+        }
+        steps.waits = false;
+        steps.done += 1;
+    }
+
+    fn end(&self) {
+        self.lock().ended = true;
+        self.changed.notify_all();
+    }
+
+    /// Has the user take so many steps in all, and waits until it has. False if it has no more.
+    fn run_to(&self, steps: u32) -> bool {
+        let mut now = self.lock();
+        now.allowed = steps;
+        self.changed.notify_all();
+        while !(now.ended || now.waits && now.done >= steps) {
+            now = self.changed.wait(now).expect("nobody panics");
+        }
+        !now.ended
+    }
+}
+
+impl Region for Paced {
+    pass_on!(region: len durability granularity backend is_emulated read write fill_flush flush
+        deep_flush load_u64 store_u64 compare_exchange_u64 grow close slices);
+
+    fn write_flush(&self, offset: u64, data: &[u8]) -> Result<()> {
+        self.pace.step();
+        self.region.write_flush(offset, data)
+    }
+
+    fn drain(&self) -> Result<()> {
+        self.pace.step();
+        self.region.drain()
+    }
+}
+
+/// Checkpoints of a set of two pages, both full of the number of the checkpoint, by a writer that has
+/// taken `first` steps when a reader opens, and takes more up to `second` before the reader's read
+/// number `turn`. Whether it has more than the first ones, and the reader has such a read.
+fn meet(strategy: Strategy, first: u32, second: u32, turn: u32) -> (bool, bool) {
+    let region = SimRegion::new(Mode::Adr, 60 * PAGE, 60 * PAGE);
+    let options = Options::new(2 * PAGE).strategy(strategy).seed(3);
+    WorkingSet::format(region.clone(), &options).expect("made").abandon();
+    let pace = Arc::new(Pace::default());
+    let paced = Paced { region: region.clone(), pace: Arc::clone(&pace) };
+    let (writers, writing) = (Arc::clone(&pace), options.clone());
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut set = WorkingSet::open(paced, &writing).expect("it was made");
+            for number in 1..4 {
+                set.slice_mut(0, 2 * PAGE).expect("inside").fill(number);
+                set.checkpoint().expect("there is room");
+            }
+            set.abandon();
+            writers.end();
+        });
+        let (more, read) = (pace.run_to(first), AtomicBool::new(false));
+        let mut other = || {
+            pace.run_to(second);
+            read.store(true, Ordering::Relaxed);
+        };
+        let left = AtomicU32::new(turn);
+        let overtaken = Overtaken { region, left, other: Mutex::new(&mut other) };
+        let reader = WorkingSet::open(overtaken, &options.clone().read_only(true));
+        pace.run_to(u32::MAX);
+        let reader =
+            reader.unwrap_or_else(|e| panic!("{strategy}, {first}, {second}, {turn}: {e}"));
+        let newest = reader.recovery().checkpoint;
+        assert!(
+            reader.bytes().iter().all(|byte| u64::from(*byte) == newest),
+            "{strategy}, {first} and {second} steps, read {turn}: a mixture"
+        );
+        drop(reader);
+        (more, read.load(Ordering::Relaxed))
+    })
+}
+
+#[test]
+fn a_reader_meets_no_mixture_wherever_the_writer_stands() {
+    for strategy in [Strategy::Shadow, Strategy::Redo] {
+        let (mut met, mut first, mut more) = (0, 0, true);
+        while more {
+            // As many steps as two checkpoints have, and a few.
+            for second in first..first + 30 {
+                for turn in 0..READS {
+                    let (further, read) = meet(strategy, first, second, turn);
+                    if !read {
+                        break;
+                    }
+                    (met, more) = (met + 1, more && further);
+                }
+            }
+            first += 1;
+        }
+        println!("{strategy}: {met} meetings");
+        assert!(met > 5000, "{met}");
     }
 }

@@ -56,6 +56,7 @@ use crate::region::Region;
 
 const NOTE: u64 = HEADER_AREA;
 const CHECKS: u64 = NOTE + PAGE;
+
 /// The places of a file.
 #[derive(Clone, Copy, Debug)]
 struct Places {

@@ -177,7 +177,7 @@ impl Shadow {
         }
         pages_read += used.len() as u64;
         kept.push_front(Kept { checkpoint: newest, top, own: Vec::new() });
-        let mut newer = table.clone();
+        let mut newer = if after.is_empty() { Table::zeros(0) } else { table.clone() };
         let mut older = if records.is_empty() { Table::zeros(0) } else { table.clone() };
         for (checkpoint, top) in records.into_iter().rev() {
             match older.turn_into(&file, top).and_then(|d| claim(&d.used).map(|()| d)) {

@@ -421,6 +421,11 @@ pub const PRIMITIVES: &[Primitive] = &[
         "no hole before an acknowledged commit of another thread",
         &[LogExplorer],
     ),
+    primitive(
+        "log.leave.drain",
+        "what is in a full segment must be there from the leaving of its writer on",
+        &[LogDamage],
+    ),
     primitive("log.length", "a log that was cut is not taken for a whole one", &[LogDamage]),
     primitive(
         "log.writer.latch",
