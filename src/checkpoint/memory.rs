@@ -17,6 +17,9 @@ use crate::cpu::Cpu;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::{LINE, PAGE};
 
+/// A set of at most so many pages has its memory from the beginning, be they zeros or not.
+const POPULATED_MAX: u64 = 64;
+
 /// Anonymous memory of whole pages.
 #[derive(Debug)]
 pub(super) struct Memory {
@@ -40,8 +43,11 @@ impl Memory {
         }
         let bytes = bytes as usize;
         let access = ProtFlags::READ | ProtFlags::WRITE;
+        // A page fault each is dearer than all the memory of a small set.
+        let populate = if pages <= POPULATED_MAX { MapFlags::POPULATE } else { MapFlags::empty() };
+        let flags = MapFlags::PRIVATE | populate;
         // SAFETY: a new mapping where the kernel likes: nothing that exists is touched.
-        let base = unsafe { mmap_anonymous(ptr::null_mut(), bytes, access, MapFlags::PRIVATE) }
+        let base = unsafe { mmap_anonymous(ptr::null_mut(), bytes, access, flags) }
             .map_err(|errno| Error::os(Operation::Map, "mmap", errno))?;
         let failed = || Error::new(Operation::Map, ErrorKind::Gone);
         let base = NonNull::new(base.cast()).ok_or_else(failed)?;

@@ -178,6 +178,10 @@ impl Model {
     pub(super) fn store(&mut self, thread: u16, at: usize, data: &[u8], streamed: bool) {
         let mut done = 0;
         while done < data.len() {
+            if let Some(len) = self.same_line(at + done, &data[done..]) {
+                done += len;
+                continue;
+            }
             let (word_at, skip) = ((at + done) & !7, (at + done) & 7);
             let count = (8 - skip).min(data.len() - done);
             let mut word = [0; 8];
@@ -187,6 +191,18 @@ impl Model {
             self.store_word(thread, word_at, mask << skip, value, streamed);
             done += count;
         }
+    }
+
+    /// [`changes_nothing`](Self::changes_nothing) of a whole line, and how long it is: most of a page
+    /// that is written anew is as it was.
+    fn same_line(&self, at: usize, data: &[u8]) -> Option<usize> {
+        let line = self.line_of(at);
+        let range = self.line_range(line);
+        let same = at == range.start
+            && self.lists[line].head == NONE
+            && data.get(..range.len()) == Some(&self.memory[range.clone()])
+            && self.lost.iter().all(|(lost, _)| *lost as usize != line);
+        same.then_some(range.len())
     }
 
     /// Stores the bytes `mask` of the word at `at`.
