@@ -50,7 +50,7 @@ impl Settings {
             && bytes < u64::MAX / 1024
             && keep <= KEEP_MAX
             && file::least_bytes(&settings) <= file_bytes;
-        sound.then_some(settings)
+        primitive!("checkpoint.settings", sound, true).then_some(settings)
     }
 }
 

@@ -11,6 +11,7 @@ use crate::format::cell::Cell;
 use crate::format::check::Key;
 use crate::format::header::HEADER_AREA;
 use crate::format::{LINE, PAGE};
+use crate::primitives::primitive;
 
 use super::root::ROOT_BYTES;
 
@@ -57,7 +58,8 @@ impl Layout {
     /// The layout that a file says it has.
     pub(super) fn of(segment: u64) -> Result<Self> {
         let possible = (SEGMENT_MIN..=SEGMENT_MAX).contains(&segment);
-        if possible && segment.is_multiple_of(PAGE) {
+        let possible = possible && segment.is_multiple_of(PAGE);
+        if primitive!("log.layout", possible, true) {
             return Ok(Self { segment });
         }
         let what = ErrorKind::Damaged("the header names an impossible segment size");

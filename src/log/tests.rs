@@ -216,6 +216,22 @@ fn wrong_kinds_and_newer_versions_are_refused_and_left_alone() {
     assert!(matches!(kind(options().format(short)), ErrorKind::TooShort { .. }));
 }
 
+#[test]
+fn a_header_with_an_impossible_segment_size_is_damage() {
+    for size in [0, 1, 4096, 2 * 4096 - 1, 2 * 4096 + 8, (1 << 31) + 4096, 1 << 62, u64::MAX] {
+        let region = region(2);
+        let header = crate::format::header::Header {
+            kind: crate::format::header::Kind::Log,
+            version: VERSION,
+            salt: 1,
+            numbers: [size, 0, 0, 0],
+        };
+        header.complete(&region).unwrap();
+        let error = options().open_region(region).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Damaged(_)), "{size}: {error}");
+    }
+}
+
 /// A process that was killed between writing and draining leaves a block that can be seen and may
 /// not be durable: once recovery has accepted it, it must be.
 #[test]

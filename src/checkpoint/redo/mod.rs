@@ -128,7 +128,7 @@ pub(super) fn format(region: &impl Region, settings: &Settings, key: Key) -> Res
     let note = note(key, &Checkpoint::blank(), State::Whole);
     RecordWriter::new(region, key, places.redo, 1).add(NOTE, &note)?.finish(0)?;
     region.write_flush(NOTE, &note)?;
-    region.drain()
+    primitive!("checkpoint.redo.format_drain", region.drain(), Ok(()))
 }
 
 /// Makes the record durable, then what it says in its places: until it is durable, these must not

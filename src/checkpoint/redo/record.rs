@@ -92,11 +92,9 @@ pub(super) fn read_record(region: &impl Region, key: Key, redo: u64) -> Result<O
     let mut head = vec![0; HEAD];
     region.read(redo, &mut head)?;
     let Some(count) = word(&head, 16) else { return Ok(None) };
-    if count > room / PART as u64 {
-        return Ok(None);
-    }
-    let listed = HEAD as u64 + count * PART as u64;
-    if listed > room {
+    let listed = count.checked_mul(PART as u64).and_then(|list| list.checked_add(HEAD as u64));
+    let listed = listed.unwrap_or(u64::MAX);
+    if primitive!("checkpoint.redo.list_bound", listed > room, false) {
         return Ok(None);
     }
     head.resize(listed as usize, 0);
@@ -112,10 +110,11 @@ pub(super) fn read_record(region: &impl Region, key: Key, redo: u64) -> Result<O
         else {
             return Ok(None);
         };
-        let fits = len <= region.len() - at.min(region.len())
-            && home >= NOTE
-            && home.checked_add(len).is_some_and(|end| end <= redo);
-        if !fits {
+        let there = len <= region.len() - at.min(region.len());
+        let belongs = home >= NOTE && home.checked_add(len).is_some_and(|end| end <= redo);
+        if !(primitive!("checkpoint.redo.part_bound", there, true)
+            && primitive!("checkpoint.redo.place_bound", belongs, true))
+        {
             return Ok(None);
         }
         let mut bytes = vec![0; len as usize];
@@ -128,4 +127,47 @@ pub(super) fn read_record(region: &impl Region, key: Key, redo: u64) -> Result<O
         at += len;
     }
     Ok(Some(Record { parts, end: at }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REDO: u64 = 64 << 10;
+    const LEN: u64 = 128 << 10;
+
+    /// A list of so many parts that is written as a record's is, and has the parts given: where they
+    /// go, their bytes, and their check value.
+    fn found(count: u64, parts: &[(u64, u64, u64)]) -> Option<Record> {
+        let region = crate::Options::new().len(LEN).in_memory().unwrap();
+        let key = Key::new(9);
+        let mut list = vec![0; HEAD];
+        list[16..24].copy_from_slice(&count.to_le_bytes());
+        for part in parts {
+            list.extend([part.0, part.1, part.2].iter().flat_map(|word| word.to_le_bytes()));
+        }
+        let check = key.check(REDO, &list[8..]);
+        list[..8].copy_from_slice(&check.to_le_bytes());
+        region.write(REDO, &list).unwrap();
+        read_record(&region, key, REDO).unwrap()
+    }
+
+    #[test]
+    fn a_list_that_lies_is_no_record() {
+        // The part is 64 zero bytes behind the list.
+        let check = Key::new(9).check(REDO + LINE, &[0; 64]);
+        assert_eq!(found(1, &[(NOTE, 64, check)]).map(|record| record.parts.len()), Some(1));
+        assert!(found(1, &[(REDO - 64, 64, check)]).is_some());
+        // It would go over the header, into the record, past the end.
+        for home in [0, NOTE - 8, REDO - 63, REDO, LEN, u64::MAX - 63, u64::MAX] {
+            assert!(found(1, &[(home, 64, check)]).is_none(), "{home}");
+        }
+        // There are not as many bytes.
+        for len in [LEN - REDO - 63, LEN, u64::MAX - REDO, u64::MAX] {
+            assert!(found(1, &[(NOTE, len, check)]).is_none(), "{len}");
+        }
+        for count in [(LEN - REDO) / PART as u64, 1 << 40, 1 << 61, u64::MAX] {
+            assert!(found(count, &[(NOTE, 64, check)]).is_none(), "{count}");
+        }
+    }
 }

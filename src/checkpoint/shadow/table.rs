@@ -123,7 +123,8 @@ impl Table {
                     if entry == self.levels[level][index as usize] {
                         continue;
                     }
-                    if level == 0 && index >= self.pages {
+                    let beyond = level == 0 && index >= self.pages;
+                    if primitive!("checkpoint.table.set_bound", beyond, false) {
                         return Err(damaged(entry.page, "a page beyond the working set"));
                     }
                     found.used.extend((entry.page != 0).then_some(entry.page));
@@ -165,7 +166,8 @@ impl<R: Region> File<'_, R> {
             return Ok(());
         }
         let end = self.region.len() / PAGE;
-        if !(self.first..end).contains(&entry.page) {
+        let there = (self.first..end).contains(&entry.page);
+        if !primitive!("checkpoint.table.file_bound", there, true) {
             return Err(damaged(entry.page, "a page that the file does not have"));
         }
         let at = entry.page * PAGE;
@@ -214,6 +216,55 @@ mod tests {
             let counted: usize = table.levels.iter().map(|level| level.len() / 256).sum();
             // Above the lowest level, the last node may be filled up.
             assert!(counted as u64 == nodes, "{pages}: {counted}");
+        }
+    }
+
+    const FIRST: u64 = 4;
+    const END: u64 = 8;
+
+    fn region() -> crate::AnyRegion {
+        crate::Options::new().len(END * PAGE).in_memory().unwrap()
+    }
+
+    fn is_damage(result: Result<()>) -> bool {
+        matches!(result.unwrap_err().kind(), ErrorKind::Damaged(_))
+    }
+
+    #[test]
+    fn an_entry_that_names_no_page_of_tables_is_damage() {
+        let (region, key) = (region(), Key::new(9));
+        let file = File { region: &region, key, first: FIRST };
+        let zeros = [0; PAGE as usize];
+        let entry = |page: u64| Entry { page, check: key.check(page.wrapping_mul(PAGE), &zeros) };
+        let mut into = zeros;
+        file.page(entry(FIRST), &mut into).unwrap();
+        file.page(entry(END - 1), &mut into).unwrap();
+        // The header and the roots; past the end.
+        for page in [1, FIRST - 1, END, u64::MAX / PAGE, u64::MAX] {
+            assert!(is_damage(file.page(entry(page), &mut into)), "{page}");
+        }
+    }
+
+    #[test]
+    fn an_entry_past_the_set_is_damage_and_leaves_the_table_as_it_was() {
+        let (region, key) = (region(), Key::new(9));
+        let file = File { region: &region, key, first: FIRST };
+        let data = Entry { page: FIRST + 1, check: 1 };
+        for (index, sound) in [(0, true), (2, true), (3, false), (255, false)] {
+            let mut table = Table::zeros(3);
+            let mut written = table.clone();
+            written.replace(0, index, data);
+            let node = written.node(0, 0);
+            region.write(FIRST * PAGE, &node).unwrap();
+            let top = Entry { page: FIRST, check: key.check(FIRST * PAGE, &node) };
+            let result = table.turn_into(&file, top);
+            assert_eq!(result.is_ok(), sound, "{index}");
+            if let Ok(found) = result {
+                assert_eq!(found.positions, [index]);
+            } else {
+                assert!(is_damage(result.map(drop)));
+                assert_eq!((table.top, table.get(0)), (Entry::default(), Entry::default()));
+            }
         }
     }
 }

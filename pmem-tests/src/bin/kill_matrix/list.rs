@@ -383,6 +383,7 @@ pub const PRIMITIVES: &[Primitive] = &[
         &[PublishCut, ModelledFilesystem],
     ),
     primitive("log.format.wiped", "no old header while a region is formatted", &[LogExplorer]),
+    primitive("log.layout", "a header that names no possible segment size is damage", &[Unit]),
     primitive("log.root.settled", "one damaged slot of the root costs nothing", &[LogDamage]),
     primitive(
         "log.segment.salt",
@@ -534,6 +535,13 @@ pub const PRIMITIVES: &[Primitive] = &[
         &[CheckpointFiles, Checkpoint],
     ),
     primitive(
+        "checkpoint.table.file_bound",
+        "an entry that names no page of tables or data is damage",
+        &[Unit],
+    ),
+    primitive("checkpoint.table.set_bound", "nor is one past the set an entry", &[Unit]),
+    primitive("checkpoint.settings", "a header whose numbers make no sense is damage", &[Unit]),
+    primitive(
         "checkpoint.length",
         "a file that was cut is told so",
         &[CheckpointFiles, Checkpoint],
@@ -562,6 +570,18 @@ pub const PRIMITIVES: &[Primitive] = &[
         "checkpoint.from.keep_later",
         "the checkpoints after the one that was opened are there until another is durable",
         &[CheckpointFiles],
+    ),
+    primitive(
+        "checkpoint.redo.format_drain",
+        "a file is not complete before its places and its record are durable",
+        &[Checkpoint],
+    ),
+    primitive("checkpoint.redo.list_bound", "a list longer than the file is no record", &[Unit]),
+    primitive("checkpoint.redo.part_bound", "nor is a part longer than the file", &[Unit]),
+    primitive(
+        "checkpoint.redo.place_bound",
+        "nor one that goes over the header or the record",
+        &[Unit],
     ),
     primitive(
         "checkpoint.redo.list_check",
