@@ -3,10 +3,13 @@
 use std::path::Path;
 
 use super::record::Checkpoint;
+use super::settings::Complete;
 use super::working_set::READ_ATTEMPTS;
 use super::{Options, Strategy, file, settings};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::header::Kind;
+use crate::primitives::primitive;
+use crate::region::Region;
 
 /// What a file holds.
 #[derive(Debug)]
@@ -28,41 +31,66 @@ pub struct Contents {
 }
 
 /// Reads a checkpoint file, every checkpoint in it. Needs the memory of one working set. The file
-/// may be in use by a writer.
+/// may be in use by a writer: what it replaced meanwhile is left out.
 ///
 /// # Errors
 ///
-/// Those of [`daxmap::Options::open`](crate::Options::open); `WrongFormat`, `NewerFormat`,
-/// `TooShort`; `Damaged` if both copies of the header or of the root are.
+/// Those of [`daxmap::Options::open`](crate::Options::open) and of [`contents_of`].
 pub fn contents(path: impl AsRef<Path>) -> Result<Contents> {
     let path = path.as_ref();
     let region = crate::Options::new().read_only(true).open(path)?;
-    let read = || {
-        let not_one =
-            || Error::new(Operation::Open, ErrorKind::WrongFormat(Kind::Checkpoint.name()));
-        let found = settings::find(&region)?.ok_or_else(not_one)?;
-        let list = || file::records(&region, &found.settings, found.key);
-        let mut records = list();
-        // A writer may have changed between two reads what they have to agree in.
-        let damaged = |error: &Error| matches!(error.kind(), ErrorKind::Damaged(_));
-        for _ in 0..READ_ATTEMPTS {
-            if records.as_ref().is_err_and(damaged) {
-                records = list();
-            }
+    contents_of(&region).map_err(|error| error.at(path))
+}
+
+/// [`contents`] of a region. Writes nothing.
+///
+/// # Errors
+///
+/// `WrongFormat`, `NewerFormat`, `TooShort`; `Damaged` if both copies of the header or of the root
+/// are. Those of the region.
+pub fn contents_of(region: &impl Region) -> Result<Contents> {
+    let not_one = || Error::new(Operation::Open, ErrorKind::WrongFormat(Kind::Checkpoint.name()));
+    let found = settings::find(region)?.ok_or_else(not_one)?;
+    let mut attempts = 0;
+    let checkpoints = loop {
+        let last = attempts == READ_ATTEMPTS;
+        attempts += 1;
+        match look(region, &found) {
+            Ok((checkpoints, replaced)) if last || !replaced => break checkpoints,
+            Ok(_) => {}
+            // A writer may have changed between two reads what they have to agree in.
+            Err(error)
+                if primitive!("checkpoint.contents.looks_again", !last, false)
+                    && matches!(error.kind(), ErrorKind::Damaged(_)) => {}
+            Err(error) => return Err(error),
         }
-        let checkpoints = records?.into_iter().map(|checkpoint| {
-            let options = Options::new(0).read_only(true).from_checkpoint(checkpoint.sequence);
-            let sound = super::WorkingSet::open(&region, &options).map(drop);
-            (checkpoint, sound)
-        });
-        Ok(Contents {
-            bytes: found.settings.bytes,
-            file_bytes: crate::Region::len(&region),
-            strategy: found.settings.strategy,
-            keep: found.settings.keep,
-            header_copies: found.copies,
-            checkpoints: checkpoints.collect(),
-        })
     };
-    read().map_err(|error: Error| error.at(path))
+    Ok(Contents {
+        bytes: found.settings.bytes,
+        file_bytes: region.len(),
+        strategy: found.settings.strategy,
+        keep: found.settings.keep,
+        header_copies: found.copies,
+        checkpoints,
+    })
+}
+
+type Listed = Vec<(Checkpoint, Result<()>)>;
+
+/// What is listed, each read; and whether a writer has replaced one of them meanwhile that could not
+/// be read.
+fn look(region: &impl Region, found: &Complete) -> Result<(Listed, bool)> {
+    let list = || file::records(region, &found.settings, found.key);
+    let read = |checkpoint: Checkpoint| {
+        let options = Options::new(0).read_only(true).from_checkpoint(checkpoint.sequence);
+        let sound = super::WorkingSet::open(region, &options).map(drop);
+        (checkpoint, sound)
+    };
+    let checkpoints: Listed = list()?.into_iter().map(read).collect();
+    let mut unsound = checkpoints.iter().filter(|(_, sound)| sound.is_err()).peekable();
+    let replaced = unsound.peek().is_some() && {
+        let now = list()?;
+        unsound.any(|(checkpoint, _)| !now.contains(checkpoint))
+    };
+    Ok((checkpoints, primitive!("checkpoint.contents.replaced", replaced, false)))
 }

@@ -71,7 +71,7 @@ mod working_set;
 mod writer;
 
 pub use choice::{Strategy, Tracking};
-pub use contents::{Contents, contents};
+pub use contents::{Contents, contents, contents_of};
 pub use options::Options;
 pub use record::{Checkpoint, LABEL_MAX};
 pub use recovery::Recovery;

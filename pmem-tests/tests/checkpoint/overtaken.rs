@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 
-use daxmap::checkpoint::{Options, Strategy, WorkingSet};
+use daxmap::checkpoint::{Options, Strategy, WorkingSet, contents_of};
 use daxmap::sim::{Mode, SimRegion};
 use daxmap::{Region, Result};
 use pmem_tests::killed::Killed;
@@ -89,6 +89,47 @@ fn a_reader_that_is_overtaken_finds_a_whole_checkpoint() {
                     (0..5).for_each(|drains| overtake(strategy, before, turn, saves, drains));
                 }
             }
+        }
+    }
+}
+
+/// As [`overtake`], while the checkpoints are listed, some of them kept.
+fn overtake_a_list(strategy: Strategy, turn: u32, saves: u64, drains: u32) -> bool {
+    let keep = if strategy == Strategy::Shadow { 2 } else { 0 };
+    let region = SimRegion::new(Mode::Adr, 100 * PAGE, 100 * PAGE);
+    let options = Options::new(BYTES).strategy(strategy).keep(keep).seed(3);
+    let writer = Arc::new(Killed::before_drain(region.clone(), u32::MAX));
+    let mut set = WorkingSet::format(Arc::clone(&writer), &options).expect("made");
+    (0..4).for_each(|_| save(&mut set).expect("there is room"));
+    let read = AtomicBool::new(false);
+    let mut other = || {
+        read.store(true, Ordering::Relaxed);
+        (0..saves).for_each(|_| save(&mut set).expect("there is room"));
+        writer.kill_after(drains);
+        let _ = save(&mut set);
+    };
+    let left = AtomicU32::new(turn);
+    let overtaken = Overtaken { region, left, other: Mutex::new(&mut other) };
+    let what = format!("{strategy}, read {turn}, {saves} saves, {drains}");
+    let found = contents_of(&overtaken).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let sequences: Vec<u64> = found.checkpoints.iter().map(|(c, _)| c.sequence).collect();
+    let newest = *sequences.last().expect("there is one");
+    assert!((4..=5 + saves).contains(&newest), "{what}: {sequences:?}");
+    assert!(sequences.iter().copied().eq(newest - u64::from(keep)..=newest), "{sequences:?}");
+    for (checkpoint, sound) in &found.checkpoints {
+        let sound = sound.as_ref();
+        assert!(sound.is_ok(), "{what}: checkpoint {}: {sound:?}", checkpoint.sequence);
+    }
+    set.abandon();
+    read.into_inner()
+}
+
+#[test]
+fn a_list_that_is_overtaken_has_whole_checkpoints() {
+    for strategy in [Strategy::Shadow, Strategy::Redo] {
+        for (saves, drains) in (0..5).flat_map(|saves| (0..5).map(move |drains| (saves, drains))) {
+            let reads = (0..).take_while(|turn| overtake_a_list(strategy, *turn, saves, drains));
+            assert!(reads.count() > 20);
         }
     }
 }

@@ -673,6 +673,16 @@ pub const PRIMITIVES: &[Primitive] = &[
         "a reader beside a writer mixes no two checkpoints",
         &[CheckpointFiles],
     ),
+    primitive(
+        "checkpoint.contents.looks_again",
+        "a list that is read beside a writer is no damage",
+        &[CheckpointFiles],
+    ),
+    primitive(
+        "checkpoint.contents.replaced",
+        "a checkpoint that a writer replaced while it was read is no damage",
+        &[CheckpointFiles],
+    ),
 ];
 
 #[cfg(test)]
