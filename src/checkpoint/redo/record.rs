@@ -134,7 +134,8 @@ mod tests {
     use super::*;
 
     const REDO: u64 = 64 << 10;
-    const LEN: u64 = 128 << 10;
+    /// Less room behind the record's beginning than before it.
+    const LEN: u64 = 72 << 10;
 
     /// A list of so many parts that is written as a record's is, and has the parts given: where they
     /// go, their bytes, and their check value.
