@@ -1,5 +1,6 @@
 //! A reader that a writer overtakes, at each of its reads in turn.
 
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
@@ -204,9 +205,13 @@ impl Region for Paced {
 }
 
 /// Checkpoints of a set of two pages, both full of the number of the checkpoint, by a writer that has
-/// taken `first` steps when a reader opens, and takes more up to `second` before the reader's read
-/// number `turn`. Whether it has more than the first ones, and the reader has such a read.
-fn meet(strategy: Strategy, first: u32, second: u32, turn: u32) -> (bool, bool) {
+/// taken `first` steps when somebody looks, and takes more up to `second` before the read number
+/// `turn`. Whether it has more than the first ones, and there was such a read.
+fn meet(
+    strategy: Strategy,
+    (first, second, turn): (u32, u32, u32),
+    look: impl FnOnce(&Overtaken<'_>, &Options),
+) -> (bool, bool) {
     let region = SimRegion::new(Mode::Adr, 60 * PAGE, 60 * PAGE);
     let options = Options::new(2 * PAGE).strategy(strategy).seed(3);
     WorkingSet::format(region.clone(), &options).expect("made").abandon();
@@ -229,30 +234,28 @@ fn meet(strategy: Strategy, first: u32, second: u32, turn: u32) -> (bool, bool) 
             read.store(true, Ordering::Relaxed);
         };
         let left = AtomicU32::new(turn);
-        let overtaken = Overtaken { region, left, other: Mutex::new(&mut other) };
-        let reader = WorkingSet::open(overtaken, &options.clone().read_only(true));
+        // The writer goes on to its end, whatever is found.
+        let found = panic::catch_unwind(AssertUnwindSafe(|| {
+            look(&Overtaken { region, left, other: Mutex::new(&mut other) }, &options);
+        }));
         pace.run_to(u32::MAX);
-        let reader =
-            reader.unwrap_or_else(|e| panic!("{strategy}, {first}, {second}, {turn}: {e}"));
-        let newest = reader.recovery().checkpoint;
-        assert!(
-            reader.bytes().iter().all(|byte| u64::from(*byte) == newest),
-            "{strategy}, {first} and {second} steps, read {turn}: a mixture"
-        );
-        drop(reader);
+        if let Err(panic) = found {
+            println!("{strategy}, {first} and {second} steps, read {turn}:");
+            panic::resume_unwind(panic);
+        }
         (more, read.load(Ordering::Relaxed))
     })
 }
 
-#[test]
-fn a_reader_meets_no_mixture_wherever_the_writer_stands() {
+/// [`meet`] wherever the writer may stand, with both strategies.
+fn meet_everywhere(look: impl Fn(&Overtaken<'_>, &Options)) {
     for strategy in [Strategy::Shadow, Strategy::Redo] {
         let (mut met, mut first, mut more) = (0, 0, true);
         while more {
             // As many steps as two checkpoints have, and a few.
             for second in first..first + 30 {
                 for turn in 0..READS {
-                    let (further, read) = meet(strategy, first, second, turn);
+                    let (further, read) = meet(strategy, (first, second, turn), &look);
                     if !read {
                         break;
                     }
@@ -264,4 +267,26 @@ fn a_reader_meets_no_mixture_wherever_the_writer_stands() {
         println!("{strategy}: {met} meetings");
         assert!(met > 5000, "{met}");
     }
+}
+
+#[test]
+fn a_reader_meets_no_mixture_wherever_the_writer_stands() {
+    meet_everywhere(|region, options| {
+        let reader = WorkingSet::open(region, &options.clone().read_only(true));
+        let reader = reader.unwrap_or_else(|error| panic!("{error}"));
+        let newest = reader.recovery().checkpoint;
+        let whole = reader.bytes().iter().all(|byte| u64::from(*byte) == newest);
+        assert!(whole, "a mixture");
+    });
+}
+
+#[test]
+fn a_list_has_a_whole_checkpoint_wherever_the_writer_stands() {
+    meet_everywhere(|region, _| {
+        let found = contents_of(region).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(found.checkpoints.len(), 1);
+        for (checkpoint, sound) in found.checkpoints {
+            sound.unwrap_or_else(|error| panic!("checkpoint {}: {error}", checkpoint.sequence));
+        }
+    });
 }
