@@ -50,6 +50,19 @@ fn page_on_medium(disk: &FaultyDisk, filesystem: Filesystem) -> [u8; 4096] {
     found
 }
 
+/// Waits until the filesystem has finished what the failed write was part of.
+///
+/// btrfs reports a failed write a second time while its ordered extent is still being finished
+/// (`btrfs_sync_file` and `btrfs_wait_ordered_range`). A `syncfs` waits for ordered extents, and
+/// takes no report from the handles of the file. It has one of its own, of the whole filesystem.
+fn settle(filesystem: Filesystem, path: &Path) {
+    if filesystem == Filesystem::Btrfs {
+        let directory = File::open(path.parent().unwrap()).unwrap();
+        let synced = rustix::fs::syncfs(&directory);
+        assert!(matches!(synced, Ok(()) | Err(Errno::IO | Errno::NOSPC)), "{synced:?}");
+    }
+}
+
 fn errno(result: std::io::Result<()>) -> Option<i32> {
     result.err().map(|error| error.raw_os_error().unwrap())
 }
@@ -85,8 +98,34 @@ fn btrfs_too_reports_once_and_goes_on() {
         file.write_all_at(&NEW, 0).unwrap();
         disk.plan(Fault::nth_write(1, Errno::IO));
         assert_eq!(errno(file.sync_data()), EIO);
+        settle(Filesystem::Btrfs, path);
         assert_eq!(errno(file.sync_data()), None);
     });
+}
+
+/// A second report, within the moment in which btrfs finishes the failed write: EIO, whatever the
+/// device had said, and also to a handle that was opened after the first report.
+#[test]
+fn btrfs_may_report_once_more_and_then_goes_on() {
+    let mut again = 0;
+    for _ in 0..8 {
+        with_file(Filesystem::Btrfs, |disk, path| {
+            let file = open(path);
+            file.write_all_at(&NEW, 0).unwrap();
+            disk.plan(Fault::nth_write(1, Errno::NOSPC));
+            assert_eq!(errno(file.sync_data()), Some(libc::ENOSPC));
+            let later = open(path);
+            match errno(later.sync_data()) {
+                None => {}
+                EIO => again += 1,
+                other => panic!("{other:?}"),
+            }
+            for handle in [&later, &file] {
+                assert_eq!(errno(handle.sync_data()), None);
+            }
+        });
+    }
+    println!("{again} of 8 failed writes reported again");
 }
 
 #[test]
@@ -114,6 +153,7 @@ fn each_handle_open_at_the_time_is_told_once_and_later_ones_never() {
             writer.write_all_at(&NEW, 0).unwrap();
             disk.plan(Fault::nth_write(1, Errno::IO));
             assert_eq!(errno(writer.sync_data()), EIO, "{filesystem}");
+            settle(filesystem, path);
             let later = open(path);
             assert_eq!(errno(later.sync_data()), None, "{filesystem}: opened after the report");
             assert_eq!(errno(idle.sync_data()), EIO, "{filesystem}: it wrote nothing, yet is told");
@@ -138,6 +178,7 @@ fn an_error_that_nobody_was_told_of_waits_for_the_next_handle() {
             wait_until_fired(disk);
             let later = open(path);
             assert_eq!(errno(later.sync_data()), EIO, "{filesystem}");
+            settle(filesystem, path);
             assert_eq!(errno(later.sync_data()), None, "{filesystem}");
         });
     }
@@ -163,6 +204,7 @@ fn enospc_of_a_thin_device_comes_at_the_sync() {
             file.write_all_at(&NEW, 0).unwrap();
             disk.plan(Fault::nth_write(1, Errno::NOSPC));
             assert_eq!(errno(file.sync_data()), Some(libc::ENOSPC), "{filesystem}");
+            settle(filesystem, path);
             assert_eq!(errno(file.sync_data()), None, "{filesystem}");
         });
     }
