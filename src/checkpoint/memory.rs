@@ -1,57 +1,96 @@
-//! The memory of a working set: private, anonymous, zero at first, its own from the first byte to
-//! the last of whole pages.
+//! The memory of a working set: private, zero at first, its own from the first byte to the last of
+//! whole pages.
+//!
+//! A small set has it from the allocator: a mapping is a system call to make and one to drop, each
+//! behind the lock that all threads of the process share. It moves into a mapping before anybody is
+//! given a pointer, since only whole pages of the processor can be protected.
 //!
 //! # Safety
 //!
-//! The mapping is made once and unmapped on drop; nobody else has its address but who was given it
-//! by [`Memory::base`]. References into it are borrowed from the value that owns it, so that the
+//! The memory is taken once and given back on drop; nobody else has its address but who was given
+//! it by [`Memory::base`]. References into it are borrowed from the value that owns it, so that the
 //! compiler keeps a `&mut` alone; whoever stores through the bare address has promised, to the
 //! documentation of `WorkingSet::pointer`, to do so only while no reference lives.
 #![allow(unsafe_code)]
 
+use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::{self, NonNull};
 
+use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
 use crate::cpu::Cpu;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::{LINE, PAGE};
 
-/// A set of at most so many pages has its memory from the beginning, be they zeros or not.
-const POPULATED_MAX: u64 = 64;
+/// A set of at most so many pages is allocated.
+const ALLOCATED_MAX: u64 = 64;
 
-/// Anonymous memory of whole pages.
+/// Where the memory comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    Allocator,
+    Mapping,
+}
+
+/// Memory of whole pages.
 #[derive(Debug)]
 pub(super) struct Memory {
     base: NonNull<u8>,
     bytes: usize,
+    origin: Origin,
 }
 
-// SAFETY: the mapping belongs to the value and to no thread.
+// SAFETY: the memory belongs to the value and to no thread.
 unsafe impl Send for Memory {}
 // SAFETY: through a shared reference the memory is only read.
 unsafe impl Sync for Memory {}
 
+/// Room for so many bytes, which were found to be whole pages, at the start of a page.
+fn layout(bytes: usize) -> Result<Layout> {
+    Layout::from_size_align(bytes, PAGE as usize).map_err(|_| too_large())
+}
+
+fn too_large() -> Error {
+    Error::new(Operation::Map, ErrorKind::TooLarge { max: isize::MAX as u64 })
+}
+
 impl Memory {
-    /// Zeros: so many pages of 4096 bytes.
+    /// Zeros: so many pages of 4096 bytes, at least one.
     pub(super) fn zeroed(pages: u64) -> Result<Self> {
-        let too_large =
-            || Error::new(Operation::Map, ErrorKind::TooLarge { max: isize::MAX as u64 });
         let bytes = pages.checked_mul(PAGE).ok_or_else(too_large)?;
         if bytes > isize::MAX as u64 {
             return Err(too_large());
         }
         let bytes = bytes as usize;
+        if !(1..=ALLOCATED_MAX).contains(&pages) {
+            return Self::mapped(bytes);
+        }
+        // SAFETY: at least one page, so the layout is not of zero bytes.
+        let base = unsafe { alloc_zeroed(layout(bytes)?) };
+        let base = NonNull::new(base)
+            .ok_or_else(|| Error::os(Operation::Map, "posix_memalign", Errno::NOMEM))?;
+        Ok(Self { base, bytes, origin: Origin::Allocator })
+    }
+
+    fn mapped(bytes: usize) -> Result<Self> {
         let access = ProtFlags::READ | ProtFlags::WRITE;
-        // A page fault each is dearer than all the memory of a small set.
-        let populate = if pages <= POPULATED_MAX { MapFlags::POPULATE } else { MapFlags::empty() };
-        let flags = MapFlags::PRIVATE | populate;
         // SAFETY: a new mapping where the kernel likes: nothing that exists is touched.
-        let base = unsafe { mmap_anonymous(ptr::null_mut(), bytes, access, flags) }
+        let base = unsafe { mmap_anonymous(ptr::null_mut(), bytes, access, MapFlags::PRIVATE) }
             .map_err(|errno| Error::os(Operation::Map, "mmap", errno))?;
         let failed = || Error::new(Operation::Map, ErrorKind::Gone);
         let base = NonNull::new(base.cast()).ok_or_else(failed)?;
-        Ok(Self { base, bytes })
+        Ok(Self { base, bytes, origin: Origin::Mapping })
+    }
+
+    /// Moves to a mapping, if it is not in one. On an error it stays.
+    pub(super) fn map(&mut self) -> Result<()> {
+        if self.origin == Origin::Allocator {
+            let mut mapped = Self::mapped(self.bytes)?;
+            mapped.bytes_mut().copy_from_slice(self.bytes());
+            *self = mapped;
+        }
+        Ok(())
     }
 
     pub(super) fn base(&self) -> NonNull<u8> {
@@ -59,9 +98,9 @@ impl Memory {
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
-        // SAFETY: `bytes` bytes are mapped and readable from the base on while the value lives, at
-        // most isize::MAX, and initialised: the kernel gives zeros. Stores need a `&mut self`, or
-        // the promise of `WorkingSet::pointer`.
+        // SAFETY: `bytes` bytes are readable from the base on while the value lives, at most
+        // isize::MAX, and initialised: allocator and kernel gave zeros. Stores need a `&mut self`,
+        // or the promise of `WorkingSet::pointer`.
         unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.bytes) }
     }
 
@@ -105,7 +144,15 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: the mapping of `zeroed`, whole; no reference outlives the value.
-        let _ = unsafe { munmap(self.base.as_ptr().cast(), self.bytes) };
+        match (self.origin, layout(self.bytes)) {
+            // SAFETY: from `alloc_zeroed` with the same layout; no reference outlives the value.
+            (Origin::Allocator, Ok(layout)) => unsafe { dealloc(self.base.as_ptr(), layout) },
+            // There was such a layout when it was allocated.
+            (Origin::Allocator, Err(_)) => {}
+            (Origin::Mapping, _) => {
+                // SAFETY: the mapping of `mapped`, whole; no reference outlives the value.
+                let _ = unsafe { munmap(self.base.as_ptr().cast(), self.bytes) };
+            }
+        }
     }
 }

@@ -22,11 +22,13 @@ pub(super) enum Pointers {
 impl Pointers {
     /// From now on stores through pointers are found; by the kernel where it can, unless comparison
     /// is asked for.
-    pub(super) fn start(&mut self, memory: &Memory, compare: bool) {
+    pub(super) fn start(&mut self, memory: &mut Memory, compare: bool) {
         if !matches!(self, Self::None) {
             return;
         }
-        let marks = if compare { None } else { KernelMarks::start(memory).ok() };
+        // Nobody has a pointer yet: the memory may move.
+        let protect = !compare && memory.map().is_ok();
+        let marks = if protect { KernelMarks::start(memory).ok() } else { None };
         *self = marks.map_or_else(|| Self::Compare(checks(memory).collect()), Self::Kernel);
     }
 

@@ -167,8 +167,8 @@ impl<R: Region> WorkingSet<R> {
     /// every checkpoint looks for the pages that were stored into, as
     /// [`tracking`](Self::tracking) says. A page is written if any byte of it was.
     ///
-    /// The pointer is good for [`len`](Self::len) bytes until the working set is dropped; the
-    /// memory never moves.
+    /// The pointer is good for [`len`](Self::len) bytes until the working set is dropped: from
+    /// the first call on the memory does not move.
     ///
     /// # Safety of its use
     ///
@@ -185,7 +185,7 @@ impl<R: Region> WorkingSet<R> {
     /// `Unsupported` in a forked child.
     pub fn pointer(&mut self) -> Result<NonNull<u8>> {
         self.check_process(Operation::View)?;
-        self.pointers.start(&self.memory, self.compare);
+        self.pointers.start(&mut self.memory, self.compare);
         Ok(self.memory.base())
     }
 

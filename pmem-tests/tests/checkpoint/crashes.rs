@@ -423,18 +423,21 @@ fn some_list(random: &mut SplitMix64, shape: Shape) -> Vec<Op> {
     (0..count).map(|_| one(random)).collect()
 }
 
-/// As many images as `DAXMAP_CHECKPOINT_IMAGES` says.
-fn images() -> u64 {
-    let sample = if cfg!(debug_assertions) { 20_000 } else { 400_000 };
-    let asked = std::env::var("DAXMAP_CHECKPOINT_IMAGES").ok();
-    asked.map_or(sample, |asked| asked.parse().expect("a number of images"))
+fn setting(name: &str) -> Option<u64> {
+    let value = std::env::var(name).ok()?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{name}={value} is no number")))
 }
 
+/// As many images as `DAXMAP_CHECKPOINT_IMAGES` says, of the programs of two seeds, of which
+/// `DAXMAP_CHECKPOINT_SEED` is the first: runs of other seeds may be added together.
 #[test]
 fn crashes_of_longer_lists() {
+    // Of a run that takes hours, how far it came.
+    let told_every = 1_000_000;
     let worker = |seed: u64, images: u64| {
         let mut random = SplitMix64::new(seed);
         let mut sum = Report::default();
+        let mut told = 0;
         for turn in 0.. {
             if sum.images >= images {
                 break;
@@ -463,13 +466,19 @@ fn crashes_of_longer_lists() {
             let explorer = explorer.depth(if turn % 17 == 16 { 2 } else { 1 });
             let then = if turn % 3 == 0 { Then::Save } else { Then::Nothing };
             sum.add(&explore(&explorer, shape, &ops, then).expect_clean());
+            if sum.images - told >= told_every {
+                told = sum.images;
+                println!("seed {seed}: {sum}");
+            }
         }
         sum
     };
-    let each = images() / 2;
+    let sample = if cfg!(debug_assertions) { 20_000 } else { 400_000 };
+    let each = setting("DAXMAP_CHECKPOINT_IMAGES").unwrap_or(sample) / 2;
+    let first = setting("DAXMAP_CHECKPOINT_SEED").unwrap_or(1);
     let mut sum = Report::default();
     thread::scope(|scope| {
-        let workers = [1, 2].map(|seed| scope.spawn(move || worker(seed, each)));
+        let workers = [first, first + 1].map(|seed| scope.spawn(move || worker(seed, each)));
         for worker in workers {
             sum.add(&worker.join().expect("no finding"));
         }

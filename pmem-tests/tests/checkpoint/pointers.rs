@@ -19,6 +19,34 @@ fn set(compare: bool) -> (WorkingSet<AnyRegion>, Options) {
     (WorkingSet::format(region, &options).unwrap(), options)
 }
 
+/// A small set is moved where its pages can be protected, before anybody has a pointer.
+#[test]
+fn a_set_of_any_size_keeps_its_bytes_when_a_pointer_is_asked_for() {
+    for (pages, compare) in [1, 2, 63, 64, 65, 66].into_iter().flat_map(|n| [(n, false), (n, true)])
+    {
+        let options = Options::new(pages * PAGE).strategy(Strategy::Shadow).compare(compare);
+        let region =
+            daxmap::Options::new().len(1 << 20).emulate(Emulation::Adr).in_memory().unwrap();
+        let mut set = WorkingSet::format(region, &options).unwrap();
+        assert!(set.bytes().iter().all(|byte| *byte == 0), "{pages} pages");
+        let before: Vec<u8> = (0..pages * PAGE).map(|at| (at % 251) as u8).collect();
+        set.write(0, &before).unwrap();
+        let base = set.pointer().unwrap();
+        assert!(set.bytes() == before, "{pages} pages, compare {compare}");
+        set.checkpoint().unwrap();
+        let last = (pages * PAGE - 1) as usize;
+        // SAFETY: the last byte of the set; no slice of it is alive.
+        unsafe { base.as_ptr().add(last).write(255) };
+        assert_eq!(set.pointer().unwrap(), base, "{pages} pages: it has moved");
+        assert_eq!(set.checkpoint().unwrap().bytes, PAGE, "{pages} pages, compare {compare}");
+        assert!(saved(&set, &options) == set.bytes(), "{pages} pages");
+        assert_eq!(set.bytes()[last], 255);
+        let expected =
+            if compare || !kernel_can() { Tracking::Comparison } else { Tracking::WriteProtect };
+        assert_eq!(set.tracking(), expected, "{pages} pages");
+    }
+}
+
 /// What is in the file.
 fn saved(set: &WorkingSet<AnyRegion>, options: &Options) -> Vec<u8> {
     let reader = WorkingSet::open(set.region(), &options.clone().read_only(true)).unwrap();

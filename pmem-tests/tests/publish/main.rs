@@ -1,19 +1,20 @@
 //! Publishing a whole file: what every filesystem of this machine must do. Needs root for the
 //! mounts.
 
+mod attributes;
+mod space;
+mod together;
+
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::Barrier;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use daxmap::publish::{Commit, clean_leftovers};
 use daxmap::{ErrorKind, Options, Region};
 use pmem_tests::scratch::{self, Directory, Filesystem};
 use pmem_tests::unprivileged::as_nobody;
 use pmem_tests::versions;
-use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
 /// A directory of the build for temporary files.
@@ -196,98 +197,6 @@ fn a_dropped_draft_leaves_nothing() {
 }
 
 #[test]
-fn a_replaced_file_hands_its_attributes_on() {
-    on_each(|name, directory| {
-        let path = directory.join("file");
-        draft(&path, 1).commit(Commit::Replace).unwrap();
-        let list = access_list(&[
-            (0x01, 6, !0),
-            (0x02, 4, 1234),
-            (0x04, 4, !0),
-            (0x10, 6, !0),
-            (0x20, 0, !0),
-        ]);
-        // Longer than the short buffer, and within an ext4 block of 1 KiB with the others.
-        let none = XattrFlags::empty();
-        rustix::fs::setxattr(&path, c"user.colour", b"blue", none).unwrap();
-        rustix::fs::setxattr(&path, c"user.long", &[7; 500], none).unwrap();
-        rustix::fs::setxattr(&path, c"trusted.mark", b"root's", none).unwrap();
-        rustix::fs::setxattr(&path, c"system.posix_acl_access", &list, none).unwrap();
-        std::os::unix::fs::chown(&path, Some(1234), Some(4321)).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o2764)).unwrap();
-        let before = fs::metadata(&path).unwrap();
-        let wanted = attributes(&path);
-        assert!(wanted.len() >= 4, "{name}: {wanted:?}");
-        for how in [Commit::Replace, Commit::keep("kept")] {
-            draft(&path, 2).commit(how).unwrap();
-            let after = fs::metadata(&path).unwrap();
-            assert_eq!(version(&path), Some(2));
-            assert_eq!(
-                (after.mode(), after.uid(), after.gid()),
-                (before.mode(), 1234, 4321),
-                "{name}"
-            );
-            assert_eq!(attributes(&path), wanted, "{name}");
-        }
-    });
-}
-
-#[test]
-fn the_directorys_default_list_is_not_put_on_a_replaced_file() {
-    on_each(|name, directory| {
-        let path = directory.join("file");
-        draft(&path, 1).commit(Commit::Replace).unwrap();
-        let list = access_list(&[
-            (0x01, 7, !0),
-            (0x02, 7, 1234),
-            (0x04, 5, !0),
-            (0x10, 7, !0),
-            (0x20, 5, !0),
-        ]);
-        let none = XattrFlags::empty();
-        rustix::fs::setxattr(directory, c"system.posix_acl_default", &list, none).unwrap();
-        let before = (fs::metadata(&path).unwrap().mode(), attributes(&path));
-        draft(&path, 2).commit(Commit::Replace).unwrap();
-        assert_eq!((fs::metadata(&path).unwrap().mode(), attributes(&path)), before, "{name}");
-        // A new file gets it.
-        let other = directory.join("other");
-        draft(&other, 1).commit(Commit::Replace).unwrap();
-        assert!(attributes(&other).iter().any(|(name, _)| name == "system.posix_acl_access"));
-    });
-}
-
-/// An access control list as its extended attribute has it: tags, permissions, ids
-/// (include/uapi/linux/posix_acl_xattr.h).
-fn access_list(entries: &[(u16, u16, u32)]) -> Vec<u8> {
-    let mut bytes = 2_u32.to_le_bytes().to_vec();
-    for (tag, permissions, id) in entries {
-        bytes.extend(tag.to_le_bytes());
-        bytes.extend(permissions.to_le_bytes());
-        bytes.extend(id.to_le_bytes());
-    }
-    bytes
-}
-
-/// Extended attributes, sorted by name.
-fn attributes(path: &Path) -> Vec<(String, Vec<u8>)> {
-    let mut list = vec![0; 4096];
-    let len = rustix::fs::listxattr(path, &mut list).unwrap();
-    let mut found: Vec<_> = list[..len]
-        .split(|byte| *byte == 0)
-        .filter(|name| !name.is_empty())
-        .map(|name| {
-            let name = String::from_utf8(name.to_vec()).unwrap();
-            let mut value = vec![0; 4096];
-            let len = rustix::fs::getxattr(path, name.as_str(), &mut value).unwrap();
-            value.truncate(len);
-            (name, value)
-        })
-        .collect();
-    found.sort();
-    found
-}
-
-#[test]
 fn a_link_stays_and_what_it_points_to_is_replaced() {
     on_each(|_, directory| {
         let folder = directory.join("folder");
@@ -377,92 +286,6 @@ fn errors_change_nothing() {
     });
 }
 
-/// Free bytes of the filesystem, as it counts them.
-fn free(directory: &Path) -> u64 {
-    let space = rustix::fs::statvfs(directory).unwrap();
-    space.f_bfree * space.f_frsize
-}
-
-#[test]
-fn a_draft_that_finds_no_room_takes_none() {
-    // Programs that are being started have a copy of every descriptor for a moment, so a failed
-    // draft's file may outlive the draft.
-    let ext4 = Filesystem::looped_with(HERE, "ext4", 64 << 20, "data=journal");
-    let path = ext4.path().join("file");
-    let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                while !done.load(Ordering::Acquire) {
-                    std::process::Command::new("true").status().unwrap();
-                }
-            });
-        }
-        let drafts = || {
-            for number in 0..100 {
-                // The second is as long as there is room, less what ext4 needs to note it.
-                for len in [1 << 40, free(ext4.path())] {
-                    let error = Options::new().len(len).draft(&path).unwrap_err();
-                    assert_eq!(error.errno(), Some(Errno::NOSPC), "{error}");
-                }
-                draft(&path, number).commit(Commit::Replace).unwrap();
-            }
-        };
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(drafts));
-        done.store(true, Ordering::Release);
-        result.unwrap();
-    });
-}
-
-#[test]
-fn a_draft_that_cannot_fit_fills_no_disk() {
-    // Whoever else writes meanwhile finds room all the time.
-    let ext4 = Filesystem::looped(HERE, "ext4", 64 << 20);
-    let (path, done) = (ext4.path().join("file"), AtomicBool::new(false));
-    let least = std::thread::scope(|scope| {
-        let watcher = scope.spawn(|| {
-            let mut least = u64::MAX;
-            while !done.load(Ordering::Acquire) {
-                least = least.min(free(ext4.path()));
-            }
-            least
-        });
-        for _ in 0..50 {
-            let error = Options::new().len(1 << 40).draft(&path).unwrap_err();
-            assert_eq!(error.errno(), Some(Errno::NOSPC), "{error}");
-        }
-        done.store(true, Ordering::Release);
-        watcher.join().unwrap()
-    });
-    assert!(least > 32 << 20, "{least} bytes were free");
-}
-
-#[test]
-fn space_that_was_just_freed_is_room() {
-    for (kind, size, mount) in [
-        ("ext4", 64, "data=journal"),
-        ("ext4", 64, "nodelalloc"),
-        ("xfs", 320, "noatime"),
-        ("btrfs", 256, "noatime"),
-    ] {
-        let filesystem = Filesystem::looped_with(HERE, kind, size << 20, mount);
-        let space = rustix::fs::statvfs(filesystem.path()).unwrap();
-        let most = space.f_bavail * space.f_frsize / 10 * 7;
-        let old = filesystem.path().join("old");
-        // By another process: a child that a test beside this one is just starting would have
-        // a copy of a descriptor of ours, and the space with it.
-        let fill = format!("head -c {most} /dev/zero > '{}'", old.display());
-        let filled = std::process::Command::new("sh").args(["-c", &fill]).status().unwrap();
-        assert!(filled.success(), "{kind} {mount}");
-        // The mount is known to the next draft, which so comes at once.
-        let path = filesystem.path().join("file");
-        drop(Options::new().len(1).draft(&path).unwrap());
-        fs::remove_file(&old).unwrap();
-        let draft = Options::new().len(most).draft(&path);
-        drop(draft.unwrap_or_else(|error| panic!("{kind} {mount}: {error}")));
-    }
-}
-
 #[test]
 fn a_read_only_mount_is_an_error_at_the_draft() {
     let filesystem = Filesystem::looped(HERE, "ext4", 64 << 20);
@@ -488,108 +311,6 @@ fn without_the_right_to_the_directory_nothing_changes() {
     assert_eq!(error.errno(), Some(Errno::PERM), "{error}");
     assert_eq!(version(&path), Some(1));
     assert_eq!(names(directory.path()), ["file"]);
-}
-
-#[test]
-fn readers_see_whole_versions_while_two_publish() {
-    const EACH: u64 = 60;
-    on_each(|name, directory| {
-        let path = directory.join("file");
-        draft(&path, 0).commit(Commit::Replace).unwrap();
-        let (done, start) = (AtomicBool::new(false), Barrier::new(4));
-        std::thread::scope(|scope| {
-            let publishers: Vec<_> = [0, 1 << 32]
-                .map(|first| {
-                    let (path, start) = (&path, &start);
-                    scope.spawn(move || {
-                        start.wait();
-                        for number in first..first + EACH {
-                            draft(path, number).commit(Commit::Replace).unwrap();
-                        }
-                    })
-                })
-                .into();
-            let readers = [(); 2].map(|()| {
-                scope.spawn(|| {
-                    start.wait();
-                    // However late a reader runs: the last version at least.
-                    let mut last = false;
-                    while !last {
-                        last = done.load(Ordering::Acquire);
-                        let bytes = fs::read(&path).unwrap();
-                        assert!(versions::version_of(&bytes).is_some(), "{name}: not a version");
-                    }
-                })
-            });
-            let mut result = Ok(());
-            for publisher in publishers {
-                result = result.and(publisher.join());
-            }
-            done.store(true, Ordering::Release);
-            result.unwrap();
-            for reader in readers {
-                reader.join().unwrap();
-            }
-        });
-        assert!(matches!(version(&path), Some(number) if number & 0xffff_ffff == EACH - 1));
-        assert_eq!(names(directory), ["file"]);
-    });
-}
-
-#[test]
-fn an_exchange_keeps_exactly_the_version_it_replaced() {
-    // Two publishers exchange, each under its own kept name: no version disappears unseen.
-    const EACH: u64 = 40;
-    let directory = Directory::new(HERE);
-    let path = directory.path().join("file");
-    draft(&path, 0).commit(Commit::Replace).unwrap();
-    let mut kept: Vec<u64> = std::thread::scope(|scope| {
-        let publishers = [1, 2].map(|who| {
-            let (path, directory) = (&path, directory.path());
-            scope.spawn(move || {
-                let keep = format!("kept by {who}");
-                let exchange = |turn| {
-                    draft(path, turn * 2 + who).commit(Commit::keep(&keep)).unwrap();
-                    version(&directory.join(&keep)).expect("what was kept is a version")
-                };
-                (0..EACH).map(exchange).collect::<Vec<u64>>()
-            })
-        });
-        publishers.into_iter().flat_map(|publisher| publisher.join().unwrap()).collect()
-    });
-    kept.push(version(&path).unwrap());
-    kept.sort_unstable();
-    assert_eq!(kept, (0..=2 * EACH).collect::<Vec<u64>>());
-}
-
-#[test]
-fn exchanges_that_keep_under_one_name_bring_no_old_version_back() {
-    // Two publishers share the kept name. What each has published stays, until the other publishes.
-    const EACH: u64 = 150;
-    let directory = Directory::new(HERE);
-    let path = directory.path().join("file");
-    draft(&path, 0).commit(Commit::Replace).unwrap();
-    std::thread::scope(|scope| {
-        for who in [0, 1] {
-            let path = &path;
-            scope.spawn(move || {
-                let mut others = 0;
-                for turn in 1..=EACH {
-                    let mine = turn * 2 + who;
-                    draft(path, mine).commit(Commit::keep("kept")).unwrap();
-                    let found = version(path).expect("there is a version");
-                    if found % 2 == who {
-                        assert_eq!(found, mine, "an older version is back");
-                    } else {
-                        assert!(found >= others, "{found} is back, after {others}");
-                        others = found;
-                    }
-                }
-            });
-        }
-    });
-    let last = version(&path).unwrap();
-    assert!([EACH * 2, EACH * 2 + 1].contains(&last), "{last} is there in the end");
 }
 
 #[test]
