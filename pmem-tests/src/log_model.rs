@@ -178,7 +178,7 @@ impl<R: Region + Clone> Subject<R> {
             Op::Reopen | Op::Kill => {
                 let log = self.log.take();
                 if op == Op::Kill {
-                    std::mem::forget(log);
+                    log.map(Log::abandon);
                 } else {
                     log.map_or(Ok(()), Log::close)?;
                 }
@@ -315,7 +315,7 @@ pub fn recover(region: &SimRegion, probe: usize) -> std::result::Result<(u64, Re
             }
             if probe > 0 {
                 // As large as a commit that was cut: nothing that came after that one follows it.
-                std::mem::forget(log);
+                log.abandon();
                 let log = options().open_region(region.clone()).map_err(words)?;
                 if forwards(&log)? != records {
                     return Err("after an append and a kill, the records are others".to_owned());

@@ -48,7 +48,7 @@ fn example(closed: bool) -> (Vec<u8>, Vec<(u64, Vec<u8>)>) {
     if closed {
         log.close().unwrap();
     } else {
-        std::mem::forget(log);
+        log.abandon();
     }
     (bytes(&region), records)
 }
@@ -158,7 +158,7 @@ fn a_block_made_from_the_description_is_a_block() {
     let region = simulated(region_len(2));
     let log = model::options().format(region.clone()).unwrap();
     log.append(b"one").unwrap();
-    std::mem::forget(log);
+    log.abandon();
     let at = SEGMENTS_AT + 4096 + 64;
     region.write(at, &forge(salt_of(&region, 0), at, 2, 4096 + 64, b"two")).unwrap();
     let log = model::options().open_region(region).unwrap();
@@ -195,7 +195,7 @@ fn payloads_that_look_like_blocks_never_become_records() {
             }
         }
         let last = log.last();
-        std::mem::forget(log);
+        log.abandon();
         for seed in 0..50 {
             let log = model::options().open_region(region.crash(seed)).unwrap();
             let records = model::forwards(&log).unwrap();
@@ -356,7 +356,7 @@ fn after_a_commit_that_failed_halfway_no_lsn_is_left_out() {
             assert!(matches!(refused.kind(), ErrorKind::Damaged(_)), "{refused}");
         }
         drop((one, other));
-        std::mem::forget(log);
+        log.abandon();
         let log = LogOptions::new().open_region(&region).unwrap();
         let found = log.reader(Lsn::ZERO).unwrap().map(|record| record.unwrap().0.get());
         assert_eq!(found.collect::<Vec<_>>(), [1], "{granularity:?}, {len} bytes");
@@ -401,7 +401,7 @@ fn the_last_block_of_a_full_segment_is_missed() {
         if closed {
             log.close().unwrap();
         } else {
-            std::mem::forget(log);
+            log.abandon();
         }
         // And after any power cut.
         let images = (0..20).map(|seed| region.crash(seed)).chain([region.clone()]);

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use daxmap::ErrorKind;
+use daxmap::log::Log;
 use daxmap::sim::{Body, Explorer, History, Mode, Notes, Report, SimRegion, SplitMix64};
 use pmem_tests::killed::Killed;
 use pmem_tests::log_model::{self as model, Model, Op, Scenario, SharedLog, Subject, region_len};
@@ -260,7 +261,7 @@ fn threads(
         move |region: &SimRegion| {
             let log = model::options().format(region.clone())?;
             let before = shared.lock().unwrap().replace(Arc::new(log));
-            std::mem::forget(before);
+            before.and_then(Arc::into_inner).map(Log::abandon);
             Ok(())
         }
     };
@@ -280,17 +281,29 @@ fn threads(
 
 #[test]
 fn several_threads_with_a_writer_each() {
-    let mut sum = Report::default();
-    for mode in Mode::ALL {
-        let schedules = if cfg!(debug_assertions) { 20 } else { 100 };
-        sum.add(&threads(mode, (2, 2, 8), schedules, 1));
+    let schedules = if cfg!(debug_assertions) { 20 } else { 100 };
+    let in_mode = |mode| {
+        let mut sum = threads(mode, (2, 2, 8), schedules, 1);
         sum.add(&threads(mode, (3, 2, 8), schedules / 2, 1));
         sum.add(&threads(mode, (2, 1, 8), 6, 2));
-    }
+        sum
+    };
     // A sector each; and records that soon need another segment.
-    sum.add(&threads(Mode::PageCache, (3, 1, 472), 200, 1));
-    sum.add(&threads(Mode::PageCache, (2, 2, 1800), 100, 1));
-    sum.add(&threads(Mode::PageCache, (3, 1, 1800), 200, 1));
+    let in_sectors = || {
+        let mut sum = threads(Mode::PageCache, (3, 1, 472), 200, 1);
+        sum.add(&threads(Mode::PageCache, (2, 2, 1800), 100, 1));
+        sum.add(&threads(Mode::PageCache, (3, 1, 1800), 200, 1));
+        sum
+    };
+    let mut sum = Report::default();
+    std::thread::scope(|scope| {
+        let mut parts: Vec<_> =
+            Mode::ALL.into_iter().map(|mode| scope.spawn(move || in_mode(mode))).collect();
+        parts.push(scope.spawn(in_sectors));
+        for part in parts {
+            sum.add(&part.join().expect("no finding"));
+        }
+    });
     println!("threads: {sum}");
     assert!(sum.schedules > 100);
 }
@@ -329,7 +342,7 @@ fn what_recovery_accepts_after_a_kill_stays() {
                 let process = std::thread::spawn(move || {
                     if let Ok(mut subject) = Subject::open_over(&killed, Model::new()) {
                         let _ = ops.iter().try_for_each(|&op| subject.apply(op));
-                        std::mem::forget(subject);
+                        subject.log.map(Log::abandon);
                     }
                 });
                 process.join().expect("the process does not panic");
@@ -338,7 +351,7 @@ fn what_recovery_accepts_after_a_kill_stays() {
                 // Of what is recovered, the number and the newest are promised from here on.
                 notes.ack(found.len() as u64);
                 notes.ack(found.last().map_or(0, |(lsn, _)| *lsn));
-                std::mem::forget(log);
+                log.abandon();
                 Ok(())
             };
             let check = |region: &SimRegion, history: &History| {

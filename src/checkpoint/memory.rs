@@ -24,7 +24,7 @@ use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::{LINE, PAGE};
 
 /// A set of at most so many pages is allocated.
-const ALLOCATED_MAX: u64 = 64;
+const ALLOCATED_MAX: u64 = 512;
 
 /// Where the memory comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -261,6 +261,12 @@ impl<R: Region> Log<R> {
         }
         self.core.finish()
     }
+
+    /// Gives the log up without touching the region again, as if the process had been killed: for
+    /// tests of what a crash leaves. [`close`](Self::close) is the orderly way.
+    pub fn abandon(mut self) {
+        self.finished = true;
+    }
 }
 
 impl<R: Region> Drop for Log<R> {

@@ -246,10 +246,10 @@ fn what_recovery_has_accepted_is_durable() {
     let undrained = Undrained(region.clone());
     let log = options().open_region(region.clone()).unwrap();
     region.settle();
-    std::mem::forget(log);
+    log.abandon();
     let log = options().open_region(&undrained).unwrap();
     log.append(&payload(1)).unwrap();
-    std::mem::forget(log);
+    log.abandon();
     let log = options().open_region(region.clone()).unwrap();
     assert_eq!(all(&log), expected(1..2));
     for seed in 0..200 {
@@ -333,7 +333,7 @@ fn a_read_only_log_changes_nothing() {
     let region = region(4);
     let log = options().format(region.clone()).unwrap();
     log.append(&payload(1)).unwrap();
-    std::mem::forget(log);
+    log.abandon();
     let snapshot = |region: &SimRegion| {
         let mut bytes = vec![0; region.len() as usize];
         region.read(0, &mut bytes).unwrap();

@@ -339,6 +339,12 @@ impl<T: Plain, R: Region> State<T, R> {
         let closed = self.region.close();
         settled.and(closed)
     }
+
+    /// Gives the state up without touching the region again, as if the process had been killed: for
+    /// tests of what a crash leaves. [`close`](Self::close) is the orderly way.
+    pub fn abandon(self) {
+        lock(&self.writer).settled = true;
+    }
 }
 
 /// Puts the value before back unless the change of it was done.

@@ -49,7 +49,7 @@ fn what_is_stored_is_loaded_and_found() {
     assert_eq!(state.update(|r| std::mem::replace(r, root(3))).unwrap(), root(2));
     assert_eq!(state.with(|r| r.generation), 3);
     assert_eq!(state.sequence(), 3);
-    std::mem::forget(state);
+    state.abandon();
 
     let state = options().open_region(&region).unwrap();
     assert_eq!(state.load(), root(3));
@@ -115,7 +115,7 @@ fn other_layouts_are_refused_or_upgraded() {
     let state = newer().open_region(&region).unwrap();
     assert_eq!((state.load(), state.sequence()), ([3, 1], 2));
     assert_eq!(state.recovery().upgraded_from, Some(3));
-    std::mem::forget(state);
+    state.abandon();
     let state = StateOptions::<[u64; 2]>::new().version(4).open_region(&region).unwrap();
     assert_eq!(state.load(), [3, 1]);
     assert!(state.recovery().clean && state.recovery().upgraded_from.is_none());
@@ -289,7 +289,7 @@ fn an_inspection_sees_what_is_there() {
     assert_eq!(seen.slot_offsets, [8192, 12288]);
     let value = root(2).as_bytes().to_vec();
     assert_eq!(seen.slots[0], Slot::Valid { sequence: 2, version: 6, value });
-    std::mem::forget(state);
+    state.abandon();
     flip(&region, 8192 + 50);
     flip(&region, 4096);
     let seen = inspect(&region).unwrap();

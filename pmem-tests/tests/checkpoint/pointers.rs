@@ -22,11 +22,11 @@ fn set(compare: bool) -> (WorkingSet<AnyRegion>, Options) {
 /// A small set is moved where its pages can be protected, before anybody has a pointer.
 #[test]
 fn a_set_of_any_size_keeps_its_bytes_when_a_pointer_is_asked_for() {
-    for (pages, compare) in [1, 2, 63, 64, 65, 66].into_iter().flat_map(|n| [(n, false), (n, true)])
+    for (pages, compare) in [1, 2, 511, 512, 513].into_iter().flat_map(|n| [(n, false), (n, true)])
     {
         let options = Options::new(pages * PAGE).strategy(Strategy::Shadow).compare(compare);
         let region =
-            daxmap::Options::new().len(1 << 20).emulate(Emulation::Adr).in_memory().unwrap();
+            daxmap::Options::new().len(8 << 20).emulate(Emulation::Adr).in_memory().unwrap();
         let mut set = WorkingSet::format(region, &options).unwrap();
         assert!(set.bytes().iter().all(|byte| *byte == 0), "{pages} pages");
         let before: Vec<u8> = (0..pages * PAGE).map(|at| (at % 251) as u8).collect();

@@ -1,7 +1,6 @@
 //! A process is killed after it wrote and before it drained, wherever that is; the next one sees what
 //! is not durable, goes on from there, and then the power goes.
 
-use std::mem::forget;
 use std::panic::resume_unwind;
 use std::thread;
 
@@ -54,7 +53,7 @@ impl Process<'_> {
             Ok(())
         });
         // As a kill: nothing is dropped.
-        forget(state);
+        state.abandon();
         result
     }
 }
@@ -65,7 +64,7 @@ fn check(region: &SimRegion, history: &History) -> std::result::Result<(), Strin
     let state = upgrading::<WORDS>(VERSION).open_region(region.clone());
     let state = state.map_err(|error| error.to_string())?;
     let (found, recovery) = (generation::<WORDS>(&state.load(), VERSION), state.recovery());
-    forget(state);
+    state.abandon();
     let found = found.ok_or("a mixture")?;
     history.recovered(&found);
     if found != acked & !OPENED && found != begun & !OPENED {
@@ -94,7 +93,7 @@ fn explore(mode: Mode, kills: &[u32], damaged: Option<u64>) -> Report {
         process.work(region.clone())
     };
     let explorer = Explorer::new(mode, region_bytes(WORDS as u32 * 8)).setup(move |region| {
-        forget(options::<WORDS>(1).seed(3).format(region.clone(), &value(1, 1))?);
+        options::<WORDS>(1).seed(3).format(region.clone(), &value(1, 1))?.abandon();
         damaged.map_or(Ok(()), |at| {
             let mut byte = [0];
             region.read(at, &mut byte)?;

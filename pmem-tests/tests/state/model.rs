@@ -100,7 +100,7 @@ pub fn upgrading<const WORDS: usize>(version: u32) -> StateOptions<Value<WORDS>>
 pub fn run<const WORDS: usize>(region: &SimRegion, notes: &Notes, ops: &[Op]) -> Result<()> {
     let mut program = Program::<WORDS>::start(region, notes)?;
     ops.iter().try_for_each(|&op| program.step(op))?;
-    mem::forget(program.state);
+    program.state.abandon();
     Ok(())
 }
 
@@ -123,7 +123,7 @@ impl<'a, const WORDS: usize> Program<'a, WORDS> {
 
     /// A program that ends drops nothing.
     fn go_on_with(&mut self, state: State<Value<WORDS>, SimRegion>) {
-        mem::forget(mem::replace(&mut self.state, state));
+        mem::replace(&mut self.state, state).abandon();
     }
 
     fn step(&mut self, op: Op) -> Result<()> {
@@ -216,7 +216,7 @@ impl<'a, const WORDS: usize> Program<'a, WORDS> {
         self.noted(What::Format, |program| {
             killed(program.region, drain, move |region| {
                 region.arm();
-                making(salt).format(region, &new).map(mem::forget)
+                making(salt).format(region, &new).map(State::abandon)
             });
             // Another salt than the one that was killed.
             let made = making(salt + 1000).open_or_format(program.region.clone(), &new)?;
