@@ -138,6 +138,13 @@ impl<R: Region + Clone> Subject<R> {
         Ok(Self { log, model, region: region.clone() })
     }
 
+    /// Gives the log up as if the process had been killed.
+    pub fn abandon(self) {
+        if let Some(log) = self.log {
+            log.abandon();
+        }
+    }
+
     /// Does one thing to both. A full log is left as it is.
     pub fn apply(&mut self, op: Op) -> Result<()> {
         let Some(log) = &mut self.log else { return Ok(()) };
@@ -177,10 +184,9 @@ impl<R: Region + Clone> Subject<R> {
             }
             Op::Reopen | Op::Kill => {
                 let log = self.log.take();
-                if op == Op::Kill {
-                    log.map(Log::abandon);
-                } else {
-                    log.map_or(Ok(()), Log::close)?;
+                match log {
+                    Some(log) if op == Op::Kill => log.abandon(),
+                    log => log.map_or(Ok(()), Log::close)?,
                 }
                 self.log = Some(options().open_region(self.region.clone())?);
                 return Ok(());

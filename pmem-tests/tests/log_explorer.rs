@@ -4,7 +4,6 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use daxmap::ErrorKind;
-use daxmap::log::Log;
 use daxmap::sim::{Body, Explorer, History, Mode, Notes, Report, SimRegion, SplitMix64};
 use pmem_tests::killed::Killed;
 use pmem_tests::log_model::{self as model, Model, Op, Scenario, SharedLog, Subject, region_len};
@@ -261,7 +260,9 @@ fn threads(
         move |region: &SimRegion| {
             let log = model::options().format(region.clone())?;
             let before = shared.lock().unwrap().replace(Arc::new(log));
-            before.and_then(Arc::into_inner).map(Log::abandon);
+            if let Some(before) = before.and_then(Arc::into_inner) {
+                before.abandon();
+            }
             Ok(())
         }
     };
@@ -342,7 +343,7 @@ fn what_recovery_accepts_after_a_kill_stays() {
                 let process = std::thread::spawn(move || {
                     if let Ok(mut subject) = Subject::open_over(&killed, Model::new()) {
                         let _ = ops.iter().try_for_each(|&op| subject.apply(op));
-                        subject.log.map(Log::abandon);
+                        subject.abandon();
                     }
                 });
                 process.join().expect("the process does not panic");

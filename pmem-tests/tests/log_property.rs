@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use daxmap::ErrorKind;
-use daxmap::log::{Log, LogReader, Lsn};
+use daxmap::log::{LogReader, Lsn};
 use daxmap::sim::{Mode, SimRegion};
 use pmem_tests::killed::Killed;
 use pmem_tests::log_model::{self, Model, Op, Records, Subject, region_len};
@@ -89,7 +89,7 @@ impl Machine {
 
     /// The next process, which finds one of two models, after a power cut or a kill.
     fn after(self, before: Model, after: Model, power: Option<u64>) -> Self {
-        self.subject.log.map(Log::abandon);
+        self.subject.abandon();
         let memory = power.map_or_else(|| self.memory.clone(), |seed| self.memory.crash(seed));
         let mut machine = Self::open(memory, before);
         let log = machine.subject.log.as_ref().expect("it is open");
@@ -209,7 +209,7 @@ proptest! {
         steps in prop::collection::vec(step(), 0..30),
     ) {
         let machine = steps.into_iter().fold(Machine::new(mode, segments), Machine::step);
-        machine.subject.log.map(Log::abandon);
+        machine.subject.abandon();
     }
 }
 

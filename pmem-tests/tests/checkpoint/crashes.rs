@@ -454,7 +454,7 @@ fn crashes_of_program(seed: u64, number: u64) -> Report {
     let explorer = explorer.nested_images(4).samples(4);
     // One crashed recovery is as much work as a dozen lists.
     let explorer = explorer.depth(if number % 17 == 16 { 2 } else { 1 });
-    let then = if number % 3 == 0 { Then::Save } else { Then::Nothing };
+    let then = if number.is_multiple_of(3) { Then::Save } else { Then::Nothing };
     explore(&explorer, shape, &ops, then).expect_clean()
 }
 
