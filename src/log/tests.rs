@@ -236,6 +236,26 @@ fn a_header_with_an_impossible_segment_size_is_damage() {
     }
 }
 
+#[test]
+fn an_abandoned_log_is_left_as_by_a_kill() {
+    let bytes = |region: &SimRegion| {
+        let mut bytes = vec![0; region.len() as usize];
+        region.read(0, &mut bytes).unwrap();
+        bytes
+    };
+    let region = region(4);
+    let log = options().format(region.clone()).unwrap();
+    log.append(&payload(1)).unwrap();
+    let before = bytes(&region);
+    log.abandon();
+    assert!(bytes(&region) == before, "it was written to");
+    let log = options().open_region(region.clone()).unwrap();
+    assert_eq!(all(&log), expected(1..2));
+    let before = bytes(&region);
+    drop(log);
+    assert!(bytes(&region) != before, "a drop closes it");
+}
+
 /// A process that was killed between writing and draining leaves a block that can be seen and may
 /// not be durable: once recovery has accepted it, it must be.
 #[test]
