@@ -273,8 +273,8 @@ fn saves_two_pages(ops: &[Op]) -> bool {
 }
 
 /// Whether all images of a crash of the list can be recovered. A redo record goes past the caches: until
-/// the fence, any of its words may be there and others not. That of one page has sixteen words or so that
-/// are new, that of two pages more than 22: those are sampled, below. Sectors are few.
+/// the fence, any of its words may be there and others not. One of two pages has more than 2^22 images at
+/// a single crash point; those are sampled, below. Of one page, and of sectors, there are few.
 fn few_images(shape: Shape, mode: Mode, ops: &[Op]) -> bool {
     !(mode != Mode::PageCache && shape.strategy == Strategy::Redo && saves_two_pages(ops))
 }
