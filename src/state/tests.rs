@@ -1,7 +1,10 @@
 //! What the state promises without a crash; `pmem-tests/tests/state.rs` has the crashes.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Barrier;
+use std::thread;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -131,6 +134,22 @@ fn an_upgrade_needs_the_room_that_was_given() {
     assert_eq!(options().open_region(&region).unwrap().load(), root(1));
     options().capacity(5000).format(&region, &root(1)).unwrap();
     assert_eq!(large().open_region(&region).unwrap().load(), [7; 5000]);
+    // All of it.
+    options().format(&region, &root(1)).unwrap();
+    let filling = StateOptions::<[u8; 4072]>::new().version(2).upgrade(|_, _| Some([7; 4072]));
+    assert_eq!(filling.open_region(&region).unwrap().load(), [7; 4072]);
+}
+
+#[test]
+fn a_seed_repeats_the_salt() {
+    let formatted = |options: StateOptions<Root>| {
+        let region = memory();
+        options.format(&region, &root(1)).unwrap();
+        bytes(&region)
+    };
+    assert_eq!(formatted(options().seed(5)), formatted(options().seed(5)));
+    assert_ne!(formatted(options().seed(5)), formatted(options().seed(6)));
+    assert_ne!(formatted(options()), formatted(options()));
 }
 
 #[test]
@@ -167,6 +186,8 @@ fn two_damaged_copies_are_an_error() {
         let before = bytes(&region);
         let error = options().open_region(&region).unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::Damaged(_)), "{error}");
+        let whole_area = if at[0] == 0 { 0..8192 } else { 8192..16384 };
+        assert_eq!(error.range(), Some(whole_area));
         let error = options().open_or_format(&region, &root(2)).unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::Damaged(_)), "{error}");
         assert_eq!(bytes(&region), before);
@@ -210,8 +231,34 @@ fn files_are_complete_and_their_own() {
     let other = directory.path().join("other");
     assert_eq!(State::open_or_create(&other, &root(2)).unwrap().load(), root(2));
     assert_eq!(State::<Root>::open(&other).unwrap().load(), root(2));
+    let private = directory.path().join("private");
+    let of_the_owner = options().region(Options::new().mode(0o400));
+    drop(of_the_owner.create(&private, &root(1)).unwrap());
+    assert_eq!(fs::metadata(&private).unwrap().permissions().mode() & 0o777, 0o400);
     let error = options().read_only(true).create(&other, &root(1)).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::ReadOnly) && error.path() == Some(&*other));
+}
+
+#[test]
+fn of_two_that_create_the_file_the_later_finds_it() {
+    let directory = tempfile::tempdir().unwrap();
+    for round in 0..200 {
+        let path = directory.path().join(format!("root-{round}"));
+        let both = Barrier::new(2);
+        let attempt = || {
+            both.wait();
+            State::open_or_create(&path, &root(1)).err()
+        };
+        let errors = thread::scope(|scope| {
+            let other = scope.spawn(attempt);
+            [attempt(), other.join().unwrap()]
+        });
+        for error in errors.iter().flatten() {
+            // The other one may still have it.
+            assert!(matches!(error.kind(), ErrorKind::Locked), "{error}");
+        }
+        assert_eq!(State::<Root>::open(&path).unwrap().load(), root(1));
+    }
 }
 
 #[test]
@@ -298,6 +345,23 @@ fn an_inspection_sees_what_is_there() {
     assert!(!seen.is_sound());
     flip(&region, 12288);
     assert_eq!(inspect(&region).unwrap().newest(), None);
+}
+
+#[test]
+fn an_inspection_is_sound_only_if_all_of_it_is() {
+    let region = memory();
+    options().format(&region, &root(1)).unwrap();
+    assert!(inspect(&region).unwrap().is_sound());
+    for at in [0, 4096, 8192, 12288] {
+        flip(&region, at);
+        let seen = inspect(&region).unwrap();
+        assert!(!seen.is_sound() && !seen.is_settled(), "{at}");
+        flip(&region, at);
+    }
+    let short = Options::new().len(16384 - 64).in_memory().unwrap();
+    short.write(0, &bytes(&region)[..16384 - 64]).unwrap();
+    let error = inspect(&short).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::TooShort { asked: 16384, .. }), "{error}");
 }
 
 #[test]

@@ -1,0 +1,131 @@
+//! Tries every mutant of the library's source that cargo-mutants lists.
+//!
+//! ```text
+//! source_mutants [--write FILE] [--budget SECONDS] [--longest SECONDS] [PART...]
+//! ```
+//!
+//! All of `src`, or those parts: names of folders and files in it. `--write` puts the table into a
+//! file; rows of other parts and reasons stay there as they are. `--longest`: tests that take longer
+//! are left out (15); `--budget`: of tests' time for one mutant (40). Ends with 1 if a
+//! mutant is missed without a reason. `ci/source-mutants` calls it.
+
+mod hunt;
+mod list;
+mod report;
+mod rewrite;
+mod tests;
+mod tree;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use hunt::Fate;
+use report::Report;
+use tests::Runner;
+use tree::Tree;
+
+/// Test programs that are not for this: they build for themselves, boot guests, or take long.
+const LEFT_OUT: [&str; 6] =
+    ["guest", "block_", "examples", "instructions", "sim_evidence", "sigkill"];
+
+struct Arguments {
+    file: Option<PathBuf>,
+    budget: Duration,
+    longest: Duration,
+    parts: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(count) => {
+            eprintln!("{count} are missed, and nobody says why");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("source_mutants: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn arguments() -> io::Result<Arguments> {
+    let mut given = Arguments {
+        file: None,
+        budget: Duration::from_secs(40),
+        longest: Duration::from_secs(15),
+        parts: Vec::new(),
+    };
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        let mut value =
+            || arguments.next().ok_or_else(|| io::Error::other(format!("{argument} of what?")));
+        let seconds =
+            |text: String| text.parse().map(Duration::from_secs).map_err(io::Error::other);
+        match argument.as_str() {
+            "--write" => given.file = Some(value()?.into()),
+            "--budget" => given.budget = seconds(value()?)?,
+            "--longest" => given.longest = seconds(value()?)?,
+            _ => given.parts.push(argument),
+        }
+    }
+    Ok(given)
+}
+
+fn run() -> io::Result<usize> {
+    let given = arguments()?;
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
+    let directory = workspace.join("target/source-mutants");
+    let workers = std::thread::available_parallelism()?.get();
+    let mutants = list::mutants(&workspace)?;
+    let wanted: Vec<u32> = (1..)
+        .zip(&mutants)
+        .filter(|(_, mutant)| given.parts.is_empty() || given.parts.contains(&report::part(mutant)))
+        .map(|(id, _)| id)
+        .collect();
+    if wanted.is_empty() {
+        return Err(io::Error::other(format!("no mutants in {}", given.parts.join(", "))));
+    }
+
+    let began = Instant::now();
+    let tree = Tree::build(&workspace, &directory, &mutants)?;
+    eprintln!(
+        "{} of {} mutants are built, {} are refused, {:.0?}",
+        tree.contained.len(),
+        mutants.len(),
+        tree.refused.len(),
+        began.elapsed()
+    );
+    let programs = tree.tests(|name| !LEFT_OUT.iter().any(|prefix| name.starts_with(prefix)))?;
+    tree.command_line()?;
+    let runner = Runner::new(tree.environment(), &directory.join("scratch"))?;
+    let (tests, unusable) = runner.measure(&programs, mutants.len(), given.longest, workers)?;
+    eprintln!("{} tests, {:.0?}; left out:", tests.len(), began.elapsed());
+    for test in &unusable {
+        eprintln!("  {test}");
+    }
+
+    let tried: Vec<u32> = wanted.iter().copied().filter(|id| tree.contained.contains(id)).collect();
+    let mut fates = hunt::hunt(&runner, &tests, &mutants, &tried, given.budget, workers)?;
+    for id in wanted {
+        let refused = tree.refused.contains(&id);
+        fates.entry(id).or_insert(if refused { Fate::Refused } else { Fate::Constant });
+    }
+    finish(&given, &mutants, &fates)
+}
+
+fn finish(
+    given: &Arguments,
+    mutants: &[list::Mutant],
+    fates: &HashMap<u32, Fate>,
+) -> io::Result<usize> {
+    let mut report = given.file.as_deref().map(Report::read).transpose()?.unwrap_or_default();
+    report.update(mutants, fates);
+    if let Some(file) = &given.file {
+        report.write(file)?;
+    }
+    Ok(report.unexplained())
+}

@@ -1,0 +1,286 @@
+//! A copy of the workspace with the mutants in it, and what is built from it.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::list::{Genre, Mutant};
+use crate::rewrite::{self, MODULE};
+
+/// Files that get the module which says what is on.
+const ROOTS: [&str; 2] = ["src/lib.rs", "src/bin/daxmap/main.rs"];
+
+/// Rounds of leaving out what does not compile.
+const ROUNDS: usize = 400;
+
+/// A program with tests.
+#[derive(Clone, Debug)]
+pub struct Program {
+    pub name: String,
+    pub executable: PathBuf,
+    /// Where cargo would run it.
+    pub directory: PathBuf,
+}
+
+/// The copy.
+pub struct Tree {
+    root: PathBuf,
+    target: PathBuf,
+    /// Functions that constants call.
+    constant: HashSet<String>,
+    /// Mutants that are in it, from 1.
+    pub contained: HashSet<u32>,
+    /// Mutants that the compiler refuses.
+    pub refused: HashSet<u32>,
+}
+
+impl Tree {
+    /// Copies the files of `workspace` to below `directory`, with all `mutants` that compile.
+    pub fn build(workspace: &Path, directory: &Path, mutants: &[Mutant]) -> io::Result<Self> {
+        let root = directory.join("tree");
+        if root.exists() {
+            fs::remove_dir_all(&root)?;
+        }
+        copy(workspace, &root)?;
+        let mut tree = Self {
+            root,
+            target: directory.join("target"),
+            constant: HashSet::new(),
+            contained: HashSet::new(),
+            refused: HashSet::new(),
+        };
+        for round in 1..=ROUNDS {
+            tree.write(workspace, mutants)?;
+            let refused = tree.refused.len();
+            let constant = tree.constant.len();
+            if tree.check(mutants)? {
+                return Ok(tree);
+            }
+            if (tree.refused.len(), tree.constant.len()) == (refused, constant) {
+                break;
+            }
+            eprintln!("round {round}: {} mutants do not compile", tree.refused.len());
+        }
+        Err(io::Error::other(format!("{} does not compile", tree.root.display())))
+    }
+
+    /// Writes the sources, without what was refused.
+    fn write(&mut self, workspace: &Path, mutants: &[Mutant]) -> io::Result<()> {
+        let mut files: BTreeMap<&Path, Vec<(u32, &Mutant)>> = BTreeMap::new();
+        for root in ROOTS {
+            files.insert(Path::new(root), Vec::new());
+        }
+        for (id, mutant) in (1..).zip(mutants) {
+            let here = files.entry(&mutant.file).or_default();
+            if !self.refused.contains(&id) {
+                here.push((id, mutant));
+            }
+        }
+        self.contained.clear();
+        for (file, mutants_here) in files {
+            let source = fs::read_to_string(workspace.join(file))?;
+            let mut rewritten = rewrite::rewrite(&source, &mutants_here, &self.constant)
+                .map_err(|error| io::Error::other(format!("{}: {error}", file.display())))?;
+            if ROOTS.iter().any(|root| Path::new(root) == file) {
+                let count = u32::try_from(mutants.len()).map_err(io::Error::other)?;
+                rewritten.text.push_str(&rewrite::switch(count));
+            }
+            self.contained.extend(rewritten.contained);
+            let path = self.root.join(file);
+            // What is as it was is not built again.
+            if fs::read_to_string(&path).ok().as_ref() != Some(&rewritten.text) {
+                fs::write(path, rewritten.text)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn cargo(&self) -> Command {
+        let mut command = Command::new("cargo");
+        command
+            .current_dir(&self.root)
+            .env("CARGO_TARGET_DIR", &self.target)
+            .env("RUSTFLAGS", "--cap-lints=allow")
+            .env("CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS", "true")
+            .env("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "true")
+            .env("CARGO_PROFILE_RELEASE_DEBUG", "false")
+            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "2")
+            .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Whether it compiles; if not, leaves mutants out.
+    fn check(&mut self, mutants: &[Mutant]) -> io::Result<bool> {
+        let output = self
+            .cargo()
+            .args(["check", "--release", "--all-features", "--lib", "--bins", "--tests"])
+            .arg("--message-format=json")
+            .stderr(Stdio::null())
+            .output()?;
+        if output.status.success() {
+            return Ok(true);
+        }
+        let mut texts = HashMap::new();
+        let mut unexplained = Vec::new();
+        for message in String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+            .filter(|message| message["message"]["level"] == "error")
+        {
+            let error = &message["message"];
+            if !self.blame(error, mutants, &mut texts) {
+                unexplained.push(error["rendered"].as_str().unwrap_or_default().to_owned());
+            }
+        }
+        if !unexplained.is_empty() {
+            eprintln!("{}", unexplained[..unexplained.len().min(3)].join("\n"));
+        }
+        Ok(false)
+    }
+
+    /// Leaves out the mutant that an error is about.
+    fn blame(
+        &mut self,
+        error: &Value,
+        mutants: &[Mutant],
+        texts: &mut HashMap<String, Vec<String>>,
+    ) -> bool {
+        let words = error["message"].as_str().unwrap_or_default();
+        if words.contains("non-const") && words.contains('`') {
+            let path = words.split('`').nth(1).unwrap_or_default();
+            let path = path.split("::<").next().unwrap_or_default();
+            let name = path.rsplit("::").next().unwrap_or_default();
+            return self.constant.insert(name.to_owned());
+        }
+        let mut found = false;
+        for span in error["spans"].as_array().into_iter().flatten() {
+            if span["is_primary"] != true {
+                continue;
+            }
+            let file = span["file_name"].as_str().unwrap_or_default().to_owned();
+            let from = usize::try_from(span["line_start"].as_u64().unwrap_or(1)).unwrap_or(1);
+            let lines = texts.entry(file.clone()).or_insert_with(|| {
+                let text = fs::read_to_string(self.root.join(&file)).unwrap_or_default();
+                text.lines().map(str::to_owned).collect()
+            });
+            let not_exhaustive = error["code"]["code"] == "E0004";
+            let blamed = if not_exhaustive {
+                lines.iter().skip(from - 1).flat_map(|line| switches(line)).find(|id| {
+                    mutants.get(*id as usize - 1).is_some_and(|m| m.genre == Genre::MatchArm)
+                })
+            } else {
+                lines
+                    .iter()
+                    .take(from)
+                    .rev()
+                    .take(60)
+                    .find_map(|line| switches(line).last().copied())
+            };
+            if let Some(id) = blamed {
+                self.refused.insert(id);
+                found = true;
+            }
+        }
+        found
+    }
+
+    /// Builds the tests: the library's own, and those programs of the test package that `wanted`
+    /// names.
+    pub fn tests(&self, wanted: impl Fn(&str) -> bool) -> io::Result<Vec<Program>> {
+        let mut programs = self.test_programs(
+            &["-p", "daxmap", "--all-features", "--lib", "--bins"].map(str::to_owned),
+        )?;
+        let mut arguments = vec!["-p".to_owned(), "pmem-tests".to_owned()];
+        for entry in fs::read_dir(self.root.join("pmem-tests/tests"))? {
+            let path = entry?.path();
+            let is_program = path.is_file() || path.join("main.rs").is_file();
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            if is_program && wanted(&name) {
+                arguments.extend(["--test".to_owned(), name]);
+            }
+        }
+        programs.extend(self.test_programs(&arguments)?);
+        Ok(programs)
+    }
+
+    /// Builds the command line as its tests do when they begin, which then takes them no time.
+    pub fn command_line(&self) -> io::Result<()> {
+        let arguments = ["build", "--release", "--quiet", "--features", "cli", "--bin", "daxmap"];
+        if !self.cargo().args(arguments).status()?.success() {
+            return Err(io::Error::other(format!("cargo {}", arguments.join(" "))));
+        }
+        Ok(())
+    }
+
+    fn test_programs(&self, arguments: &[String]) -> io::Result<Vec<Program>> {
+        let output = self
+            .cargo()
+            .args(["test", "--release", "--no-run", "--message-format=json"])
+            .args(arguments)
+            .stderr(Stdio::inherit())
+            .output()?;
+        if !output.status.success() {
+            return Err(io::Error::other(format!("cargo test --no-run {}", arguments.join(" "))));
+        }
+        let messages = String::from_utf8_lossy(&output.stdout);
+        let programs = messages
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+            .filter(|message| message["profile"]["test"] == true)
+            .filter_map(|message| {
+                let manifest = PathBuf::from(message["manifest_path"].as_str()?);
+                Some(Program {
+                    name: message["target"]["name"].as_str()?.to_owned(),
+                    executable: PathBuf::from(message["executable"].as_str()?),
+                    directory: manifest.parent()?.to_owned(),
+                })
+            });
+        Ok(programs.collect())
+    }
+
+    /// What tests that call cargo themselves are given.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        self.cargo()
+            .get_envs()
+            .filter_map(|(name, value)| {
+                Some((name.to_str()?.to_owned(), value?.to_str()?.to_owned()))
+            })
+            .collect()
+    }
+}
+
+/// The mutants that a line asks for.
+fn switches(line: &str) -> Vec<u32> {
+    let call = format!("{MODULE}::on(");
+    line.split(&call)
+        .skip(1)
+        .filter_map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok())
+        .collect()
+}
+
+/// Copies the files that git knows or would add.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    let output = Command::new("git")
+        .current_dir(from)
+        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+        .output()?;
+    if !output.status.success() {
+        return Err(io::Error::other("git ls-files"));
+    }
+    for file in String::from_utf8_lossy(&output.stdout).split('\0').filter(|name| !name.is_empty())
+    {
+        let path = to.join(file);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        if from.join(file).is_file() {
+            fs::copy(from.join(file), path)?;
+        }
+    }
+    Ok(())
+}
