@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use hunt::Fate;
 use report::Report;
-use tests::Runner;
+use tests::{Measured, Runner};
 use tree::Tree;
 
 /// Test programs that are not for this: they build for themselves, boot guests, or take long.
@@ -102,17 +102,28 @@ fn run() -> io::Result<usize> {
     let programs = tree.tests(|name| !LEFT_OUT.iter().any(|prefix| name.starts_with(prefix)))?;
     tree.command_line()?;
     let runner = Runner::new(tree.environment(), &directory.join("scratch"))?;
-    let (tests, unusable) = runner.measure(&programs, mutants.len(), given.longest, workers)?;
-    eprintln!("{} tests, {:.0?}; left out:", tests.len(), began.elapsed());
-    for test in &unusable {
+    let kept = directory.join("tests.json");
+    let measured = match Measured::read(&kept, &programs) {
+        Some(measured) => measured,
+        None => {
+            let measured = runner.measure(&programs, mutants.len(), given.longest, workers)?;
+            std::fs::write(&kept, serde_json::to_vec(&measured)?)?;
+            measured
+        }
+    };
+    eprintln!("{} tests, {:.0?}; left out:", measured.tests.len(), began.elapsed());
+    for test in &measured.unusable {
         eprintln!("  {test}");
     }
 
     let tried: Vec<u32> = wanted.iter().copied().filter(|id| tree.contained.contains(id)).collect();
-    let mut fates = hunt::hunt(&runner, &tests, &mutants, &tried, given.budget, workers)?;
+    let mut fates = hunt::hunt(&runner, &measured.tests, &mutants, &tried, given.budget, workers)?;
     for id in wanted {
         let refused = tree.refused.contains(&id);
-        fates.entry(id).or_insert(if refused { Fate::Refused } else { Fate::Constant });
+        let fate = fates.entry(id).or_insert(if refused { Fate::Refused } else { Fate::Constant });
+        if matches!(fate, Fate::Refused | Fate::Constant) {
+            println!("{}: {}", mutants[id as usize - 1].name, report::words(fate));
+        }
     }
     finish(&given, &mutants, &fates)
 }

@@ -7,20 +7,47 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Pid, Signal};
+use serde::{Deserialize, Serialize};
 
 use crate::tree::Program;
 
 /// A test, and what its run with every mutant off showed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Test {
     pub program: Program,
     pub name: String,
     pub time: Duration,
     /// The numbers of the mutants that it reaches, in order.
     pub reached: Vec<u32>,
+}
+
+/// What the runs of all tests showed: of these programs, built then.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Measured {
+    pub tests: Vec<Test>,
+    /// Tests that do not pass within the patience.
+    pub unusable: Vec<String>,
+    of: Vec<(PathBuf, SystemTime)>,
+}
+
+impl Measured {
+    /// What an earlier run left in `file`, if it was of the same programs.
+    pub fn read(file: &Path, programs: &[Program]) -> Option<Self> {
+        let measured: Self = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
+        (measured.of == built(programs).ok()?).then_some(measured)
+    }
+}
+
+/// The programs, and when they were built.
+fn built(programs: &[Program]) -> io::Result<Vec<(PathBuf, SystemTime)>> {
+    let when = |program: &Program| {
+        let when = fs::metadata(&program.executable)?.modified()?;
+        Ok((program.executable.clone(), when))
+    };
+    programs.iter().map(when).collect()
 }
 
 /// How a run ended.
@@ -96,15 +123,14 @@ impl Runner {
         Ok(end)
     }
 
-    /// Every test of `programs` that passes within `patience` with all mutants off; and the names
-    /// of those that do not.
+    /// Every test of `programs`, with all mutants off.
     pub fn measure(
         &self,
         programs: &[Program],
         mutants: usize,
         patience: Duration,
         workers: usize,
-    ) -> io::Result<(Vec<Test>, Vec<String>)> {
+    ) -> io::Result<Measured> {
         let mut all = Vec::new();
         for program in programs {
             for name in names(program)? {
@@ -146,7 +172,9 @@ impl Runner {
                 (0..workers).map(|worker| scope.spawn(move || work(worker))).collect();
             threads.into_iter().try_for_each(|thread| thread.join().expect("no panics"))
         })?;
-        Ok((tests.into_inner().expect("no panics"), unusable.into_inner().expect("no panics")))
+        let (tests, unusable) = (tests.into_inner(), unusable.into_inner());
+        let (tests, unusable) = (tests.expect("no panics"), unusable.expect("no panics"));
+        Ok(Measured { tests, unusable, of: built(programs)? })
     }
 }
 

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::list::{Genre, Mutant};
@@ -18,7 +19,7 @@ const ROOTS: [&str; 2] = ["src/lib.rs", "src/bin/daxmap/main.rs"];
 const ROUNDS: usize = 400;
 
 /// A program with tests.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Program {
     pub name: String,
     pub executable: PathBuf,
@@ -42,9 +43,6 @@ impl Tree {
     /// Copies the files of `workspace` to below `directory`, with all `mutants` that compile.
     pub fn build(workspace: &Path, directory: &Path, mutants: &[Mutant]) -> io::Result<Self> {
         let root = directory.join("tree");
-        if root.exists() {
-            fs::remove_dir_all(&root)?;
-        }
         copy(workspace, &root)?;
         let mut tree = Self {
             root,
@@ -71,8 +69,9 @@ impl Tree {
     /// Writes the sources, without what was refused.
     fn write(&mut self, workspace: &Path, mutants: &[Mutant]) -> io::Result<()> {
         let mut files: BTreeMap<&Path, Vec<(u32, &Mutant)>> = BTreeMap::new();
-        for root in ROOTS {
-            files.insert(Path::new(root), Vec::new());
+        let sources = sources(workspace, Path::new("src"))?;
+        for file in &sources {
+            files.insert(file, Vec::new());
         }
         for (id, mutant) in (1..).zip(mutants) {
             let here = files.entry(&mutant.file).or_default();
@@ -83,6 +82,9 @@ impl Tree {
         self.contained.clear();
         for (file, mutants_here) in files {
             let source = fs::read_to_string(workspace.join(file))?;
+            if let Some(parent) = self.root.join(file).parent() {
+                fs::create_dir_all(parent)?;
+            }
             let mut rewritten = rewrite::rewrite(&source, &mutants_here, &self.constant)
                 .map_err(|error| io::Error::other(format!("{}: {error}", file.display())))?;
             if ROOTS.iter().any(|root| Path::new(root) == file) {
@@ -254,6 +256,21 @@ impl Tree {
     }
 }
 
+/// The Rust files in a folder.
+fn sources(workspace: &Path, folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(workspace.join(folder))? {
+        let entry = entry?;
+        let path = folder.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            found.extend(sources(workspace, &path)?);
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
 /// The mutants that a line asks for.
 fn switches(line: &str) -> Vec<u32> {
     let call = format!("{MODULE}::on(");
@@ -263,23 +280,44 @@ fn switches(line: &str) -> Vec<u32> {
         .collect()
 }
 
-/// Copies the files that git knows or would add.
+/// Copies the files that git knows or would add, and removes others; leaves alone what is there as it
+/// is, and the sources, which are written anyway.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    let output = Command::new("git")
-        .current_dir(from)
-        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
-        .output()?;
+    let names = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
+    let output = Command::new("git").current_dir(from).args(names).output()?;
     if !output.status.success() {
         return Err(io::Error::other("git ls-files"));
     }
-    for file in String::from_utf8_lossy(&output.stdout).split('\0').filter(|name| !name.is_empty())
-    {
-        let path = to.join(file);
-        if let Some(parent) = path.parent() {
+    let listed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let files: HashSet<PathBuf> = listed
+        .split('\0')
+        .filter(|name| !name.is_empty() && from.join(name).is_file())
+        .map(PathBuf::from)
+        .collect();
+    fs::create_dir_all(to)?;
+    remove_others(to, Path::new(""), &files)?;
+    for file in files {
+        let (old, new) = (from.join(&file), to.join(&file));
+        let written = file.starts_with("src") && file.extension().is_some_and(|end| end == "rs");
+        if new.is_file() && (written || fs::read(&old)? == fs::read(&new)?) {
+            continue;
+        }
+        if let Some(parent) = new.parent() {
             fs::create_dir_all(parent)?;
         }
-        if from.join(file).is_file() {
-            fs::copy(from.join(file), path)?;
+        fs::copy(old, new)?;
+    }
+    Ok(())
+}
+
+fn remove_others(root: &Path, folder: &Path, files: &HashSet<PathBuf>) -> io::Result<()> {
+    for entry in fs::read_dir(root.join(folder))? {
+        let entry = entry?;
+        let path = folder.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            remove_others(root, &path, files)?;
+        } else if !files.contains(&path) {
+            fs::remove_file(root.join(path))?;
         }
     }
     Ok(())
