@@ -197,4 +197,32 @@ mod tests {
         }
         assert!("powerfail".parse::<Durability>().is_err());
     }
+
+    #[test]
+    fn names_are_those_of_reports() {
+        let granularities = [Granularity::Byte, Granularity::CacheLine, Granularity::Page];
+        let names = granularities.map(|granularity| format!("{granularity:>10}"));
+        assert_eq!(names, ["      byte", "cache_line", "      page"]);
+        let domains = [
+            PersistenceDomain::MemoryController,
+            PersistenceDomain::CpuCache,
+            PersistenceDomain::Unknown,
+            PersistenceDomain::Volatile,
+            PersistenceDomain::None,
+        ];
+        let names = domains.map(|domain| domain.to_string());
+        assert_eq!(names, ["memory_controller", "cpu_cache", "unknown", "volatile", "none"]);
+        let backends = [Backend::FsDax, Backend::DevDax, Backend::PageCache, Backend::Volatile];
+        let names = backends.map(|backend| backend.to_string());
+        assert_eq!(names, ["fsdax", "devdax", "page_cache", "volatile"]);
+    }
+
+    #[test]
+    fn a_sentence_for_each_level() {
+        let sentence = Durability::after_power_cut;
+        assert!(sentence(Durability::ProcessOnly).starts_with("nothing"));
+        assert!(sentence(Durability::Unverified).contains("only if"));
+        assert_eq!(sentence(Durability::Fsync), "survives a power cut");
+        assert_eq!(sentence(Durability::PowerFail), "survives a power cut");
+    }
 }

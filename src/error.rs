@@ -451,3 +451,66 @@ impl From<Error> for std::io::Error {
         Self::new(kind, error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(kind: ErrorKind) -> Error {
+        Error::new(Operation::Drain, kind)
+    }
+
+    #[test]
+    fn kinds_are_those_of_the_standard_library_as_well() {
+        use std::io::ErrorKind as Io;
+
+        let kind = |kind: ErrorKind| std::io::Error::from(of(kind)).kind();
+        assert_eq!(kind(ErrorKind::Os(Errno::NOENT)), Io::NotFound);
+        assert_eq!(kind(ErrorKind::PublishedNotDurable(Errno::NOSPC)), Io::StorageFull);
+        assert_eq!(kind(ErrorKind::Locked), Io::WouldBlock);
+        assert_eq!(kind(ErrorKind::Unsupported("this")), Io::Unsupported);
+        assert_eq!(kind(ErrorKind::ReadOnly), Io::ReadOnlyFilesystem);
+        assert_eq!(kind(ErrorKind::TooShort { len: 1, asked: 2 }), Io::UnexpectedEof);
+        for wrong in [
+            ErrorKind::OutOfBounds { len: 1 },
+            ErrorKind::TooLarge { max: 1 },
+            ErrorKind::Empty,
+            ErrorKind::Unaligned { align: 8 },
+            ErrorKind::SizeMismatch { found: 1, asked: 2 },
+            ErrorKind::WrongFileType("a pipe"),
+        ] {
+            assert_eq!(kind(wrong), Io::InvalidInput);
+        }
+        for damaged in [
+            ErrorKind::WrongFormat("a log"),
+            ErrorKind::NewerFormat { found: 2, newest: 1 },
+            ErrorKind::Damaged("both copies"),
+            ErrorKind::DamagedRecords { first: 1, last: 2 },
+        ] {
+            assert_eq!(kind(damaged), Io::InvalidData);
+        }
+        assert_eq!(kind(ErrorKind::Full { needed: 2, free: 1 }), Io::StorageFull);
+        for missing in [
+            ErrorKind::Released { first: 3 },
+            ErrorKind::NoRecord { lsn: 3 },
+            ErrorKind::NoCheckpoint { sequence: 3 },
+        ] {
+            assert_eq!(kind(missing), Io::NotFound);
+        }
+        let cause = of(ErrorKind::Os(Errno::IO)).unknown();
+        assert_eq!(kind(ErrorKind::Poisoned(Arc::new(cause))), Io::Other);
+    }
+
+    #[test]
+    fn what_is_unknown_is_said_once() {
+        const UNKNOWN: &str = "durability of these bytes is unknown";
+        let failed = Error::os(Operation::Drain, "fdatasync", Errno::IO).over(0, 64);
+        assert_eq!(failed.to_string().matches(UNKNOWN).count(), 0, "{failed}");
+        let unknown = failed.unknown();
+        assert_eq!(unknown.to_string().matches(UNKNOWN).count(), 1, "{unknown}");
+        let poisoned = of(ErrorKind::Poisoned(Arc::new(unknown))).unknown();
+        assert_eq!(poisoned.to_string().matches(UNKNOWN).count(), 1, "{poisoned}");
+        let published = of(ErrorKind::PublishedNotDurable(Errno::IO)).unknown();
+        assert_eq!(published.to_string().matches(UNKNOWN).count(), 0, "{published}");
+    }
+}

@@ -100,3 +100,62 @@ pub(crate) fn extents(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    const BLOCK: u64 = 64 << 10;
+
+    /// A file with holes between its blocks, on a filesystem that can say so: the source's.
+    fn with_holes(blocks: u64) -> File {
+        let file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        for block in 0..blocks {
+            file.write_all_at(&[1; 512], 2 * block * BLOCK).unwrap();
+        }
+        file.sync_all().unwrap();
+        file
+    }
+
+    fn starts(file: &File, part: Range<u64>) -> Vec<u64> {
+        let mut starts = Vec::new();
+        extents(file.as_fd(), part, |extent| {
+            starts.push(extent.logical);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        starts
+    }
+
+    #[test]
+    fn more_than_fit_a_request_come_once_each_and_in_order() {
+        for blocks in [1, BATCH as u64, BATCH as u64 + 1, 3 * BATCH as u64 + 5] {
+            let file = with_holes(blocks);
+            let all: Vec<u64> = (0..blocks).map(|block| 2 * block * BLOCK).collect();
+            assert_eq!(starts(&file, 0..u64::MAX), all);
+            let end = 2 * blocks * BLOCK;
+            assert_eq!(starts(&file, 0..end), all);
+            // Of a part, what touches it.
+            let half = blocks / 2;
+            assert_eq!(starts(&file, 0..2 * half * BLOCK), all[..half as usize]);
+            assert_eq!(starts(&file, 2 * half * BLOCK..end), all[half as usize..]);
+        }
+        assert_eq!(starts(&with_holes(3), 5..5), []);
+    }
+
+    #[test]
+    fn it_ends_when_told_to() {
+        let file = with_holes(2 * BATCH as u64);
+        let mut seen = 0;
+        let until_enough = |_: &Extent| {
+            seen += 1;
+            if seen == 7 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        extents(file.as_fd(), 0..u64::MAX, until_enough).unwrap();
+        assert_eq!(seen, 7);
+    }
+}

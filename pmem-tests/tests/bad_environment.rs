@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use daxmap::log::LogOptions;
 use daxmap::{AnyRegion, Error, ErrorKind, Options, Region, Result};
 use pmem_tests::failing::{with_failing, with_failing_bits};
 use pmem_tests::scratch::{Directory, Filesystem};
@@ -344,6 +345,24 @@ fn a_failed_sync_is_final_for_all_regions_and_no_longer() {
     let recovered = options.open(&path).expect("whoever opens now recovers");
     recovered.write_persist(0, b"after").expect("a new life of the file");
     assert!(regions[0].drain().expect_err("the old one is over").is_poisoned());
+}
+
+/// The last sync of a log: who closes it is told that it failed.
+#[test]
+fn a_log_whose_closing_fails_is_not_closed() {
+    let directory = Directory::new(HERE);
+    let path = directory.path().join("wal");
+    let log = LogOptions::new().region(Options::new().len(MIB)).create(&path).unwrap();
+    let lsn = log.append(b"durable").unwrap();
+    let error =
+        with_failing(libc::SYS_fdatasync, libc::EIO, || log.close().expect_err("the sync fails"));
+    assert_eq!(error.errno().map(rustix::io::Errno::raw_os_error), Some(libc::EIO), "{error}");
+    assert!(error.is_durability_unknown(), "{error}");
+    let log = LogOptions::new().open(&path).unwrap();
+    assert_eq!(log.read(lsn).unwrap(), b"durable");
+    log.close().unwrap();
+    let log = LogOptions::new().open(&path).unwrap();
+    assert!(log.recovery().was_closed);
 }
 
 /// A drain failed, and whoever had written was told. What was gathered must not reach the file by a

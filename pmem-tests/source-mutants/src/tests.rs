@@ -47,7 +47,9 @@ fn built(programs: &[Program]) -> io::Result<Vec<(PathBuf, SystemTime)>> {
         let when = fs::metadata(&program.executable)?.modified()?;
         Ok((program.executable.clone(), when))
     };
-    programs.iter().map(when).collect()
+    let mut built: Vec<_> = programs.iter().map(when).collect::<io::Result<_>>()?;
+    built.sort();
+    Ok(built)
 }
 
 /// How a run ended.

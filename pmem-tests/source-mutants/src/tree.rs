@@ -27,6 +27,14 @@ pub struct Program {
     pub directory: PathBuf,
 }
 
+/// What does not compile.
+#[derive(Serialize, Deserialize)]
+struct Refusal {
+    names: Vec<String>,
+    refused: HashSet<u32>,
+    constant: HashSet<String>,
+}
+
 /// The copy.
 pub struct Tree {
     root: PathBuf,
@@ -51,11 +59,24 @@ impl Tree {
             contained: HashSet::new(),
             refused: HashSet::new(),
         };
+        // What the compiler said of the same mutants the last time, so that nothing is built again.
+        let kept = directory.join("refused.json");
+        let names: Vec<&str> = mutants.iter().map(|mutant| mutant.name.as_str()).collect();
+        if let Ok(text) = fs::read(&kept)
+            && let Ok(refusal) = serde_json::from_slice::<Refusal>(&text)
+            && refusal.names == names
+        {
+            (tree.refused, tree.constant) = (refusal.refused, refusal.constant);
+        }
         for round in 1..=ROUNDS {
             tree.write(workspace, mutants)?;
             let refused = tree.refused.len();
             let constant = tree.constant.len();
             if tree.check(mutants)? {
+                let names = names.into_iter().map(str::to_owned).collect();
+                let (refused, constant) = (tree.refused.clone(), tree.constant.clone());
+                let refusal = Refusal { names, refused, constant };
+                fs::write(&kept, serde_json::to_vec(&refusal)?)?;
                 return Ok(tree);
             }
             if (tree.refused.len(), tree.constant.len()) == (refused, constant) {

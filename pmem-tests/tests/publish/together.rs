@@ -57,6 +57,42 @@ fn readers_see_whole_versions_while_two_publish() {
 }
 
 #[test]
+fn two_replace_what_is_not_there_yet_or_not_any_more() {
+    // Whether the name is there is found out before it is given: the other publisher, or one that
+    // removes it, comes in between.
+    const ROUNDS: u64 = 400;
+    let directory = Directory::new(HERE);
+    let path = directory.path().join("file");
+    let (start, done) = (Barrier::new(2), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let removing = scope.spawn(|| {
+            while !done.load(Ordering::Acquire) {
+                let _ = fs::remove_file(&path);
+            }
+        });
+        let publishers: Vec<_> = [1, 2]
+            .map(|who| {
+                let (path, start) = (&path, &start);
+                scope.spawn(move || {
+                    let ends = (0..ROUNDS).map(|round| {
+                        let draft = draft(path, round * 2 + who);
+                        start.wait();
+                        draft.commit(Commit::Replace).map(drop)
+                    });
+                    ends.filter_map(Result::err).map(|error| error.to_string()).collect::<Vec<_>>()
+                })
+            })
+            .into();
+        let failed: Vec<_> =
+            publishers.into_iter().map(|publisher| publisher.join().unwrap()).collect();
+        done.store(true, Ordering::Release);
+        removing.join().unwrap();
+        assert_eq!(failed, [[""; 0]; 2]);
+    });
+    assert!(names(directory.path()).iter().all(|name| name == "file"));
+}
+
+#[test]
 fn an_exchange_keeps_exactly_the_version_it_replaced() {
     // Two publishers exchange, each under its own kept name: no version disappears unseen.
     const EACH: u64 = 40;
