@@ -291,6 +291,15 @@ fn damage_is_passed_over_where_that_is_asked_for_and_the_log_goes_on() {
     assert!(left.len() < records.len() && left.iter().all(|record| records.contains(record)));
     let damaged = &log.recovery().damaged[0];
     assert!(damaged.bytes.contains(&(at as u64)));
+    for (lsn, payload) in &records {
+        let read = log.read(Lsn::new(*lsn));
+        if left.contains(&(*lsn, payload.clone())) {
+            assert_eq!(&read.unwrap(), payload);
+        } else {
+            let error = read.expect_err("the next one is not this one");
+            assert!(matches!(error.kind(), ErrorKind::NoRecord { .. }), "{error}");
+        }
+    }
     let lsn = log.append(b"goes on").unwrap();
     assert_eq!(lsn.get(), records.last().unwrap().0 + 1);
     drop(log);

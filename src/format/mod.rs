@@ -56,3 +56,31 @@ pub(crate) fn rewrite(region: &impl Region, from: u64, end: u64) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(all(test, feature = "counters"))]
+mod tests {
+    use super::*;
+    use crate::cpu::counts;
+    use crate::{Emulation, Options};
+
+    #[test]
+    fn every_line_is_written_over_itself_once() {
+        let len = 4 * REWRITE_MAX as u64;
+        let region = Options::new().len(len).emulate(Emulation::Adr).in_memory().unwrap();
+        let bytes: Vec<u8> = (0..len).map(|at| (at / 64 % 251) as u8).collect();
+        region.write(0, &bytes).unwrap();
+        let most = REWRITE_MAX as u64;
+        for (from, end) in
+            [(64, 64), (64, 128), (0, most), (128, most + 128), (64, most + 128), (0, 3 * most + 64)]
+        {
+            let before = counts();
+            rewrite(&region, from, end).unwrap();
+            let cost = counts().since(before);
+            let lines = cost.write_backs + cost.non_temporal_lines;
+            assert_eq!((lines, cost.fences), ((end - from) / 64, 0), "[{from}, {end})");
+        }
+        let mut found = vec![0; len as usize];
+        region.read(0, &mut found).unwrap();
+        assert_eq!(found, bytes);
+    }
+}

@@ -72,6 +72,22 @@ fn what_finds_the_changes_is_told() {
     assert_eq!(set.tracking(), Tracking::Comparison);
 }
 
+/// A sandbox may refuse the call that the kernel's marks begin with, and a kernel each one after it.
+#[test]
+fn where_the_kernel_refuses_pages_are_compared() {
+    for (call, errno) in [(libc::SYS_userfaultfd, libc::EPERM), (libc::SYS_ioctl, libc::EINVAL)] {
+        pmem_tests::failing::with_failing(call, errno, || {
+            let (mut set, options) = set(false);
+            let base = set.pointer().unwrap();
+            assert_eq!(set.tracking(), Tracking::Comparison);
+            // SAFETY: within the set, of which no slice is alive.
+            unsafe { base.as_ptr().add((7 * PAGE) as usize).write(1) };
+            assert_eq!(set.checkpoint().unwrap().bytes, PAGE);
+            assert!(saved(&set, &options) == set.bytes());
+        });
+    }
+}
+
 fn exactly_the_pages_stored_into(compare: bool) {
     let (mut set, options) = set(compare);
     let mut random = SplitMix64::new(3);
