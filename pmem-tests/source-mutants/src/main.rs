@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use hunt::Fate;
+use hunt::{Fate, Hunt};
 use report::Report;
 use tests::{Measured, Runner};
 use tree::Tree;
@@ -103,13 +103,12 @@ fn run() -> io::Result<usize> {
     tree.command_line()?;
     let runner = Runner::new(tree.environment(), &directory.join("scratch"))?;
     let kept = directory.join("tests.json");
-    let measured = match Measured::read(&kept, &programs) {
-        Some(measured) => measured,
-        None => {
-            let measured = runner.measure(&programs, mutants.len(), given.longest, workers)?;
-            std::fs::write(&kept, serde_json::to_vec(&measured)?)?;
-            measured
-        }
+    let measured = if let Some(measured) = Measured::read(&kept, &programs) {
+        measured
+    } else {
+        let measured = runner.measure(&programs, mutants.len(), given.longest, workers)?;
+        std::fs::write(&kept, serde_json::to_vec(&measured)?)?;
+        measured
     };
     eprintln!("{} tests, {:.0?}; left out:", measured.tests.len(), began.elapsed());
     for test in &measured.unusable {
@@ -117,7 +116,8 @@ fn run() -> io::Result<usize> {
     }
 
     let tried: Vec<u32> = wanted.iter().copied().filter(|id| tree.contained.contains(id)).collect();
-    let mut fates = hunt::hunt(&runner, &measured.tests, &mutants, &tried, given.budget, workers)?;
+    let hunt = Hunt::new(&runner, &measured.tests, &mutants, workers);
+    let mut fates = hunt.run(&tried, given.budget)?;
     for id in wanted {
         let refused = tree.refused.contains(&id);
         let fate = fates.entry(id).or_insert(if refused { Fate::Refused } else { Fate::Constant });
