@@ -147,8 +147,9 @@ impl Options {
             let len = match (self.strategy, self.file_bytes) {
                 (_, Some(len)) => len,
                 (Some(Strategy::Redo), None) => redo?,
-                (_, None) if self.keep.unwrap_or(0) > 0 => shadow?,
-                (_, None) => shadow?.max(redo?),
+                (Some(Strategy::Shadow), None) => shadow?,
+                (None, None) if self.keep.unwrap_or(0) > 0 => shadow?,
+                (None, None) => shadow?.max(redo?),
             };
             let draft = self.region.clone().len(len).draft(path)?;
             self.format(&*draft)?;

@@ -1,7 +1,11 @@
-//! What only the inside can make: files of other kinds and versions, and tables that lie.
+//! What only the inside can make: files of other kinds and versions, and tables that lie; and which
+//! sizes there are.
 
-use super::settings::VERSION;
-use super::{Options, WorkingSet};
+use std::sync::Barrier;
+use std::thread;
+
+use super::settings::{KEEP_MAX, VERSION};
+use super::{Options, Strategy, WorkingSet};
 use crate::format::header::{Header, Kind};
 use crate::{AnyRegion, ErrorKind, Region};
 
@@ -59,5 +63,116 @@ fn headers_that_make_no_sense_are_no_panic() {
     for bytes in [1 << 47, u64::MAX / 1025] {
         let large = refused(header(Kind::Checkpoint, VERSION, [bytes, 0, 1 << 20, 0]));
         assert!(matches!(large, ErrorKind::Damaged(_)), "{large:?}");
+    }
+}
+
+#[test]
+fn sizes_that_cannot_be_are_refused() {
+    const MAX: u64 = ((1 << 56) - 1) / KEEP_MAX as u64;
+    let short = region();
+    let refused = |options: Options| {
+        let made = WorkingSet::format(&short, &options).map(WorkingSet::abandon);
+        made.unwrap_err().kind().clone()
+    };
+    assert!(matches!(refused(Options::new(0)), ErrorKind::Empty));
+    for strategy in [Strategy::Shadow, Strategy::Redo] {
+        let of = |bytes| Options::new(bytes).strategy(strategy);
+        assert!(matches!(refused(of(MAX)), ErrorKind::TooShort { len: 0x10_0000, .. }));
+        assert!(matches!(refused(of(MAX + 1)), ErrorKind::TooLarge { max: MAX }));
+    }
+    let keeping = |keep| Options::new(1 << 20).strategy(Strategy::Shadow).keep(keep);
+    assert!(matches!(refused(keeping(KEEP_MAX)), ErrorKind::TooShort { .. }));
+    let most = u64::from(KEEP_MAX);
+    assert!(matches!(refused(keeping(KEEP_MAX + 1)), ErrorKind::TooLarge { max } if max == most));
+}
+
+/// Bytes of the smallest file, as it is asked for.
+fn least(options: &Options) -> u64 {
+    let tiny = crate::Options::new().len(4096).in_memory().unwrap();
+    let error = WorkingSet::format(&tiny, options).map(WorkingSet::abandon).unwrap_err();
+    let ErrorKind::TooShort { len: 4096, asked } = *error.kind() else { panic!("{error}") };
+    asked
+}
+
+#[test]
+fn the_smallest_file_is_as_large_as_it_says() {
+    let formatted = |len, options: &Options| {
+        let region = crate::Options::new().len(len).in_memory().unwrap();
+        WorkingSet::format(&region, options).map(WorkingSet::abandon).is_ok()
+    };
+    for strategy in [Strategy::Shadow, Strategy::Redo] {
+        for pages in [1, 2, 255, 256, 257, 600] {
+            let options = Options::new(pages * 4096).strategy(strategy);
+            let asked = least(&options);
+            assert!(formatted(asked, &options), "{strategy}, {pages} pages");
+            assert!(!formatted(asked - 64, &options), "{strategy}, {pages} pages");
+        }
+    }
+    // Where the caller leaves the choice, a file for which a redo record is too large has none.
+    let redo = least(&Options::new(1 << 20).strategy(Strategy::Redo));
+    let shadow = least(&Options::new(1 << 20).strategy(Strategy::Shadow));
+    assert!(shadow < redo);
+    let chosen = |len| {
+        let region =
+            crate::Options::new().len(len).emulate(crate::Emulation::Adr).in_memory().unwrap();
+        WorkingSet::format(&region, &Options::new(1 << 20)).unwrap().strategy()
+    };
+    assert_eq!(chosen(redo), Strategy::Redo);
+    assert_eq!(chosen(redo - 64), Strategy::Shadow);
+    assert_eq!(chosen(shadow), Strategy::Shadow);
+}
+
+#[test]
+fn a_new_file_is_as_large_as_its_checkpoints_need() {
+    let directory = tempfile::tempdir().unwrap();
+    let created = |options: Options| {
+        let path = directory.path().join("set");
+        let mut set = options.create(&path).unwrap();
+        // Changed throughout, again and again.
+        let bytes = set.bytes().len();
+        for round in 1..6 {
+            set.write(0, &vec![round; bytes]).unwrap();
+            set.checkpoint().unwrap();
+        }
+        let kept = set.list().len();
+        set.close().unwrap();
+        let len = std::fs::metadata(&path).unwrap().len();
+        std::fs::remove_file(path).unwrap();
+        (len, kept)
+    };
+    let shadow = |pages: u64| Options::new(pages * 4096).strategy(Strategy::Shadow);
+    let redo = |pages: u64| Options::new(pages * 4096).strategy(Strategy::Redo);
+    // Header and root are four pages, and a table has a page for 256 others and one above them.
+    let (small, large) = (4 + 2 * 2, 4 + 2 * 303);
+    assert_eq!(created(shadow(1)), (small * 4096, 1));
+    assert_eq!(created(shadow(300)), (large * 4096, 1));
+    assert_eq!(created(shadow(300).keep(2)), ((4 + 4 * 303) * 4096, 3));
+    // With room for a record of all that may have changed.
+    assert_eq!(created(redo(1)), (32768, 1));
+    assert_eq!(created(redo(300)), (2_531_328, 1));
+    // Room for either, where the region decides.
+    assert_eq!(created(Options::new(300 * 4096)), (2_531_328, 1));
+    assert_eq!(created(Options::new(300 * 4096).keep(1)), ((4 + 3 * 303) * 4096, 2));
+    assert_eq!(created(Options::new(300 * 4096).file_bytes(8 << 20)), (8 << 20, 1));
+}
+
+#[test]
+fn of_two_that_create_the_file_the_later_finds_it() {
+    let directory = tempfile::tempdir().unwrap();
+    for round in 0..100 {
+        let path = directory.path().join(format!("set-{round}"));
+        let both = Barrier::new(2);
+        let attempt = || {
+            both.wait();
+            Options::new(4096).open_or_create(&path).err()
+        };
+        let errors = thread::scope(|scope| {
+            let other = scope.spawn(attempt);
+            [attempt(), other.join().unwrap()]
+        });
+        for error in errors.iter().flatten() {
+            // The other one may still have it.
+            assert!(matches!(error.kind(), ErrorKind::Locked), "{error}");
+        }
     }
 }

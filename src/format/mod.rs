@@ -70,9 +70,14 @@ mod tests {
         let bytes: Vec<u8> = (0..len).map(|at| (at / 64 % 251) as u8).collect();
         region.write(0, &bytes).unwrap();
         let most = REWRITE_MAX as u64;
-        for (from, end) in
-            [(64, 64), (64, 128), (0, most), (128, most + 128), (64, most + 128), (0, 3 * most + 64)]
-        {
+        for (from, end) in [
+            (64, 64),
+            (64, 128),
+            (0, most),
+            (128, most + 128),
+            (64, most + 128),
+            (0, 3 * most + 64),
+        ] {
             let before = counts();
             rewrite(&region, from, end).unwrap();
             let cost = counts().since(before);

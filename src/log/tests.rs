@@ -429,3 +429,25 @@ fn space_is_counted_by_segments() {
     let released = log.space();
     assert_eq!((released.free_segments, released.used_bytes), (3, 4096));
 }
+
+#[test]
+fn of_two_that_create_the_file_the_later_finds_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let region = Options::new().len(layout::SEGMENTS + 4 * SEGMENT);
+    for round in 0..100 {
+        let path = directory.path().join(format!("wal-{round}"));
+        let both = std::sync::Barrier::new(2);
+        let attempt = || {
+            both.wait();
+            options().region(region.clone()).open_or_create(&path).err()
+        };
+        let errors = std::thread::scope(|scope| {
+            let other = scope.spawn(attempt);
+            [attempt(), other.join().unwrap()]
+        });
+        for error in errors.iter().flatten() {
+            // The other one may still have it.
+            assert!(matches!(error.kind(), ErrorKind::Locked), "{error}");
+        }
+    }
+}
