@@ -144,7 +144,7 @@ mod tests {
             assert_eq!(starts(&file, 0..2 * half * BLOCK), all[..half as usize]);
             assert_eq!(starts(&file, 2 * half * BLOCK..end), all[half as usize..]);
         }
-        assert_eq!(starts(&with_holes(3), 5..5), []);
+        assert!(starts(&with_holes(3), 5..5).is_empty());
     }
 
     #[test]

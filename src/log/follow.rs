@@ -83,7 +83,8 @@ impl<R: Region> LogReader<R> {
         Ok(RootCell::open(self.root, &self.region)?.get())
     }
 
-    /// The next record, in the reader's buffer; `None` if there is no further one yet.
+    /// The next record, in the reader's buffer; `None` if there is no further one yet. A commit that a
+    /// truncation took before this call is not begun; one that was begun is given to its end.
     ///
     /// # Errors
     ///
@@ -104,6 +105,9 @@ impl<R: Region> LogReader<R> {
 
     /// Opens the next block; false if there is none yet.
     fn open_next(&mut self) -> Result<bool> {
+        // What was truncated is still there until something else is.
+        let root = self.root()?;
+        self.check_cut(&root)?;
         if self.take()? {
             return Ok(true);
         }
@@ -121,6 +125,10 @@ impl<R: Region> LogReader<R> {
             let kind = ErrorKind::Released { first: root.released + 1 };
             return Err(Error::new(Operation::Read, kind));
         }
+        self.check_cut(root)
+    }
+
+    fn check_cut(&mut self, root: &Root) -> Result<()> {
         let cut = self.cuts.replace(root.cuts).is_some_and(|cuts| cuts != root.cuts);
         if cut && self.next > root.floor {
             return Err(Error::new(Operation::Read, ErrorKind::NoRecord { lsn: self.next - 1 }));

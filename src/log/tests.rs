@@ -1,5 +1,6 @@
 //! The log on regions in memory.
 
+use super::layout::Layout;
 use super::*;
 use crate::sim::{Mode, SimRegion};
 use crate::{ErrorKind, Options};
@@ -450,4 +451,152 @@ fn of_two_that_create_the_file_the_later_finds_it() {
             assert!(matches!(error.kind(), ErrorKind::Locked), "{error}");
         }
     }
+}
+
+#[test]
+fn a_follower_is_told_what_was_released() {
+    let region = region(3);
+    let log = options().format(region.clone()).unwrap();
+    let mut follower = LogReader::in_region(region.clone(), Lsn::ZERO).unwrap();
+    log.append(&payload(1)).unwrap();
+    assert_eq!(follower.next_record().unwrap().unwrap().lsn, Lsn::new(1));
+    // So much that the space of the first records is used again.
+    let mut last = 1;
+    for _ in 0..400 {
+        last += 1;
+        if log.append(&payload(last)).is_err() {
+            log.release_up_to(Lsn::new(last - 1)).unwrap();
+            assert_eq!(log.append(&payload(last)).unwrap(), Lsn::new(last));
+        }
+    }
+    let kept = log.released().get() + 1;
+    assert!(kept > 300);
+    let error = follower.next_record().unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Released { first } if *first == kept), "{error}");
+    // The oldest that is kept, and no older one.
+    let from = |lsn| LogReader::in_region(region.clone(), Lsn::new(lsn));
+    for lsn in [1, kept - 1] {
+        let error = from(lsn).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Released { first } if *first == kept), "{error}");
+    }
+    for lsn in [0, kept] {
+        let mut follower = from(lsn).unwrap();
+        let found: Vec<_> = follower.by_ref().map(|record| record.unwrap().0.get()).collect();
+        assert_eq!(found, (kept..=last).collect::<Vec<_>>());
+        log.append(&payload(last + 1)).unwrap();
+        last += 1;
+        assert_eq!(follower.next_record().unwrap().unwrap().lsn, Lsn::new(last));
+    }
+}
+
+#[test]
+fn a_follower_is_told_that_what_it_gave_was_truncated() {
+    let region = region(4);
+    let mut log = options().format(region.clone()).unwrap();
+    for lsn in 1..=10 {
+        log.append(&payload(lsn)).unwrap();
+    }
+    let follower_after = |count: usize| {
+        let mut follower = LogReader::in_region(region.clone(), Lsn::ZERO).unwrap();
+        assert_eq!(follower.by_ref().take(count).filter(Result::is_ok).count(), count);
+        follower
+    };
+    let mut followers = [0, 4, 5, 6, 10].map(follower_after);
+    log.truncate_after(Lsn::new(5)).unwrap();
+    for _ in 6..=8 {
+        log.append(b"another").unwrap();
+    }
+    let [none, before, at, after, all_of_it] = &mut followers;
+    for (follower, given) in [(none, 0), (before, 4), (at, 5)] {
+        let rest: Vec<_> =
+            follower.map(Result::unwrap).map(|(lsn, record)| (lsn.get(), record)).collect();
+        let mut right = expected(given + 1..6);
+        right.extend((6..=8).map(|lsn| (lsn, b"another".to_vec())));
+        assert_eq!(rest, right, "after {given}");
+    }
+    for (follower, given) in [(after, 6), (all_of_it, 10)] {
+        let error = follower.next_record().unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::NoRecord { lsn } if *lsn == given), "{error}");
+    }
+}
+
+#[test]
+fn what_a_full_log_says_is_free_is() {
+    let log = options().format(region(2)).unwrap();
+    // Each segment has room for 4096 bytes. The writers are gone, and what they left can be taken.
+    log.writer().append(&[5; 1000]).unwrap();
+    log.writer().append(&[5; 3050]).unwrap();
+    let error = log.writer().append(&[5; 3050]).unwrap_err();
+    let ErrorKind::Full { needed, free } = *error.kind() else { panic!("{error}") };
+    assert_eq!((needed, free), (3136, 4096 - 1088));
+    let error = log.writer().append(&vec![6; free as usize - 40 + 1]).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Full { .. }), "{error}");
+    log.writer().append(&vec![6; free as usize - 40]).unwrap();
+    let error = log.writer().append(&[5; 3050]).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Full { free: 960, .. }), "{error}");
+}
+
+#[test]
+fn damage_that_comes_while_the_log_is_open_is_met_from_both_sides() {
+    let region = Options::new().len(1 << 20).in_memory().unwrap();
+    let open = |accept: bool| LogOptions::new().accept_damage(accept).open_region(&region).unwrap();
+    let log = LogOptions::new().segment_bytes(64 << 10).seed(7).format(&region).unwrap();
+    for lsn in 1..=9_u8 {
+        log.append(&vec![lsn; 100 * usize::from(lsn)]).unwrap();
+    }
+    drop(log);
+    // A header, then bytes of a record: where the fifth block and where its body are.
+    let fifth = layout::SEGMENTS + layout::BLOCKS + 192 + 256 + 384 + 448;
+    for at in [fifth + 3, fifth + 100] {
+        let (careful, accepting) = (open(false), open(true));
+        let mut byte = [0];
+        region.read(at, &mut byte).unwrap();
+        region.write(at, &[byte[0] ^ 1]).unwrap();
+        let mut read = Vec::new();
+        let error = careful
+            .reader(Lsn::ZERO)
+            .unwrap()
+            .find_map(|record| record.map(|(lsn, _)| read.push(lsn.get())).err());
+        assert_eq!(read, [1, 2, 3, 4]);
+        assert!(matches!(error.unwrap().kind(), ErrorKind::Damaged(_)));
+        // Backwards, the blocks of a stretch are found before one of them is read.
+        let mut read = Vec::new();
+        let error = careful.reverse_reader(Lsn::new(9)).and_then(|mut reader| {
+            let lsn = |record: Result<(Lsn, Vec<u8>)>| record.map(|(lsn, _)| read.push(lsn.get()));
+            reader.try_for_each(lsn)
+        });
+        assert_eq!(read, if at == fifth + 3 { vec![] } else { vec![9, 8, 7, 6] });
+        assert!(matches!(error.unwrap_err().kind(), ErrorKind::Damaged(_)));
+        let lsns = |records: Vec<(u64, Vec<u8>)>| records.into_iter().map(|(lsn, _)| lsn);
+        assert!(lsns(all(&accepting)).eq([1, 2, 3, 4, 6, 7, 8, 9]));
+        assert!(lsns(backwards(&accepting, 9)).eq([9, 8, 7, 6, 4, 3, 2, 1]), "{at}");
+        careful.abandon();
+        accepting.abandon();
+        region.write(at, &byte).unwrap();
+    }
+}
+
+#[test]
+fn segments_are_a_sixteenth_of_the_space_within_bounds() {
+    const LARGE: u64 = 64 << 20;
+    let chosen = |space: u64| Layout::choose(layout::SEGMENTS + space, None).unwrap().segment;
+    assert_eq!(chosen(16 * (1 << 20)), 1 << 20);
+    assert_eq!(chosen(16 * (1 << 20) + 16 * 4096 - 1), 1 << 20);
+    assert_eq!(chosen(16 * (1 << 20) + 16 * 4096), (1 << 20) + 4096);
+    // From four pages to 64 MiB.
+    assert_eq!(chosen(2 * 16384), 16384);
+    assert_eq!((chosen(16 * LARGE), chosen(100 * LARGE)), (LARGE, LARGE));
+    let refused = |len, segment| Layout::choose(len, Some(segment)).unwrap_err().kind().clone();
+    for segment in [0, 1, 4095, 8193] {
+        assert!(matches!(refused(1 << 20, segment), ErrorKind::Unaligned { align: 4096 }));
+    }
+    let most = layout::SEGMENT_MAX;
+    assert!(matches!(refused(1 << 40, most + 4096), ErrorKind::TooLarge { max } if max == most));
+    assert_eq!(Layout::choose(1 << 40, Some(most)).unwrap().segment, most);
+    // Two segments at least, of two pages at least.
+    let least = layout::SEGMENTS + 2 * 8192;
+    assert_eq!(Layout::choose(least, Some(4096)).unwrap().segment, 8192);
+    assert!(
+        matches!(refused(least - 1, 8192), ErrorKind::TooShort { asked, .. } if asked == least)
+    );
 }

@@ -1,5 +1,6 @@
 //! The mutants, as `cargo mutants --list --json` names them.
 
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -74,6 +75,9 @@ pub fn mutants(root: &Path) -> io::Result<Vec<Mutant>> {
         return Err(io::Error::other(format!("cargo mutants --list: {said}")));
     }
     let mut mutants: Vec<Mutant> = serde_json::from_slice(&output.stdout)?;
+    // Tests in files of their own, which it takes for the library.
+    let is_test = |name: &OsStr| name == "tests" || name == "tests.rs";
+    mutants.retain(|mutant| !mutant.file.iter().any(is_test));
     for mutant in &mut mutants {
         let source = std::fs::read_to_string(root.join(&mutant.file))?;
         let line = source.lines().nth(mutant.span.start.line - 1).unwrap_or_default();
