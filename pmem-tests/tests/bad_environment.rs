@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use daxmap::log::LogOptions;
+use daxmap::publish::clean_leftovers;
 use daxmap::{AnyRegion, Error, ErrorKind, Options, Region, Result};
 use pmem_tests::failing::{with_failing, with_failing_bits};
 use pmem_tests::scratch::{Directory, Filesystem};
@@ -221,6 +222,49 @@ fn what_a_filesystem_may_lack() {
         drop(created.expect("255 bytes are a name"));
         fs::remove_file(directory.join(&longest)).expect("a file can be removed");
     }
+}
+
+/// Without locks: a region that is not to be locked needs none, and what may be somebody's is not
+/// removed.
+#[test]
+fn without_locks() {
+    let disk = Directory::new(HERE);
+    let directory = disk.path();
+    let options = Options::new().len(100_000);
+    let made = without_unnamed_files(|| {
+        with_failing(libc::SYS_flock, libc::ENOLCK, || {
+            let path = directory.join("required");
+            refused(options.create(&path), &path, libc::ENOLCK);
+            options.clone().lock(false).create(directory.join("not locked"))
+        })
+    });
+    let region = made.expect("no lock is asked for");
+    region.write_persist(0, b"works").expect("the region can be written");
+    drop(region);
+
+    let draft = without_unnamed_files(|| options.draft(directory.join("in use"))).expect("a draft");
+    let before = Snapshot::of(directory);
+    let cleaned = with_failing(libc::SYS_flock, libc::ENOLCK, || clean_leftovers(directory));
+    let cleaned = cleaned.expect("what cannot be known is left alone");
+    assert_eq!((cleaned.removed, cleaned.in_use, cleaned.denied), (0, 0, 1), "{cleaned:?}");
+    before.assert_unchanged(directory, "clean_leftovers");
+    let cleaned = clean_leftovers(directory).expect("a draft in use is left alone");
+    assert_eq!((cleaned.removed, cleaned.in_use, cleaned.denied), (0, 1, 0), "{cleaned:?}");
+    before.assert_unchanged(directory, "clean_leftovers");
+    drop(draft);
+}
+
+/// Unguarded, the kernel makes the copies; a sandbox that forbids them is told before there is a file.
+#[test]
+fn a_kernel_that_makes_no_copies() {
+    let memory = Filesystem::tmpfs(HERE, 16 * MIB);
+    let path = memory.path().join("new");
+    let before = Snapshot::of(memory.path());
+    let create = || Options::new().len(100_000).fault_guard(false).create(&path);
+    let created = with_failing(libc::SYS_process_vm_readv, libc::EPERM, create);
+    refused(created, &path, libc::EPERM);
+    before.assert_unchanged(memory.path(), "process_vm_readv");
+    create().expect("where they are allowed");
 }
 
 #[test]
