@@ -1,11 +1,12 @@
 //! Tries every mutant of the library's source that cargo-mutants lists.
 //!
 //! ```text
-//! source_mutants [--write FILE] [--budget SECONDS] [--longest SECONDS] [PART...]
+//! source_mutants [--write FILE] [--missed] [--budget SECONDS] [--longest SECONDS] [PART...]
 //! ```
 //!
 //! All of `src`, or those parts: names of folders and files in it. `--write` puts the table into a
-//! file; rows of other parts and reasons stay there as they are. `--longest`: tests that take longer
+//! file; rows of other parts and reasons stay there as they are. `--missed`: only what the file says was
+//! missed. `--longest`: tests that take longer
 //! are left out (15); `--budget`: of tests' time for one mutant (40). Ends with 1 if a
 //! mutant is missed without a reason. `ci/source-mutants` calls it.
 
@@ -16,7 +17,6 @@ mod rewrite;
 mod tests;
 mod tree;
 
-use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -36,6 +36,7 @@ struct Arguments {
     budget: Duration,
     longest: Duration,
     parts: Vec<String>,
+    missed: bool,
 }
 
 fn main() -> ExitCode {
@@ -58,6 +59,7 @@ fn arguments() -> io::Result<Arguments> {
         budget: Duration::from_secs(40),
         longest: Duration::from_secs(15),
         parts: Vec::new(),
+        missed: false,
     };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
@@ -67,6 +69,7 @@ fn arguments() -> io::Result<Arguments> {
             |text: String| text.parse().map(Duration::from_secs).map_err(io::Error::other);
         match argument.as_str() {
             "--write" => given.file = Some(value()?.into()),
+            "--missed" => given.missed = true,
             "--budget" => given.budget = seconds(value()?)?,
             "--longest" => given.longest = seconds(value()?)?,
             _ => given.parts.push(argument),
@@ -81,8 +84,10 @@ fn run() -> io::Result<usize> {
     let directory = workspace.join("target/source-mutants");
     let workers = std::thread::available_parallelism()?.get();
     let mutants = list::mutants(&workspace)?;
+    let mut report = given.file.as_deref().map(Report::read).transpose()?.unwrap_or_default();
     let wanted: Vec<u32> = (1..)
         .zip(&mutants)
+        .filter(|(_, mutant)| !given.missed || report.is_missed(mutant))
         .filter(|(_, mutant)| given.parts.is_empty() || given.parts.contains(&report::part(mutant)))
         .map(|(id, _)| id)
         .collect();
@@ -125,16 +130,11 @@ fn run() -> io::Result<usize> {
             println!("{}: {}", mutants[id as usize - 1].name, report::words(fate));
         }
     }
-    finish(&given, &mutants, &fates)
-}
-
-fn finish(
-    given: &Arguments,
-    mutants: &[list::Mutant],
-    fates: &HashMap<u32, Fate>,
-) -> io::Result<usize> {
-    let mut report = given.file.as_deref().map(Report::read).transpose()?.unwrap_or_default();
-    report.update(mutants, fates);
+    if given.missed {
+        report.settle(&mutants, &fates);
+    } else {
+        report.update(&mutants, &fates);
+    }
     if let Some(file) = &given.file {
         report.write(file)?;
     }

@@ -72,6 +72,19 @@ pub struct Report {
     misses: BTreeMap<String, Vec<Miss>>,
 }
 
+impl Miss {
+    /// Of one mutant. The same change twice in a line is two of the same.
+    fn is(&self, mutant: &Mutant) -> bool {
+        let (file, what, line) = mutant.key();
+        (&self.file, &self.what, &self.line) == (&file, &what, &quoted(&line))
+    }
+}
+
+/// A line as the table has it.
+fn quoted(line: &str) -> String {
+    line.replace('`', "'").trim().to_owned()
+}
+
 fn escape(text: &str) -> String {
     text.replace('|', "\\|")
 }
@@ -142,14 +155,11 @@ impl Report {
                 Fate::Constant => row.constant += 1,
                 Fate::Missed { .. } | Fate::NotReached => {
                     row.missed += 1;
-                    let (file, what, line) = mutant.key();
-                    let line = line.replace('`', "'");
-                    let old =
-                        self.misses.get(&part).into_iter().flatten().find(|miss| {
-                            (&miss.file, &miss.what, &miss.line) == (&file, &what, &line)
-                        });
+                    let mut old = self.misses.get(&part).into_iter().flatten();
+                    let old = old.find(|miss| miss.is(mutant));
                     let reason = old.map_or(UNEXPLAINED, |miss| &miss.reason).to_owned();
-                    let miss = Miss { file, what, line, reason };
+                    let (file, what, line) = mutant.key();
+                    let miss = Miss { file, what, line: quoted(&line), reason };
                     misses.entry(part).or_default().push(miss);
                 }
             }
@@ -157,6 +167,35 @@ impl Report {
         for (part, row) in rows {
             self.misses.insert(part.clone(), misses.remove(&part).unwrap_or_default());
             self.rows.insert(part, row);
+        }
+    }
+
+    /// Whether a mutant is one of those that were missed.
+    pub fn is_missed(&self, mutant: &Mutant) -> bool {
+        let misses = self.misses.get(&part(mutant));
+        misses.into_iter().flatten().any(|miss| miss.is(mutant))
+    }
+
+    /// Takes out what was missed and is noticed now. Of changes that read the same, as many stay as
+    /// are missed.
+    pub fn settle(&mut self, mutants: &[Mutant], fates: &HashMap<u32, Fate>) {
+        let tried: Vec<(&Mutant, &Fate)> =
+            (1..).zip(mutants).filter_map(|(id, mutant)| Some((mutant, fates.get(&id)?))).collect();
+        for (mutant, _) in &tried {
+            let part = part(mutant);
+            let same = || tried.iter().filter(|(other, _)| other.key() == mutant.key());
+            let missed = |fate: &Fate| matches!(fate, Fate::Missed { .. } | Fate::NotReached);
+            let still = same().filter(|(_, fate)| missed(fate)).count();
+            let hang = same().any(|(_, fate)| matches!(fate, Fate::Killed { hangs: true, .. }));
+            let misses = self.misses.entry(part.clone()).or_default();
+            while misses.iter().filter(|miss| miss.is(mutant)).count() > still {
+                let Some(index) = misses.iter().rposition(|miss| miss.is(mutant)) else { break };
+                misses.remove(index);
+                let row = self.rows.entry(part.clone()).or_default();
+                row.missed = row.missed.saturating_sub(1);
+                row.noticed += 1;
+                row.hangs += usize::from(hang);
+            }
         }
     }
 
@@ -247,8 +286,15 @@ mod tests {
         assert_eq!(again.unexplained(), 2);
         assert_eq!(again.misses["log"][0].reason, "equal here");
         assert_eq!((again.rows["log"].missed, again.rows["log"].noticed), (2, 0));
+        let again_killed = killed.clone();
         again.update(&log, &HashMap::from([(1, killed.clone()), (2, killed)]));
         assert_eq!((again.unexplained(), again.rows["log"].hangs), (1, 2));
+
+        again.update(&log, &HashMap::from([(1, Fate::NotReached), (2, Fate::NotReached)]));
+        assert!(again.is_missed(&log[0]) && again.is_missed(&log[1]));
+        again.settle(&log, &HashMap::from([(1, again_killed), (2, Fate::NotReached)]));
+        assert!(!again.is_missed(&log[0]) && again.is_missed(&log[1]));
+        assert_eq!((again.rows["log"].missed, again.rows["log"].noticed), (1, 1));
         fs::remove_dir_all(directory).unwrap();
     }
 }
