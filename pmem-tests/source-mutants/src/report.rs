@@ -184,8 +184,8 @@ impl Report {
         for (mutant, _) in &tried {
             let part = part(mutant);
             let same = || tried.iter().filter(|(other, _)| other.key() == mutant.key());
-            let missed = |fate: &Fate| matches!(fate, Fate::Missed { .. } | Fate::NotReached);
-            let still = same().filter(|(_, fate)| missed(fate)).count();
+            let is_miss = |fate: &Fate| matches!(fate, Fate::Missed { .. } | Fate::NotReached);
+            let still = same().filter(|(_, fate)| is_miss(fate)).count();
             let hang = same().any(|(_, fate)| matches!(fate, Fate::Killed { hangs: true, .. }));
             let misses = self.misses.entry(part.clone()).or_default();
             while misses.iter().filter(|miss| miss.is(mutant)).count() > still {
