@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Barrier;
 use std::time::Duration;
 
 use daxmap::log::LogOptions;
@@ -221,6 +222,28 @@ fn what_a_filesystem_may_lack() {
         let created = without_unnamed_files(|| create(&longest));
         drop(created.expect("255 bytes are a name"));
         fs::remove_file(directory.join(&longest)).expect("a file can be removed");
+    }
+}
+
+/// Each of two finds no file, and one of them is slower to make it.
+#[test]
+fn of_two_that_create_the_file_the_later_finds_it() {
+    let disk = Directory::new(HERE);
+    for round in 0..200 {
+        let path = disk.path().join(format!("region-{round}"));
+        let both = Barrier::new(2);
+        let attempt = || {
+            both.wait();
+            Options::new().len(8192).open_or_create(&path).err()
+        };
+        let errors = std::thread::scope(|scope| {
+            let other = scope.spawn(attempt);
+            [attempt(), other.join().expect("no panic")]
+        });
+        for error in errors.iter().flatten() {
+            // The other one may still have it.
+            assert!(matches!(error.kind(), ErrorKind::Locked), "{error}");
+        }
     }
 }
 

@@ -67,8 +67,9 @@ fn is_errno(error: &Error, operation: &str, errno: i32) {
 
 #[track_caller]
 fn is_wrong_type(error: &Error, named: &str) {
-    assert!(matches!(error.kind(), ErrorKind::WrongFileType(_)), "{error}");
-    assert!(error.to_string().contains(named), "{named} is not named in: {error}");
+    // Not of the message: the path may have the word too.
+    let ErrorKind::WrongFileType(what) = error.kind() else { panic!("{error}") };
+    assert!(what.contains(named), "{named} is not named in: {error}");
 }
 
 #[test]
@@ -308,6 +309,40 @@ fn required_durability_not_available() {
     }
     let error = options().require(Durability::Fsync).in_memory().expect_err("memory is no disk");
     assert!(matches!(error.kind(), ErrorKind::Durability { .. }), "{error}");
+}
+
+#[test]
+fn required_durability_that_is_there() {
+    let disk = directory();
+    let memory = Filesystem::tmpfs(HERE, 8 << 20);
+    let first = options().create(disk.path().join("first")).expect("no level is required");
+    let there = first.durability();
+    assert!(there > Durability::ProcessOnly, "could not run: the test directory is no disk");
+    for (directory, level) in [
+        (disk.path(), there),
+        (disk.path(), Durability::ProcessOnly),
+        (memory.path(), Durability::ProcessOnly),
+    ] {
+        let path = directory.join(format!("requires {level}"));
+        let wanted = options().require(level);
+        let created = wanted.create(&path).expect("what is required is there");
+        assert!(created.durability() >= level);
+        drop(created);
+        assert!(wanted.open(&path).expect("it still is").durability() >= level);
+    }
+    let in_memory = options().require(Durability::ProcessOnly).in_memory().expect("memory");
+    assert_eq!(in_memory.durability(), Durability::ProcessOnly);
+}
+
+#[test]
+fn lengths_at_the_limit() {
+    let directory = directory();
+    let path = directory.path().join("at the limit");
+    let region = options().max_len(8192).create(&path).expect("as long as it may become");
+    assert_eq!(region.len(), 8192);
+    drop(region);
+    let region = Options::new().len(8192).max_len(8192).open(&path).expect("all of the file");
+    assert_eq!(region.len(), 8192);
 }
 
 #[test]
