@@ -225,6 +225,46 @@ fn what_a_filesystem_may_lack() {
     }
 }
 
+/// Not a test of its own: with the variable set it is the process of the next one.
+#[test]
+#[allow(unsafe_code)]
+fn process_with_little_address_space() {
+    let Some(directory) = std::env::var_os("DAXMAP_LITTLE_SPACE") else { return };
+    let path = Path::new(&directory).join("region");
+    let limit = libc::rlimit { rlim_cur: 2 << 30, rlim_max: 2 << 30 };
+    // SAFETY: reads a structure; the limit is this process's own.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) }, 0);
+    // No room to grow was asked for: less is reserved than there usually is.
+    let region = Options::new().len(MIB).create(&path).expect("there is room for the region");
+    region.write_persist(MIB - 5, b"works").expect("write");
+    drop(region);
+    let region = Options::new().open(&path).expect("there is room for the region");
+    let mut found = [0; 5];
+    region.read(MIB - 5, &mut found).expect("read");
+    assert_eq!(&found, b"works");
+    drop(region);
+    // It was asked for.
+    let before = Snapshot::of(Path::new(&directory));
+    let grows = Options::new().len(MIB).max_len(1 << 40);
+    let new = Path::new(&directory).join("new");
+    refused(grows.create(&new), &new, libc::ENOMEM);
+    refused(Options::new().max_len(1 << 40).open(&path), &path, libc::ENOMEM);
+    before.assert_unchanged(Path::new(&directory), "max_len");
+}
+
+/// `ulimit -v`: the room to grow that nobody asked for is given up, the rest is an error.
+#[test]
+fn little_address_space() {
+    let disk = Directory::new(HERE);
+    let child = Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", "process_with_little_address_space", "--test-threads=1"])
+        .env("DAXMAP_LITTLE_SPACE", disk.path())
+        .output()
+        .expect("the test program runs");
+    let said = String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success() && said.contains("1 passed"), "{said}");
+}
+
 /// Each of two finds no file, and one of them is slower to make it.
 #[test]
 fn of_two_that_create_the_file_the_later_finds_it() {
