@@ -176,3 +176,99 @@ fn of_two_that_create_the_file_the_later_finds_it() {
         }
     }
 }
+
+/// The offset of a page of the file that holds only this byte.
+fn page_of(region: &impl Region, byte: u8) -> u64 {
+    let mut page = [0; 4096];
+    let holds = |at: &u64| region.read(*at, &mut page).is_ok() && page == [byte; 4096];
+    (0..region.len()).step_by(4096).find(holds).expect("it is in the file")
+}
+
+#[test]
+fn a_checkpoint_is_verified_page_by_page() {
+    for strategy in [Strategy::Shadow, Strategy::Redo] {
+        let region = region();
+        let options = Options::new(20 * 4096).strategy(strategy);
+        let mut set = WorkingSet::format(&region, &options).unwrap();
+        set.write(0, &[7; 20 * 4096]).unwrap();
+        set.write(11 * 4096, &[9; 4096]).unwrap();
+        let saved = set.checkpoint().unwrap().sequence;
+        // A redo record is laid over the set by the next one.
+        set.write(0, &[8]).unwrap();
+        let saved = saved.max(set.checkpoint().unwrap().sequence);
+        set.verify(saved).unwrap();
+        let error = set.verify(saved + 1).unwrap_err();
+        let missing =
+            matches!(error.kind(), ErrorKind::NoCheckpoint { sequence } if *sequence == saved + 1);
+        assert!(missing, "{strategy}: {error}");
+        let at = page_of(&region, 9);
+        region.write(at + 77, &[6]).unwrap();
+        let error = set.verify(saved).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Damaged(_)), "{strategy}: {error}");
+        let range = error.range().unwrap();
+        assert!(range.start <= at + 77 && at + 77 < range.end, "{strategy}: {range:?}");
+        set.abandon();
+    }
+}
+
+#[test]
+fn fewer_checkpoints_can_be_kept_and_not_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("set");
+    let listed = |set: &WorkingSet<AnyRegion>| -> Vec<u64> {
+        set.list().iter().map(|checkpoint| checkpoint.sequence).collect()
+    };
+    let save = |set: &mut WorkingSet<AnyRegion>, rounds: std::ops::RangeInclusive<u8>| {
+        for round in rounds {
+            set.write(0, &[round]).unwrap();
+            set.checkpoint().unwrap();
+        }
+    };
+    let mut set = Options::new(4096).keep(3).create(&path).unwrap();
+    save(&mut set, 1..=5);
+    assert_eq!(listed(&set), [2, 3, 4, 5]);
+    drop(set);
+    let mut set = Options::new(4096).keep(1).open(&path).unwrap();
+    assert_eq!(listed(&set), [2, 3, 4, 5]);
+    save(&mut set, 6..=6);
+    assert_eq!(listed(&set), [5, 6]);
+    drop(set);
+    let mut set = Options::new(4096).keep(200).open(&path).unwrap();
+    save(&mut set, 7..=12);
+    assert_eq!(listed(&set), [9, 10, 11, 12]);
+}
+
+#[test]
+fn what_recovery_found_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    for strategy in [Strategy::Shadow, Strategy::Redo] {
+        let path = directory.path().join(strategy.as_str());
+        let options = Options::new(20 * 4096).strategy(strategy);
+        let mut set = options.create(&path).unwrap();
+        set.write(0, &[7; 20 * 4096]).unwrap();
+        set.checkpoint().unwrap();
+        set.close().unwrap();
+        let set = options.open(&path).unwrap();
+        let found = set.recovery().clone();
+        assert!(found.clean && !found.cut_short && !found.header_damaged, "{found:?}");
+        assert_eq!((found.checkpoint, found.damaged.len()), (1, 0));
+        if strategy == Strategy::Shadow {
+            // Four pages of header and root, one of the table, and the set.
+            assert_eq!(found.bytes_read, 25 * 4096);
+        }
+        drop(set);
+        for copy in [0, 4096] {
+            let mut bytes = std::fs::read(&path).unwrap();
+            bytes[copy + 20] ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+            let set = options.open(&path).unwrap();
+            let found = set.recovery().clone();
+            assert!(found.header_damaged && !found.clean && !found.cut_short, "{found:?}");
+            drop(set);
+            let set = options.open(&path).unwrap();
+            assert!(set.recovery().clean && !set.recovery().header_damaged, "it is whole again");
+        }
+    }
+    let words = [Strategy::Shadow, Strategy::Redo].map(|strategy| strategy.to_string());
+    assert_eq!(words, ["shadow pages", "redo record"]);
+}
