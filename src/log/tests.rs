@@ -600,3 +600,17 @@ fn segments_are_a_sixteenth_of_the_space_within_bounds() {
         matches!(refused(least - 1, 8192), ErrorKind::TooShort { asked, .. } if asked == least)
     );
 }
+
+#[test]
+fn what_was_staged_can_be_given_up() {
+    let log = options().format(region(4)).unwrap();
+    let mut writer = log.writer();
+    writer.stage(b"not").unwrap();
+    writer.stage(b"these").unwrap();
+    writer.discard();
+    assert_eq!(writer.staged(), 0);
+    assert!(writer.commit().unwrap().is_empty());
+    assert_eq!(writer.append(b"this").unwrap(), Lsn::FIRST);
+    assert_eq!(all(&log), [(1, b"this".to_vec())]);
+    assert_eq!(u64::from(log.last()), 1);
+}

@@ -15,15 +15,16 @@ const UNEXPLAINED: &str = "**unexplained**";
 const PREFACE: &str = "\
 # Mutants of the source
 
-`ci/source-mutants` writes this file. Every change that cargo-mutants knows to make in `src` is tried on
-the tests that reach it: an operator for another, a function that only returns a value, a match arm less. All
-that compile are built into one library, each behind a number, so that a try takes as long as a test.
-Tests that take longer than a few seconds are left out, and so are guests, fault devices, block replay,
-kills and loom: what only they would notice is in the lists below, with its reason. The primitives that
-durability stands on are in the [kill matrix](../MUTANTS.md), with every test.
+`ci/source-mutants` writes this file. Every change of `src` that cargo-mutants lists is tried on the tests
+that reach it: an operator for another, a function that only returns a value, a match arm less. All that
+compile are built into one library, each behind a number, so that a try takes as long as a test. Tests that
+take longer than a quarter of a minute are left out, and so are guests, fault devices, block replay, kills
+and loom. The primitives that durability stands on are in the [kill matrix](../MUTANTS.md), with
+every test.
 
-*Noticed* is by a test that fails twice, or (*hang*) does not end. *Constant* is what the compiler computes,
-and *refused* what it does not compile. *Missed* are those that all tests passed with, or that none reached.
+*Refused* does not compile, *constant* is what the compiler computes, *noticed* is by a test that fails
+twice or (*hang*) does not end. *Missed* are those that no test failed with, or that none reached, with the
+reason; **unexplained** is where a test is missing, or one of those left out would have to be asked.
 ";
 
 /// A fate in words.
