@@ -190,7 +190,7 @@ fn a_checkpoint_is_verified_page_by_page() {
         let region = region();
         let options = Options::new(20 * 4096).strategy(strategy);
         let mut set = WorkingSet::format(&region, &options).unwrap();
-        set.write(0, &[7; 20 * 4096]).unwrap();
+        set.write(0, &vec![7; 20 * 4096]).unwrap();
         set.write(11 * 4096, &[9; 4096]).unwrap();
         let saved = set.checkpoint().unwrap().sequence;
         // A redo record is laid over the set by the next one.
@@ -245,7 +245,7 @@ fn what_recovery_found_is_told() {
         let path = directory.path().join(strategy.as_str());
         let options = Options::new(20 * 4096).strategy(strategy);
         let mut set = options.create(&path).unwrap();
-        set.write(0, &[7; 20 * 4096]).unwrap();
+        set.write(0, &vec![7; 20 * 4096]).unwrap();
         set.checkpoint().unwrap();
         set.close().unwrap();
         let set = options.open(&path).unwrap();
