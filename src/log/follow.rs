@@ -14,7 +14,7 @@ use super::cursor::Cursor;
 use super::layout::{BLOCKS, Layout};
 use super::reader::{Open, Record};
 use super::root::{Root, RootCell};
-use super::segment::Headers;
+use super::segment::{Headers, SegmentHeader};
 use super::{Lsn, VERSION};
 
 /// Reads a log that another process has open for writing, record by record, as a poll: it keeps no
@@ -31,8 +31,23 @@ pub struct LogReader<R: Region> {
     root: Cell,
     next: u64,
     cursors: Vec<Option<Cursor>>,
-    cuts: Option<u64>,
+    /// How often the log was truncated and opened, as far as this reader has seen to it.
+    seen: Option<(u64, u64)>,
+    last: Last,
     open: Open,
+    /// The segment of the open block, and its life.
+    from: (usize, u64),
+}
+
+/// The last record before the next one, which a truncation must not have taken.
+#[derive(Clone, Copy, Debug)]
+enum Last {
+    /// There is none: the reader began with the oldest.
+    None,
+    /// The caller has it, from elsewhere.
+    Known,
+    /// This reader gave it.
+    Given { lsn: u64, segment: usize, life: u64 },
 }
 
 impl LogReader<AnyRegion> {
@@ -68,12 +83,15 @@ impl<R: Region> LogReader<R> {
             root,
             next: from.get(),
             cursors: Vec::new(),
-            cuts: None,
+            seen: None,
+            last: Last::Known,
             open: Open::default(),
+            from: (0, 0),
         };
         let root = reader.root()?;
         if from == Lsn::ZERO {
             reader.next = root.released + 1;
+            reader.last = Last::None;
         }
         reader.check(&root)?;
         Ok(reader)
@@ -88,12 +106,16 @@ impl<R: Region> LogReader<R> {
     ///
     /// # Errors
     ///
-    /// `Released` if the next record was; `NoRecord` if the log was truncated before a record that
-    /// this reader has given; those of the region.
+    /// `Released` if the next record was. `NoRecord`, from then on, if a truncation took the last record
+    /// that this reader gave, or the one before the first that it was asked for; and where that can
+    /// no longer be told, as its segment is used again or, of a record that it did not give itself, the
+    /// log was truncated twice, or opened, since. Those of the region.
     pub fn next_record(&mut self) -> Result<Option<Record<'_>>> {
         loop {
             if let Some((lsn, range)) = self.open.next(self.next) {
                 self.next = lsn + 1;
+                let (segment, life) = self.from;
+                self.last = Last::Given { lsn, segment, life };
                 let lsn = Lsn::new(lsn);
                 return Ok(Some(Record { lsn, payload: &self.open.body[range] }));
             }
@@ -128,15 +150,49 @@ impl<R: Region> LogReader<R> {
         self.check_cut(root)
     }
 
+    /// Whether the record before the next one is still there, if the log was truncated meanwhile; then
+    /// everything is to be looked for anew.
     fn check_cut(&mut self, root: &Root) -> Result<()> {
-        let cut = self.cuts.replace(root.cuts).is_some_and(|cuts| cuts != root.cuts);
-        if cut && self.next > root.floor {
-            return Err(Error::new(Operation::Read, ErrorKind::NoRecord { lsn: self.next - 1 }));
+        let now = (root.cuts, root.opened);
+        let Some((cuts, opened)) = self.seen.filter(|(cuts, _)| *cuts != root.cuts) else {
+            self.seen = Some(now);
+            return Ok(());
+        };
+        let (lsn, is_there) = match self.last {
+            Last::None => (0, true),
+            // Where it is, nobody has looked. The floor is that of the last truncation, or of an
+            // opening after it.
+            Last::Known => {
+                let one = root.cuts == cuts + 1 && root.opened == opened;
+                (self.next - 1, self.next - 1 <= root.released || one && self.next <= root.floor)
+            }
+            Last::Given { lsn, segment, life } => {
+                let header = self.header(segment)?;
+                let limit = root.cut.unwrap_or(u64::MAX).min(header.limit);
+                (lsn, header.life == life && lsn <= limit)
+            }
+        };
+        if !is_there {
+            return Err(Error::new(Operation::Read, ErrorKind::NoRecord { lsn }));
         }
-        if cut {
-            self.cursors.clear();
-        }
+        self.seen = Some(now);
+        self.cursors.clear();
         Ok(())
+    }
+
+    /// The header of a segment, which may be being written.
+    fn header(&self, segment: usize) -> Result<SegmentHeader> {
+        const TRIES: u32 = 16;
+        let mut result = self.headers.read(&self.region, segment);
+        for _ in 1..TRIES {
+            match result {
+                Err(error) if matches!(error.kind(), ErrorKind::Damaged(_)) => {
+                    result = self.headers.read(&self.region, segment);
+                }
+                result => return result.map(|found| found.header),
+            }
+        }
+        result.map(|found| found.header)
     }
 
     /// Takes up the lives that have begun.
@@ -188,6 +244,7 @@ impl<R: Region> LogReader<R> {
                 && let Some(cursor) = &mut self.cursors[index]
             {
                 self.open.start(&block, cursor.header.limit);
+                self.from = (index, cursor.header.life);
                 cursor.at += block.bytes();
                 return Ok(true);
             }

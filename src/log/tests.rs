@@ -614,3 +614,50 @@ fn what_was_staged_can_be_given_up() {
     assert_eq!(all(&log), [(1, b"this".to_vec())]);
     assert_eq!(u64::from(log.last()), 1);
 }
+
+/// The second truncation, or an opening, is above what the follower has given; the first is not.
+#[test]
+fn a_follower_is_told_of_a_truncation_that_another_one_or_an_opening_followed() {
+    for (reopened, again) in [(false, true), (true, false), (true, true), (false, false)] {
+        let region = region(6);
+        let mut log = options().format(region.clone()).unwrap();
+        for lsn in 1..=10 {
+            log.append(&payload(lsn)).unwrap();
+        }
+        let follower_after = |from: u64, count: usize| {
+            let mut follower = LogReader::in_region(region.clone(), Lsn::new(from)).unwrap();
+            assert_eq!(follower.by_ref().take(count).flatten().count(), count);
+            follower
+        };
+        let (mut behind, mut at, mut after) =
+            (follower_after(0, 3), follower_after(0, 5), follower_after(0, 8));
+        let (mut nothing, mut knows) = (follower_after(0, 0), follower_after(9, 0));
+        log.truncate_after(Lsn::new(5)).unwrap();
+        for _ in 6..=12 {
+            log.append(b"another").unwrap();
+        }
+        if again {
+            log.truncate_after(Lsn::new(10)).unwrap();
+        }
+        if reopened {
+            drop(log);
+            log = options().open_region(region.clone()).unwrap();
+        }
+        let last = log.append(b"the last").unwrap().get();
+        for (follower, given) in [(&mut nothing, 0), (&mut behind, 3), (&mut at, 5)] {
+            let rest = follower.map(Result::unwrap).map(|(lsn, record)| (lsn.get(), record));
+            let mut right = expected(given + 1..6);
+            right.extend((6..last).map(|lsn| (lsn, b"another".to_vec())));
+            right.push((last, b"the last".to_vec()));
+            assert_eq!(rest.collect::<Vec<_>>(), right, "after {given}: {reopened}, {again}");
+        }
+        for (follower, given) in [(&mut after, 8), (&mut knows, 8)] {
+            // And it stays so.
+            for _ in 0..2 {
+                let error = follower.next_record().map(drop).unwrap_err();
+                let told = matches!(error.kind(), ErrorKind::NoRecord { lsn } if *lsn == given);
+                assert!(told, "after {given}: {reopened}, {again}: {error}");
+            }
+        }
+    }
+}

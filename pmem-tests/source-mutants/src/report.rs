@@ -24,7 +24,7 @@ every test.
 
 *Refused* does not compile, *constant* is what the compiler computes, *noticed* is by a test that fails
 twice or (*hang*) does not end. *Missed* are those that no test failed with, or that none reached, with the
-reason; **unexplained** is where a test is missing, or one of those left out would have to be asked.
+reason; *unexplained* is where a test is missing, or one of those left out would have to be asked.
 ";
 
 /// A fate in words.
