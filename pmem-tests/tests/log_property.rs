@@ -242,3 +242,21 @@ fn what_was_truncated_stays_so_when_something_else_is() {
     let records: Vec<_> = machine.subject.model.records.iter().map(|(lsn, _)| *lsn).collect();
     assert_eq!(records, [1, 2, 3, 4, 5]);
 }
+
+/// Recovery found both copies of a segment's header alike, one of them by a killed process that had not
+/// drained it. It made the other one durable only, over which the next life of the segment is written
+/// first: a power cut in that left neither. Found by the test above.
+#[test]
+fn both_copies_of_a_header_are_durable_when_one_is_written() {
+    for seed in 0..64 {
+        let before = [Op::Append(0), Op::Append(0)];
+        let killed = |op, drains, power| Step::KilledIn { op, drains, power };
+        let steps = does(&before[..1])
+            .chain([killed(Op::Append(0), 0, None)])
+            .chain(does(&[Op::Append(0), Op::Staged(1, 0), Op::Append(0)]))
+            .chain([killed(Op::Kill, 1, None), killed(Op::Truncate(2), 3, None)])
+            .chain([killed(Op::Append(0), 0, Some(seed))]);
+        let machine = steps.fold(Machine::new(Mode::Adr, 3), Machine::step);
+        assert!(!machine.subject.model.records.is_empty());
+    }
+}

@@ -301,6 +301,12 @@ fn repair(
             headers.write(region, number, segment.found.copy, &segment.on_medium),
             Ok(())
         )?;
+        // The next life begins with copy 0, whichever of two equal ones was durable.
+        primitive!(
+            "log.recover.other_headers",
+            headers.rewrite(region, number, 1 - segment.found.copy),
+            Ok(())
+        )?;
         if life.usage != Usage::Free {
             settle_end(region, headers.layout.at(number), segment)?;
         }

@@ -18,6 +18,7 @@
 //! The salt is drawn when the life begins. Nothing that was in the segment before can know it.
 
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::format;
 use crate::format::check::Key;
 use crate::primitives::primitive;
 use crate::region::Region;
@@ -154,6 +155,12 @@ impl Headers {
     ) -> Result<()> {
         let at = self.place(segment, copy);
         region.write_flush(at, &header.encode(&self.key, at))
+    }
+
+    /// Writes a copy over itself, whatever it holds, durable after the next drain of this thread.
+    pub(super) fn rewrite(&self, region: &impl Region, segment: usize, copy: usize) -> Result<()> {
+        let at = self.place(segment, copy);
+        format::rewrite(region, at, at + BYTES as u64)
     }
 
     /// Writes both copies of each: first those that do not hold what is valid now, durable on

@@ -452,6 +452,11 @@ pub const PRIMITIVES: &[Primitive] = &[
         "a header that was found is durable before its other copy is written",
         &[LogExplorer],
     ),
+    primitive(
+        "log.recover.other_headers",
+        "both copies of a header are durable before one of them is written",
+        &[LogProperty],
+    ),
     primitive("log.recover.tail", "what recovery accepts becomes durable", &[LogExplorer, Unit]),
     primitive(
         "log.recover.stale",
