@@ -502,6 +502,21 @@ mod tests {
     }
 
     #[test]
+    fn the_source_is_the_call_or_what_came_first() {
+        use std::error::Error as _;
+
+        let called =
+            |error: &Error| -> Option<Errno> { error.source()?.downcast_ref::<Errno>().copied() };
+        assert_eq!(called(&of(ErrorKind::Os(Errno::IO))), Some(Errno::IO));
+        let published = of(ErrorKind::PublishedNotDurable(Errno::NOSPC));
+        assert_eq!(called(&published), Some(Errno::NOSPC));
+        let poisoned = of(ErrorKind::Poisoned(Arc::new(of(ErrorKind::Os(Errno::IO)))));
+        let first = poisoned.source().unwrap().downcast_ref::<Error>().unwrap();
+        assert_eq!((called(first), poisoned.errno()), (Some(Errno::IO), Some(Errno::IO)));
+        assert!(of(ErrorKind::Empty).source().is_none());
+    }
+
+    #[test]
     fn what_is_unknown_is_said_once() {
         const UNKNOWN: &str = "durability of these bytes is unknown";
         let failed = Error::os(Operation::Drain, "fdatasync", Errno::IO).over(0, 64);

@@ -97,6 +97,17 @@ extern "C" fn gives_up(signal: libc::c_int) {
     set(libc::SIG_DFL, 0, false);
 }
 
+/// Makes the access good: there are zeros where nothing was.
+extern "C" fn mends(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    note(signal);
+    // SAFETY: the page of the access is a mapping's of the test, and is replaced by another one.
+    unsafe {
+        let page = (*info).si_addr() as usize & !4095;
+        let (access, how) = (libc::PROT_READ, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        libc::mmap(page as *mut libc::c_void, 4096, access, how | libc::MAP_FIXED, -1, 0);
+    }
+}
+
 /// What SIGBUS does from here on.
 fn set(handler: libc::sighandler_t, flags: libc::c_int, block_user: bool) {
     // SAFETY: an initialised action with a handler of the right kind for its flags.
@@ -144,7 +155,7 @@ fn calls() -> u32 {
 }
 
 /// What each kind of disposition makes of a signal that is none of the library's.
-const CASES: [Case; 11] = [
+const CASES: [Case; 12] = [
     Case {
         name: "the default action, for a signal that was sent",
         before: || set(libc::SIG_DFL, 0, false),
@@ -191,6 +202,18 @@ const CASES: [Case; 11] = [
             assert_eq!((BUS_BLOCKED.load(SeqCst), USER_BLOCKED.load(SeqCst)), (1, 0));
             raise_sigbus(libc::SI_QUEUE);
             assert_eq!((calls(), CODE.load(SeqCst)), (2, libc::SI_QUEUE));
+        },
+        ends: Ends::Well,
+    },
+    Case {
+        name: "a handler that makes the access good, each time",
+        before: || set(mends as *const () as usize, libc::SA_SIGINFO, false),
+        then: || {
+            for count in 1..=3 {
+                fault_elsewhere();
+                assert_eq!(calls(), count);
+                gone();
+            }
         },
         ends: Ends::Well,
     },

@@ -47,3 +47,24 @@ impl fmt::Display for WriteBack {
         f.pad(self.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::WriteBack;
+
+    #[test]
+    fn names_are_those_of_the_manuals() {
+        let all = [
+            WriteBack::Clwb,
+            WriteBack::ClflushOpt,
+            WriteBack::Clflush,
+            WriteBack::DcCvadp,
+            WriteBack::DcCvap,
+            WriteBack::None,
+        ];
+        let names = all.map(|instruction| format!("{instruction:>10}"));
+        let padded =
+            ["      clwb", "clflushopt", "   clflush", "  dc cvadp", "   dc cvap", "      none"];
+        assert_eq!(names, padded);
+    }
+}
