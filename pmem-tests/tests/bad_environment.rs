@@ -472,6 +472,38 @@ fn a_log_whose_closing_fails_is_not_closed() {
     assert!(log.recovery().was_closed);
 }
 
+/// What lies behind the end of a region is not new where another region of the file has it.
+#[test]
+fn a_region_that_grows_leaves_what_others_wrote() {
+    let memory = Filesystem::tmpfs(HERE, 64 * MIB);
+    let disk = Directory::new(HERE);
+    let options = Options::new().max_len(4 * MIB).lock(false);
+    for directory in [memory.path(), disk.path()] {
+        for opened_long in [false, true] {
+            let path = directory.join(format!("region-{opened_long}"));
+            let first = options.clone().len(65_536).create(&path).expect("a region");
+            let short = options.clone().len(65_536).open(&path).expect("a region");
+            first.grow(MIB).expect("it can grow");
+            let long = if opened_long {
+                drop(first);
+                options.open(&path).expect("a region")
+            } else {
+                first
+            };
+            assert_eq!((long.len(), short.len()), (MIB, 65_536));
+            long.write_persist(500_000, b"kept").expect("write");
+            short.grow(2 * MIB).expect("it can grow");
+            let mut found = [0; 4];
+            for region in [&long, &short] {
+                region.read(500_000, &mut found).expect("read");
+                assert_eq!(&found, b"kept", "opened long: {opened_long}");
+            }
+            short.read(MIB + 500_000, &mut found).expect("read");
+            assert_eq!(found, [0; 4]);
+        }
+    }
+}
+
 /// A drain failed, and whoever had written was told. What was gathered must not reach the file by a
 /// later view all the same, when the file is as long as before again.
 #[test]
