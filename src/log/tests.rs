@@ -661,3 +661,29 @@ fn a_follower_is_told_of_a_truncation_that_another_one_or_an_opening_followed() 
         }
     }
 }
+
+#[test]
+fn no_two_lives_of_segments_have_one_number() {
+    let region = region(4);
+    let mut log = options().format(region.clone()).unwrap();
+    let mut segment_of = std::collections::BTreeMap::new();
+    for lsn in 1..=300 {
+        if log.append(&payload(lsn)).is_err() {
+            log.release_up_to(Lsn::new(lsn - 1)).unwrap();
+            assert_eq!(log.append(&payload(lsn)).unwrap(), Lsn::new(lsn));
+        }
+        if lsn % 70 == 0 {
+            drop(log);
+            log = options().open_region(region.clone()).unwrap();
+        }
+        let pool = log.core.table.pool();
+        for (segment, life) in
+            pool.lives.iter().enumerate().filter(|(_, life)| life.header.life > 0)
+        {
+            let known = segment_of.entry(life.header.life).or_insert((segment, life.header.salt));
+            assert_eq!(*known, (segment, life.header.salt), "life {}", life.header.life);
+        }
+    }
+    assert!(segment_of.len() > 6, "{segment_of:?}");
+    assert!(segment_of.keys().copied().eq(1..=segment_of.len() as u64), "{segment_of:?}");
+}
