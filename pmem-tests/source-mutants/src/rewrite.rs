@@ -243,6 +243,7 @@ pub fn switch(count: u32) -> String {
                 }
                 let reached = REACHED.load(Ordering::Relaxed);
                 if !reached.is_null() {
+                    // SAFETY: a mapping of a byte for each number, which is never unmapped.
                     unsafe { reached.add(id as usize).write_volatile(1) };
                 }
                 chosen == id
@@ -255,6 +256,7 @@ pub fn switch(count: u32) -> String {
                 if let Some(path) = std::env::var_os("DAXMAP_SOURCE_REACHED") {
                     let file = std::fs::OpenOptions::new().read(true).write(true).open(path);
                     if let Ok(file) = file {
+                        // SAFETY: a new mapping where the kernel likes: nothing that exists is touched.
                         let address = unsafe {
                             libc::mmap(
                                 std::ptr::null_mut(),
