@@ -1,6 +1,9 @@
 //! A bad environment gives one clear error, the process lives, and nothing on disk changes.
 //! Here: full disks, read-only mounts, failing system calls, other processes.
 
+mod refused;
+mod together;
+
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -8,11 +11,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Barrier;
 use std::time::Duration;
 
 use daxmap::log::LogOptions;
-use daxmap::publish::clean_leftovers;
 use daxmap::{AnyRegion, Error, ErrorKind, Options, Region, Result};
 use pmem_tests::failing::{with_failing, with_failing_bits};
 use pmem_tests::scratch::{Directory, Filesystem};
@@ -225,111 +226,6 @@ fn what_a_filesystem_may_lack() {
     }
 }
 
-/// Not a test of its own: with the variable set it is the process of the next one.
-#[test]
-#[allow(unsafe_code)]
-fn process_with_little_address_space() {
-    let Some(directory) = std::env::var_os("DAXMAP_LITTLE_SPACE") else { return };
-    let path = Path::new(&directory).join("region");
-    let limit = libc::rlimit { rlim_cur: 2 << 30, rlim_max: 2 << 30 };
-    // SAFETY: reads a structure; the limit is this process's own.
-    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) }, 0);
-    // No room to grow was asked for: less is reserved than there usually is.
-    let region = Options::new().len(MIB).create(&path).expect("there is room for the region");
-    region.write_persist(MIB - 5, b"works").expect("write");
-    drop(region);
-    let region = Options::new().open(&path).expect("there is room for the region");
-    let mut found = [0; 5];
-    region.read(MIB - 5, &mut found).expect("read");
-    assert_eq!(&found, b"works");
-    drop(region);
-    // It was asked for.
-    let before = Snapshot::of(Path::new(&directory));
-    let grows = Options::new().len(MIB).max_len(1 << 40);
-    let new = Path::new(&directory).join("new");
-    refused(grows.create(&new), &new, libc::ENOMEM);
-    refused(Options::new().max_len(1 << 40).open(&path), &path, libc::ENOMEM);
-    before.assert_unchanged(Path::new(&directory), "max_len");
-}
-
-/// `ulimit -v`: the room to grow that nobody asked for is given up, the rest is an error.
-#[test]
-fn little_address_space() {
-    let disk = Directory::new(HERE);
-    let child = Command::new(std::env::current_exe().expect("this program"))
-        .args(["--exact", "process_with_little_address_space", "--test-threads=1"])
-        .env("DAXMAP_LITTLE_SPACE", disk.path())
-        .output()
-        .expect("the test program runs");
-    let said = String::from_utf8_lossy(&child.stdout);
-    assert!(child.status.success() && said.contains("1 passed"), "{said}");
-}
-
-/// Each of two finds no file, and one of them is slower to make it.
-#[test]
-fn of_two_that_create_the_file_the_later_finds_it() {
-    let disk = Directory::new(HERE);
-    for round in 0..200 {
-        let path = disk.path().join(format!("region-{round}"));
-        let both = Barrier::new(2);
-        let attempt = || {
-            both.wait();
-            Options::new().len(8192).open_or_create(&path).err()
-        };
-        let errors = std::thread::scope(|scope| {
-            let other = scope.spawn(attempt);
-            [attempt(), other.join().expect("no panic")]
-        });
-        for error in errors.iter().flatten() {
-            // The other one may still have it.
-            assert!(matches!(error.kind(), ErrorKind::Locked), "{error}");
-        }
-    }
-}
-
-/// Without locks: a region that is not to be locked needs none, and what may be somebody's is not
-/// removed.
-#[test]
-fn without_locks() {
-    let disk = Directory::new(HERE);
-    let directory = disk.path();
-    let options = Options::new().len(100_000);
-    let made = without_unnamed_files(|| {
-        with_failing(libc::SYS_flock, libc::ENOLCK, || {
-            let path = directory.join("required");
-            refused(options.create(&path), &path, libc::ENOLCK);
-            options.clone().lock(false).create(directory.join("not locked"))
-        })
-    });
-    let region = made.expect("no lock is asked for");
-    region.write_persist(0, b"works").expect("the region can be written");
-    drop(region);
-
-    let draft = without_unnamed_files(|| options.draft(directory.join("in use"))).expect("a draft");
-    let before = Snapshot::of(directory);
-    let cleaned = with_failing(libc::SYS_flock, libc::ENOLCK, || clean_leftovers(directory));
-    let cleaned = cleaned.expect("what cannot be known is left alone");
-    assert_eq!((cleaned.removed, cleaned.in_use, cleaned.denied), (0, 0, 1), "{cleaned:?}");
-    before.assert_unchanged(directory, "clean_leftovers");
-    let cleaned = clean_leftovers(directory).expect("a draft in use is left alone");
-    assert_eq!((cleaned.removed, cleaned.in_use, cleaned.denied), (0, 1, 0), "{cleaned:?}");
-    before.assert_unchanged(directory, "clean_leftovers");
-    drop(draft);
-}
-
-/// Unguarded, the kernel makes the copies; a sandbox that forbids them is told before there is a file.
-#[test]
-fn a_kernel_that_makes_no_copies() {
-    let memory = Filesystem::tmpfs(HERE, 16 * MIB);
-    let path = memory.path().join("new");
-    let before = Snapshot::of(memory.path());
-    let create = || Options::new().len(100_000).fault_guard(false).create(&path);
-    let created = with_failing(libc::SYS_process_vm_readv, libc::EPERM, create);
-    refused(created, &path, libc::EPERM);
-    before.assert_unchanged(memory.path(), "process_vm_readv");
-    create().expect("where they are allowed");
-}
-
 #[test]
 fn read_only_filesystem() {
     let disk = small("ext4", 24 * MIB);
@@ -470,38 +366,6 @@ fn a_log_whose_closing_fails_is_not_closed() {
     log.close().unwrap();
     let log = LogOptions::new().open(&path).unwrap();
     assert!(log.recovery().was_closed);
-}
-
-/// What lies behind the end of a region is not new where another region of the file has it.
-#[test]
-fn a_region_that_grows_leaves_what_others_wrote() {
-    let memory = Filesystem::tmpfs(HERE, 64 * MIB);
-    let disk = Directory::new(HERE);
-    let options = Options::new().max_len(4 * MIB).lock(false);
-    for directory in [memory.path(), disk.path()] {
-        for opened_long in [false, true] {
-            let path = directory.join(format!("region-{opened_long}"));
-            let first = options.clone().len(65_536).create(&path).expect("a region");
-            let short = options.clone().len(65_536).open(&path).expect("a region");
-            first.grow(MIB).expect("it can grow");
-            let long = if opened_long {
-                drop(first);
-                options.open(&path).expect("a region")
-            } else {
-                first
-            };
-            assert_eq!((long.len(), short.len()), (MIB, 65_536));
-            long.write_persist(500_000, b"kept").expect("write");
-            short.grow(2 * MIB).expect("it can grow");
-            let mut found = [0; 4];
-            for region in [&long, &short] {
-                region.read(500_000, &mut found).expect("read");
-                assert_eq!(&found, b"kept", "opened long: {opened_long}");
-            }
-            short.read(MIB + 500_000, &mut found).expect("read");
-            assert_eq!(found, [0; 4]);
-        }
-    }
 }
 
 /// A drain failed, and whoever had written was told. What was gathered must not reach the file by a
