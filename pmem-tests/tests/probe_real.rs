@@ -271,6 +271,24 @@ fn a_mount_without_barriers_is_unverified() {
     });
 }
 
+/// What is remembered of a mount, by the process, is not used again when the mount has changed.
+#[test]
+fn a_mount_that_loses_its_barriers_is_noticed_by_the_next_draft() {
+    with_mounts(|at| {
+        let point = mounted(at, "ext4", &["mkfs.ext4", "-q", "-F"], "");
+        let barriers = |name: &str| {
+            let draft = daxmap::Options::new().len(4096).draft(point.join(name));
+            let draft = draft.unwrap_or_else(|error| panic!("{error}"));
+            !codes(draft.report()).contains(&"no-barrier")
+        };
+        assert!(barriers("one") && barriers("two"));
+        run("mount", &["-o", "remount,nobarrier", point.to_str().unwrap()]);
+        assert!(!barriers("three"));
+        run("mount", &["-o", "remount,barrier", point.to_str().unwrap()]);
+        assert!(barriers("four"));
+    });
+}
+
 #[test]
 fn bind_mounts_and_read_only_mounts() {
     with_mounts(|at| {

@@ -4,10 +4,11 @@
 //! publishes all the time would pay a new share with every file. What it answers for a file on
 //! the page cache depends on the mount, not on the file. So the file itself is asked what only it
 //! can answer (which mount and device it is on, whether it is DAX, and if it may be, the trial mapping
-//! with `MAP_SYNC`); the rest is used again while the kernel reports no change of the mount table (proc(5): mountinfo can be
-//! polled for that), and for a second at most.
+//! with `MAP_SYNC`); the rest is used again while the kernel reports no change of the mount table
+//! (proc(5): mountinfo can be polled for that), and for a second at most.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -68,7 +69,7 @@ pub(super) fn glance(fd: BorrowedFd<'_>, path: &Path) -> Result<(Report, Quirks)
         return Ok((report, known.quirks));
     }
     // Opened first: what changes while the rest is read is noticed.
-    let table = File::open("/proc/self/mountinfo");
+    let table = mount_table();
     let (report, quirks) = look_closely(fd, path)?;
     *last = table.ok().filter(|_| depends_on_the_mount_only(&report)).map(|table| Known {
         process: std::process::id(),
@@ -79,6 +80,12 @@ pub(super) fn glance(fd: BorrowedFd<'_>, path: &Path) -> Result<(Report, Quirks)
         quirks,
     });
     Ok((report, quirks))
+}
+
+/// The table of the calling thread, which may be in a mount namespace of its own: the one that
+/// [`probe`] reads.
+fn mount_table() -> io::Result<File> {
+    File::open("/proc/thread-self/mountinfo").or_else(|_| File::open("/proc/self/mountinfo"))
 }
 
 /// As [`probe::probe_file`], with the quirks of the filesystem.
@@ -124,6 +131,7 @@ mod tests {
     use std::os::fd::AsFd;
 
     use super::*;
+    use crate::durability::PersistenceDomain;
 
     #[test]
     fn the_second_look_is_the_first_ones() {
@@ -133,6 +141,55 @@ mod tests {
         assert_eq!(second.path, Path::new("two"));
         assert_eq!(format!("{:?}", second.mount), format!("{:?}", first.mount));
         assert_eq!((second.durability, again), (first.durability, quirks));
+    }
+
+    /// What was found out of a file on the page cache just now.
+    fn known() -> Known {
+        let file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let (spot, dax) = spot(file.as_fd()).unwrap().expect("a kernel that numbers mounts");
+        assert!(dax == Dax::No, "this folder is not on a DAX filesystem");
+        let table = mount_table().unwrap();
+        let (report, quirks) = look_closely(file.as_fd(), Path::new("file")).unwrap();
+        let process = std::process::id();
+        Known { process, table, since: Instant::now(), spot, report, quirks }
+    }
+
+    #[test]
+    fn what_is_known_holds_for_a_process_and_a_mount_and_a_second() {
+        let known = known();
+        let spot = known.spot;
+        assert!(known.holds(spot));
+        assert!(!known.holds(Spot { mount: spot.mount + 1, ..spot }));
+        assert!(!known.holds(Spot { device: (spot.device.0, spot.device.1 + 1), ..spot }));
+        assert!(!Known { process: known.process + 1, ..self::known() }.holds(spot));
+        let before = Instant::now().checked_sub(AGE_MAX).expect("up for a second");
+        assert!(!Known { since: before, ..known }.holds(spot));
+    }
+
+    #[test]
+    fn what_depends_on_the_file_is_not_known_of_another() {
+        let report = known().report;
+        assert!(depends_on_the_mount_only(&report));
+        let memory = probe::MemoryRegion {
+            name: "region0".to_owned(),
+            provider: "virtio-pmem".to_owned(),
+            persistence_domain: PersistenceDomain::Unknown,
+            read_only: false,
+            numa_node: None,
+            asynchronous: true,
+            bad_blocks: Vec::new(),
+            clears_errors: None,
+        };
+        let others = [
+            Report { backend: Backend::FsDax, ..report.clone() },
+            Report { regions: vec![memory.clone()], ..report.clone() },
+            Report { dax_flag: Some(true), ..report.clone() },
+            Report { bad_ranges: std::iter::once(0..4096).collect(), ..report.clone() },
+            Report { map_sync: MapSync::Accepted, ..report.clone() },
+        ];
+        for other in others {
+            assert!(!depends_on_the_mount_only(&other), "{other:#?}");
+        }
     }
 
     #[test]

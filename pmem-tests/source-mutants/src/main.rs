@@ -1,14 +1,15 @@
 //! Tries every mutant of the library's source that cargo-mutants lists.
 //!
 //! ```text
-//! source_mutants [--write FILE] [--missed] [--budget SECONDS] [--longest SECONDS] [PART...]
+//! source_mutants [--write FILE] [--missed | --unexplained] [--budget SECONDS] [--longest SECONDS]
+//!                [PART...]
 //! ```
 //!
 //! All of `src`, or those parts: names of folders and files in it. `--write` puts the table into a
-//! file; rows of other parts and reasons stay there as they are. `--missed`: only what the file says was
-//! missed. `--longest`: tests that take longer
-//! are left out (15); `--budget`: of tests' time for one mutant (40). Ends with 1 if a
-//! mutant is missed without a reason. `ci/source-mutants` calls it.
+//! file; rows of other parts and reasons stay there as they are. `--missed`: only what the file
+//! says was missed; `--unexplained`: of that, what has no reason there. `--longest`: tests that
+//! take longer are left out (15); `--budget`: of tests' time for one mutant (40). Ends with 1 if
+//! a mutant is missed without a reason. `ci/source-mutants` calls it.
 
 mod hunt;
 mod list;
@@ -36,7 +37,15 @@ struct Arguments {
     budget: Duration,
     longest: Duration,
     parts: Vec<String>,
-    missed: bool,
+    again: Again,
+}
+
+/// Of what an earlier run left.
+#[derive(PartialEq, Eq)]
+enum Again {
+    All,
+    Missed,
+    Unexplained,
 }
 
 fn main() -> ExitCode {
@@ -59,7 +68,7 @@ fn arguments() -> io::Result<Arguments> {
         budget: Duration::from_secs(40),
         longest: Duration::from_secs(15),
         parts: Vec::new(),
-        missed: false,
+        again: Again::All,
     };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
@@ -69,7 +78,8 @@ fn arguments() -> io::Result<Arguments> {
             |text: String| text.parse().map(Duration::from_secs).map_err(io::Error::other);
         match argument.as_str() {
             "--write" => given.file = Some(value()?.into()),
-            "--missed" => given.missed = true,
+            "--missed" => given.again = Again::Missed,
+            "--unexplained" => given.again = Again::Unexplained,
             "--budget" => given.budget = seconds(value()?)?,
             "--longest" => given.longest = seconds(value()?)?,
             _ => given.parts.push(argument),
@@ -87,7 +97,11 @@ fn run() -> io::Result<usize> {
     let mut report = given.file.as_deref().map(Report::read).transpose()?.unwrap_or_default();
     let wanted: Vec<u32> = (1..)
         .zip(&mutants)
-        .filter(|(_, mutant)| !given.missed || report.is_missed(mutant))
+        .filter(|(_, mutant)| match given.again {
+            Again::All => true,
+            Again::Missed => report.is_missed(mutant),
+            Again::Unexplained => report.is_unexplained(mutant),
+        })
         .filter(|(_, mutant)| given.parts.is_empty() || given.parts.contains(&report::part(mutant)))
         .map(|(id, _)| id)
         .collect();
@@ -130,10 +144,10 @@ fn run() -> io::Result<usize> {
             println!("{}: {}", mutants[id as usize - 1].name, report::words(fate));
         }
     }
-    if given.missed {
-        report.settle(&mutants, &fates);
-    } else {
+    if given.again == Again::All {
         report.update(&mutants, &fates);
+    } else {
+        report.settle(&mutants, &fates);
     }
     if let Some(file) = &given.file {
         report.write(file)?;

@@ -177,6 +177,12 @@ impl Report {
         misses.into_iter().flatten().any(|miss| miss.is(mutant))
     }
 
+    /// Whether a mutant is one of those that were missed and nobody says why.
+    pub fn is_unexplained(&self, mutant: &Mutant) -> bool {
+        let misses = self.misses.get(&part(mutant)).into_iter().flatten();
+        misses.filter(|miss| miss.reason == UNEXPLAINED).any(|miss| miss.is(mutant))
+    }
+
     /// Takes out what was missed and is noticed now. Of changes that read the same, as many stay as
     /// are missed.
     pub fn settle(&mut self, mutants: &[Mutant], fates: &HashMap<u32, Fate>) {
@@ -293,6 +299,7 @@ mod tests {
 
         again.update(&log, &HashMap::from([(1, Fate::NotReached), (2, Fate::NotReached)]));
         assert!(again.is_missed(&log[0]) && again.is_missed(&log[1]));
+        assert!(again.is_unexplained(&log[1]));
         again.settle(&log, &HashMap::from([(1, again_killed), (2, Fate::NotReached)]));
         assert!(!again.is_missed(&log[0]) && again.is_missed(&log[1]));
         assert_eq!((again.rows["log"].missed, again.rows["log"].noticed), (1, 1));

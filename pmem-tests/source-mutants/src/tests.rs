@@ -121,6 +121,7 @@ impl Runner {
         }
         if end != End::Passed {
             let _ = fs::remove_dir_all(&temporary);
+            remove_directories_of(child.id());
         }
         Ok(end)
     }
@@ -177,6 +178,16 @@ impl Runner {
         let (tests, unusable) = (tests.into_inner(), unusable.into_inner());
         let (tests, unusable) = (tests.expect("no panics"), unusable.expect("no panics"));
         Ok(Measured { tests, unusable, of: built(programs)? })
+    }
+}
+
+/// Removes what a test that was killed has left in memory (`Directory` of the test package).
+fn remove_directories_of(process: u32) {
+    let prefix = format!("daxmap-test-{process}-");
+    for entry in fs::read_dir("/dev/shm").into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 }
 
