@@ -4,9 +4,12 @@
 use std::sync::Barrier;
 use std::thread;
 
+use super::record::RECORD_BYTES;
 use super::settings::{KEEP_MAX, VERSION};
-use super::{Options, Strategy, WorkingSet};
-use crate::format::header::{Header, Kind};
+use super::{Options, Strategy, Tracking, WorkingSet};
+use crate::format::cell::Cell;
+use crate::format::check::Key;
+use crate::format::header::{Found, HEADER_AREA, Header, Kind};
 use crate::{AnyRegion, ErrorKind, Region};
 
 fn region() -> AnyRegion {
@@ -271,4 +274,52 @@ fn what_recovery_found_is_told() {
     }
     let words = [Strategy::Shadow, Strategy::Redo].map(|strategy| strategy.to_string());
     assert_eq!(words, ["shadow pages", "redo record"]);
+    let all = [Tracking::Marked, Tracking::WriteProtect, Tracking::Comparison];
+    assert_eq!(all.map(Tracking::as_str), ["marked", "write_protect", "comparison"]);
+    let words = [
+        "marked by the calls that change them",
+        "marked by the kernel (userfaultfd write-protect)",
+        "found by comparison",
+    ];
+    assert_eq!(all.map(|tracking| tracking.to_string()), words);
+}
+
+/// What the root of shadow pages must not be, with few and with many checkpoints in it.
+#[test]
+fn a_root_that_makes_no_sense_is_an_error_that_says_where() {
+    for keep in [0, 100] {
+        let region = region();
+        let open = || {
+            let opened = WorkingSet::open(&region, &Options::new(4096).keep(keep));
+            opened.map(WorkingSet::abandon).unwrap_err()
+        };
+        let options = Options::new(4096).keep(keep).strategy(Strategy::Shadow);
+        WorkingSet::format(&region, &options).unwrap().abandon();
+        let found = Header::find(&region, Kind::Checkpoint, VERSION).unwrap();
+        let Found::Header { header, .. } = found else { panic!("{found:?}") };
+        let capacity = (keep + 1) * RECORD_BYTES as u32;
+        let cell = Cell::new(HEADER_AREA, capacity, Key::new(header.salt));
+        let root = cell.find(&region).unwrap().newest.unwrap();
+        let store = |sequence, version, value: &[u8]| {
+            cell.store(&region, &mut Vec::new(), sequence, version, value).unwrap();
+        };
+        let all = HEADER_AREA..HEADER_AREA + Cell::bytes(capacity);
+        store(root.sequence + 1, root.version + 1, &root.value);
+        let error = open();
+        let newer = matches!(error.kind(), ErrorKind::NewerFormat { found: 2, newest: 1 });
+        assert!(newer, "{keep}: {error}");
+        for value in [&[][..], &root.value[..50]] {
+            store(root.sequence + 1, root.version, value);
+            let error = open();
+            assert!(matches!(error.kind(), ErrorKind::Damaged("the root")), "{keep}: {error}");
+            assert_eq!(error.range(), Some(all.clone()), "{keep}");
+        }
+        for sequence in [0, 1] {
+            region.write(cell.slot(sequence), &[0xff; 64]).unwrap();
+        }
+        let error = open();
+        let damaged = matches!(error.kind(), ErrorKind::Damaged("both copies of the root"));
+        assert!(damaged, "{keep}: {error}");
+        assert_eq!(error.range(), Some(all), "{keep}");
+    }
 }

@@ -91,6 +91,11 @@ impl Cell {
         2 * Self::stride(capacity)
     }
 
+    /// Bytes that this one takes.
+    pub(crate) const fn len(&self) -> u64 {
+        Self::bytes(self.capacity)
+    }
+
     /// Bytes from one slot to the other.
     const fn stride(capacity: u32) -> u64 {
         (HEADER as u64 + capacity as u64).next_multiple_of(PAGE)

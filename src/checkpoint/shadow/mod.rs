@@ -116,7 +116,7 @@ type Rooted = (Checkpoint, Entry);
 fn roots(region: &impl Region, cell: Cell) -> Result<(Stored, Other, Vec<Rooted>)> {
     let damaged = |what| {
         let error = Error::new(Operation::Recover, ErrorKind::Damaged(what));
-        error.over(HEADER_AREA, 2 * PAGE)
+        error.over(HEADER_AREA, cell.len())
     };
     let found = cell.find(region).map_err(|error| error.during(Operation::Recover))?;
     let root = found.newest.ok_or_else(|| damaged("both copies of the root"))?;

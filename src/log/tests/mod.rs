@@ -1,6 +1,7 @@
 //! The log on regions in memory.
 
 mod followers;
+mod found;
 
 use super::layout::Layout;
 use super::*;

@@ -1,0 +1,168 @@
+//! What opening finds, says and mends.
+
+use super::*;
+
+/// Flips a bit.
+fn damage(region: &SimRegion, at: u64) {
+    let mut byte = [0];
+    region.read(at, &mut byte).unwrap();
+    region.write_persist(at, &[byte[0] ^ 4]).unwrap();
+}
+
+/// Where a segment begins.
+fn segment(number: u64) -> u64 {
+    layout::SEGMENTS + number * SEGMENT
+}
+
+/// A log of ten records, not closed, and where its blocks are.
+fn killed(segments: u64) -> SimRegion {
+    let region = region(segments);
+    let log = options().format(region.clone()).unwrap();
+    for lsn in 1..=10 {
+        log.append(&payload(lsn)).unwrap();
+    }
+    log.abandon();
+    region
+}
+
+#[test]
+fn one_damaged_copy_is_named_and_whole_the_next_time() {
+    let (header, root) = (0..8192, 8192..layout::SEGMENTS);
+    let used = segment(0)..segment(0) + layout::BLOCKS;
+    for (at, healed) in [
+        (9, header.clone()),
+        (4096 + 9, header),
+        (8192 + 9, root.clone()),
+        (8192 + 4096 + 9, root),
+        (segment(0) + 9, used.clone()),
+        (segment(0) + 2048 + 9, used),
+    ] {
+        let region = killed(3);
+        let found = |read_only: bool| {
+            let log = options().read_only(read_only).open_region(region.clone()).unwrap();
+            let (found, records) = (log.recovery().clone(), all(&log));
+            log.abandon();
+            assert_eq!(records, expected(1..11), "{at}");
+            assert_eq!((found.records, found.lsns), (10, Some(Lsn::new(1)..=Lsn::new(10))));
+            assert!(!found.was_closed && found.lost_segments.is_empty());
+            assert!(found.damaged.is_empty() && found.dropped.is_empty(), "{at}");
+            found.healed
+        };
+        assert!(found(true).is_empty(), "{at}");
+        damage(&region, at);
+        assert_eq!(found(true), std::slice::from_ref(&healed), "{at}");
+        assert_eq!(found(false), [healed], "{at}");
+        assert!(found(true).is_empty(), "{at}");
+    }
+}
+
+#[test]
+fn a_segment_without_a_header_is_lost_only_if_damage_is_accepted() {
+    let region = killed(3);
+    for copy in [0, 2048] {
+        damage(&region, segment(0) + copy + 9);
+    }
+    for read_only in [true, false] {
+        let error = options().read_only(read_only).open_region(region.clone()).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Damaged(_)), "{error}");
+        assert_eq!(error.range(), Some(segment(0)..segment(0) + layout::BLOCKS), "{error}");
+    }
+    let log = options().accept_damage(true).open_region(region).unwrap();
+    assert_eq!(log.recovery().lost_segments, [segment(0)..segment(1)]);
+    assert_eq!((log.recovery().records, log.space().free_segments), (0, 2));
+    assert!(all(&log).is_empty());
+}
+
+/// Where a block of one short record begins in its segment.
+fn line(number: u64) -> u64 {
+    layout::BLOCKS + (number - 1) * 64
+}
+
+#[test]
+fn damage_is_named_by_its_bytes_and_its_lsns() {
+    let region = region(3);
+    let log = options().format(region.clone()).unwrap();
+    for lsn in 1..=10 {
+        assert_eq!(log.append(&[7; 20]).unwrap(), Lsn::new(lsn));
+    }
+    log.abandon();
+    damage(&region, segment(0) + line(4) + 50);
+    damage(&region, segment(0) + line(5) + 3);
+    let bytes = segment(0) + line(4)..segment(0) + line(6);
+    let error = options().open_region(region.clone()).unwrap_err();
+    let lsns = |kind: &ErrorKind| matches!(kind, ErrorKind::DamagedRecords { first: 4, last: 5 });
+    assert!(lsns(error.kind()), "{error}");
+    assert_eq!(error.range(), Some(bytes.clone()), "{error}");
+    let log = options().accept_damage(true).open_region(region.clone()).unwrap();
+    let lsns = Lsn::new(4)..=Lsn::new(5);
+    assert_eq!(log.recovery().damaged, [DamagedRecords { bytes, lsns }]);
+    assert_eq!((log.recovery().records, log.recovery().missing), (8, 2));
+    // Nothing is written behind damage in its segment: the next life is another segment's.
+    assert_eq!(log.append(b"next").unwrap(), Lsn::new(11));
+    assert_eq!((log.read(Lsn::new(11)).unwrap(), log.space().free_segments), (b"next".into(), 1));
+}
+
+/// The last block of a log that was not closed, on every line of a segment that it may lie on.
+#[test]
+fn a_commit_that_was_cut_is_dropped_and_named() {
+    for last in 2..=(SEGMENT - layout::BLOCKS) / 64 {
+        for within in [3, 50] {
+            let region = region(2);
+            let log = options().format(region.clone()).unwrap();
+            for _ in 1..=last {
+                log.append(&[7; 20]).unwrap();
+            }
+            log.abandon();
+            let at = segment(0) + line(last);
+            damage(&region, at + within);
+            let log = options().open_region(region.clone()).unwrap();
+            assert_eq!(log.recovery().dropped, [at..at + 64], "{last}");
+            assert_eq!((log.recovery().records, log.recovery().missing), (last - 1, 0));
+            assert_eq!(log.append(&[8; 20]).unwrap(), Lsn::new(last));
+            log.abandon();
+            // Over it; and what was dropped before is not there any more.
+            let log = options().open_region(region).unwrap();
+            assert!(log.recovery().dropped.is_empty(), "{last}: {:?}", log.recovery());
+            assert_eq!(log.read(Lsn::new(last)).unwrap(), [8; 20]);
+        }
+    }
+}
+
+/// A commit of several lines whose first or whose last line a crash has cut.
+#[test]
+fn a_long_commit_that_was_cut_is_dropped_whole() {
+    for within in [3, 200] {
+        let region = region(2);
+        let log = options().format(region.clone()).unwrap();
+        log.append(&[7; 20]).unwrap();
+        log.append(&[7; 220]).unwrap();
+        log.abandon();
+        let at = segment(0) + line(2);
+        damage(&region, at + within);
+        let log = options().open_region(region).unwrap();
+        // With its header, all of it; without, the line where it begins.
+        let len = if within == 3 { 64 } else { 320 };
+        assert_eq!(log.recovery().dropped, [at..at + len]);
+        assert_eq!(log.recovery().records, 1);
+    }
+}
+
+/// Every Lsn has one record, however often the log is killed: a truncation that recovery has
+/// finished is not done again, and a number that was given stays given.
+#[test]
+fn a_truncation_is_finished_once() {
+    let region = region(4);
+    let mut log = options().format(region.clone()).unwrap();
+    for lsn in 1..=20 {
+        log.append(&payload(lsn)).unwrap();
+    }
+    log.truncate_after(Lsn::new(12)).unwrap();
+    log.abandon();
+    for round in 0..5 {
+        let log = options().open_region(region.clone()).unwrap();
+        assert!(!log.recovery().finished_truncation && log.recovery().dropped.len() <= 1);
+        assert_eq!(all(&log), expected(1..13 + round));
+        assert_eq!(log.append(&payload(13 + round)).unwrap(), Lsn::new(13 + round));
+        log.abandon();
+    }
+}
