@@ -153,6 +153,21 @@ fn a_full_disk_is_an_error_of_open() {
 }
 
 /// Where fallocate does not allocate, nobody can promise space to a store.
+/// What a file has already is not asked for once more.
+#[test]
+fn a_file_with_space_of_its_own_opens_on_a_full_disk() {
+    let filesystem = Filesystem::looped(HERE, "ext4", 64 << 20);
+    let path = filesystem.path().join("file");
+    let options = Options::new().len(24 << 20).writable_mapping(true);
+    options.create(&path).expect("create").close().expect("close");
+    let space = rustix::fs::statvfs(filesystem.path()).expect("statvfs");
+    let rest = space.f_bavail * space.f_frsize - (1 << 20);
+    let other = File::create(filesystem.path().join("other")).expect("another file");
+    rustix::fs::fallocate(&other, rustix::fs::FallocateFlags::empty(), 0, rest).expect("space");
+    let region = options.open(&path).expect("open");
+    store(&region, 20 << 20);
+}
+
 #[test]
 fn refused_where_space_cannot_be_allocated() {
     let filesystem = Filesystem::looped(HERE, "ext3", 32 << 20);

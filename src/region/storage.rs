@@ -43,8 +43,8 @@ pub(super) fn extend(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<u64> {
         return Err(Error::new(Operation::Allocate, ErrorKind::Gone));
     }
     let extended =
-        primitive!("storage.extend.allocate", allocate(fd, from, to, Taken::by(&found)), Ok(()))
-            .and_then(|()| {
+        primitive!("storage.extend.allocate", allocate(fd, from, to, Taken::by(&found)), Ok(true))
+            .and_then(|_| {
                 primitive!(
                     "storage.extend.zeros",
                     write_zeros(fd, from, to),
@@ -73,11 +73,12 @@ pub(super) fn shrink_back(fd: BorrowedFd<'_>, len: u64) {
 
 /// Makes a new file `len` bytes long and allocates it, to be written later: what is not written
 /// by then must be filled, see [`unwritten`](calls::unwritten). Nothing is synced. Where the
-/// filesystem cannot say which parts are unwritten, all of it is extended now.
+/// filesystem cannot allocate without writing, or not say which parts are unwritten, all of it is
+/// extended now.
 pub(super) fn reserve(fd: BorrowedFd<'_>, len: u64) -> Result<()> {
-    allocate(fd, 0, len, Taken { file_len: 0, bytes: 0 })?;
+    let allocated = allocate(fd, 0, len, Taken { file_len: 0, bytes: 0 })?;
     match calls::unwritten(fd, len) {
-        Ok(parts) if parts.first() == Some(&(0..len)) => Ok(()),
+        Ok(parts) if allocated && parts.first() == Some(&(0..len)) => Ok(()),
         _ => extend(fd, 0, len).map(drop),
     }
 }
@@ -154,14 +155,15 @@ impl Taken {
     }
 }
 
-/// Gives `from..to` of the file space of its own, and the file that length. On an error it has
+/// Gives `from..to` of the file space of its own, and the file that length. False where the
+/// filesystem cannot: then nothing has changed, and what is written has space. On an error the file has
 /// what it had `before`.
-fn allocate(fd: BorrowedFd<'_>, from: u64, to: u64, before: Taken) -> Result<()> {
+fn allocate(fd: BorrowedFd<'_>, from: u64, to: u64, before: Taken) -> Result<bool> {
     let file_len = before.file_len;
     // All of the space that it has may lie past its end.
     let missing = to.saturating_sub(file_len).saturating_sub(before.bytes);
     let asks = missing >= primitive!("storage.allocate.room", ASKED_FIRST, u64::MAX);
-    let mut allocated = if asks { check_room(fd, missing) } else { Ok(()) };
+    let mut allocated = if asks { check_room(fd, missing).map(|()| true) } else { Ok(true) };
     if allocated.is_ok() {
         allocated = take(fd, from, to, file_len);
         if allocated == Err(Errno::NOSPC) {
@@ -175,13 +177,14 @@ fn allocate(fd: BorrowedFd<'_>, from: u64, to: u64, before: Taken) -> Result<()>
 
 /// fallocate(2), all of it or nothing: what a failed call has taken so far stays the file's
 /// (ext4, xfs), and would be free when the last descriptor is closed; a child process that
-/// another thread is just starting has one too.
-fn take(fd: BorrowedFd<'_>, from: u64, to: u64, file_len: u64) -> std::result::Result<(), Errno> {
+/// another thread is just starting has one too. False where there is no preallocation (FUSE, NFSv3,
+/// ext4 with the maps of ext3, ...).
+fn take(fd: BorrowedFd<'_>, from: u64, to: u64, file_len: u64) -> std::result::Result<bool, Errno> {
     loop {
         match calls::fallocate(fd, from, to - from) {
             Err(Errno::INTR) => {}
-            // Not supported: no preallocation here (FUSE, NFSv3, ...), the zeros allocate.
-            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
+            Ok(()) => return Ok(true),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(false),
             Err(errno) => {
                 primitive!("storage.allocate.give_back", shrink_back(fd, file_len), ());
                 return Err(errno);
@@ -235,4 +238,73 @@ fn pwrite_all(fd: BorrowedFd<'_>, offset: u64, data: &[u8]) -> std::result::Resu
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::{FileExt, MetadataExt};
+
+    use super::*;
+
+    fn file() -> File {
+        tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap()
+    }
+
+    fn contents(file: &File) -> Vec<u8> {
+        let mut bytes = vec![0; file.metadata().unwrap().len() as usize];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        bytes
+    }
+
+    /// Whole pieces, parts of pieces, and a file that goes on past the region.
+    #[test]
+    fn what_is_extended_is_zero_and_no_longer_than_that_and_the_rest_stays() {
+        const PIECE: usize = super::PIECE;
+        for (before, from, to) in [
+            (0, 0, 1),
+            (0, 0, PIECE + PIECE / 2),
+            (100, 100, 2 * PIECE),
+            (PIECE + 4096, PIECE + 4096, 3 * PIECE + 17),
+            (PIECE, 4096, PIECE / 2),
+            (2 * PIECE, PIECE / 2, PIECE + 5),
+        ] {
+            let file = file();
+            file.write_all_at(&vec![7; before], 0).unwrap();
+            let was = extend(file.as_fd(), from as u64, to as u64).unwrap();
+            assert_eq!(was, before as u64);
+            let bytes = contents(&file);
+            assert_eq!(bytes.len(), before.max(to), "{before} {from} {to}");
+            assert!(bytes[..from].iter().all(|&byte| byte == 7), "{before} {from} {to}");
+            assert!(bytes[from..to].iter().all(|&byte| byte == 0), "{before} {from} {to}");
+            let rest = &bytes[to..];
+            assert!(rest.iter().all(|&byte| byte == 7), "{before} {from} {to}");
+            // Written, not a hole.
+            assert!(file.metadata().unwrap().blocks() * 512 >= bytes.len() as u64);
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_cut_is_not_extended_and_not_made_storable() {
+        let file = file();
+        file.set_len(100 << 10).unwrap();
+        let error = extend(file.as_fd(), (100 << 10) + 1, 1 << 20).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Gone), "{error}");
+        let error = make_storable(file.as_fd(), 0, 300 << 10).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Gone), "{error}");
+        assert_eq!(error.range(), Some(100 << 10..300 << 10));
+        assert_eq!(file.metadata().unwrap().len(), 100 << 10);
+    }
+
+    #[test]
+    fn only_what_is_asked_for_gets_space() {
+        let file = file();
+        file.set_len(16 << 20).unwrap();
+        make_storable(file.as_fd(), 4 << 20, 6 << 20).unwrap();
+        let space = file.metadata().unwrap().blocks() * 512;
+        assert!((2 << 20..3 << 20).contains(&space), "{space} bytes");
+        assert!(contents(&file).iter().all(|&byte| byte == 0));
+        assert_eq!(file.metadata().unwrap().len(), 16 << 20);
+    }
 }

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use daxmap::Options;
 use daxmap::publish::Commit;
+use daxmap::{Options, Region};
 use pmem_tests::scratch::Filesystem;
 use rustix::io::Errno;
 
@@ -95,4 +95,20 @@ fn space_that_was_just_freed_is_room() {
         let draft = Options::new().len(most).draft(&path);
         drop(draft.unwrap_or_else(|error| panic!("{kind} {mount}: {error}")));
     }
+}
+
+/// Where space cannot be had without being written (ext4 with the maps of ext3), it is written.
+#[test]
+fn a_draft_where_no_space_is_unwritten_is_whole() {
+    let ext3 = Filesystem::looped(HERE, "ext3", 64 << 20);
+    let path = ext3.path().join("file");
+    let draft = Options::new().len(3 << 20).draft(&path).unwrap();
+    draft.write(5000, &[7; 100]).unwrap();
+    draft.commit(Commit::CreateOnly).unwrap();
+    let bytes = fs::read(&path).unwrap();
+    assert_eq!(bytes.len(), 3 << 20);
+    assert!(bytes[5000..5100].iter().all(|&byte| byte == 7));
+    assert_eq!(bytes.iter().filter(|&&byte| byte != 0).count(), 100);
+    let blocks = std::os::unix::fs::MetadataExt::blocks(&fs::metadata(&path).unwrap());
+    assert!(blocks * 512 >= 3 << 20, "{blocks} blocks");
 }
