@@ -47,6 +47,20 @@ fn a_replaced_file_hands_its_attributes_on() {
 }
 
 #[test]
+fn an_owner_or_a_group_alone_is_handed_on() {
+    on_each(|name, directory| {
+        for (uid, gid) in [(1234, 0), (0, 4321)] {
+            let path = directory.join(format!("{uid}-{gid}"));
+            draft(&path, 1).commit(Commit::Replace).unwrap();
+            std::os::unix::fs::chown(&path, Some(uid), Some(gid)).unwrap();
+            draft(&path, 2).commit(Commit::Replace).unwrap();
+            let after = fs::metadata(&path).unwrap();
+            assert_eq!((after.uid(), after.gid(), version(&path)), (uid, gid, Some(2)), "{name}");
+        }
+    });
+}
+
+#[test]
 fn the_directorys_default_list_is_not_put_on_a_replaced_file() {
     on_each(|name, directory| {
         let path = directory.join("file");

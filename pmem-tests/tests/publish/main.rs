@@ -204,7 +204,10 @@ fn a_link_stays_and_what_it_points_to_is_replaced() {
         let (target, link) = (folder.join("target"), directory.join("link"));
         symlink("folder/target", &link).unwrap();
         symlink("link", directory.join("link to link")).unwrap();
-        // Dangling at first.
+        // Dangling at first: but there is something of that name.
+        let error = draft(&link, 1).commit(Commit::CreateOnly).unwrap_err();
+        assert_eq!(error.errno(), Some(Errno::EXIST));
+        assert!(names(&folder).is_empty());
         for version_written in [1, 2] {
             draft(&directory.join("link to link"), version_written)
                 .commit(Commit::Replace)
