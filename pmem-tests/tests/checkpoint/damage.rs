@@ -207,6 +207,49 @@ fn going_back_costs_nothing_before_it_is_durable() {
     }
 }
 
+/// The same where there is just room for the later one beside the next, and where there is not.
+#[test]
+fn going_back_takes_the_later_ones_pages_only_if_there_are_no_others() {
+    let options = options(Strategy::Shadow);
+    // Of the checkpoint gone back to three pages are in use, of the later one two more, and three are needed.
+    for (file_pages, room) in [(12, true), (11, false)] {
+        let region = daxmap::Options::new().len(file_pages * PAGE).in_memory().unwrap();
+        let mut set = WorkingSet::format(&region, &options).unwrap();
+        fill(&mut set, 1);
+        set.checkpoint().unwrap();
+        for value in 2..=5 {
+            set.slice_mut(0, PAGE).unwrap().fill(value);
+            set.checkpoint().unwrap();
+        }
+        set.abandon();
+        let mut image = vec![0; (file_pages * PAGE) as usize];
+        region.read(0, &mut image).unwrap();
+        for drains in 0..3 {
+            region.write(0, &image).unwrap();
+            let killed = Killed::before_drain(&region, u32::MAX);
+            let mut set = WorkingSet::open(&killed, &options.clone().from_checkpoint(4)).unwrap();
+            fill(&mut set, 9);
+            killed.kill_after(drains);
+            let saved = set.checkpoint();
+            set.abandon();
+            assert_eq!(saved.is_ok(), drains == 2, "{file_pages}: {saved:?}");
+            if let Ok(newest) = WorkingSet::open(&region, &options) {
+                let all = newest.list().last().unwrap().sequence;
+                let first = if all == 6 { 9 } else { 5 };
+                assert_eq!(newest.bytes()[..PAGE as usize], [first; PAGE as usize]);
+                newest.abandon();
+            } else {
+                // The pages of the later one were taken, and the root was not written.
+                assert!(!room && drains < 2, "{file_pages}, {drains}");
+                let before = options.clone().from_checkpoint(4);
+                let set = WorkingSet::open(&region, &before).unwrap();
+                assert_eq!((set.bytes()[0], set.bytes()[PAGE as usize]), (4, 1));
+                set.abandon();
+            }
+        }
+    }
+}
+
 #[test]
 fn every_state_of_a_copy_made_while_in_use_is_a_checkpoint_or_an_error() {
     let options = options(Strategy::Shadow);
