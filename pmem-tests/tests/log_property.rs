@@ -111,13 +111,7 @@ impl Machine {
         match step {
             Step::Does(op) => {
                 self.subject.apply(op).expect("nothing fails");
-                if matches!(op, Op::Truncate(count) if count > 0) {
-                    // Whoever has read what was taken back begins anew.
-                    self.follower =
-                        LogReader::in_region(self.memory.clone(), Lsn::ZERO).expect("a log");
-                    self.followed.clear();
-                }
-                self.follow();
+                self.done(op);
             }
             Step::Cut { seed } => {
                 let model = self.subject.model.clone();
@@ -134,6 +128,7 @@ impl Machine {
                 if done.expect("it does not panic").is_ok() && !self.region.is_killed() {
                     // It needed fewer drains: the process goes on.
                     self.region.kill_after(u32::MAX);
+                    self.done(op);
                     return self.step(Step::Read { from: 0 });
                 }
                 self = self.after(before, after, power);
@@ -142,6 +137,19 @@ impl Machine {
         }
         self.compare();
         self
+    }
+
+    /// The follower reads on; where records were taken back that it has read, from the first one.
+    fn done(&mut self, op: Op) {
+        if matches!(op, Op::Truncate(count) if count > 0) {
+            self.follow_anew();
+        }
+        self.follow();
+    }
+
+    fn follow_anew(&mut self) {
+        self.follower = LogReader::in_region(self.memory.clone(), Lsn::ZERO).expect("a log");
+        self.followed.clear();
     }
 
     fn compare(&self) {
@@ -181,9 +189,7 @@ impl Machine {
                 Ok(None) => break,
                 Err(error) => {
                     assert!(matches!(error.kind(), ErrorKind::Released { .. }), "{error}");
-                    self.follower =
-                        LogReader::in_region(self.memory.clone(), Lsn::ZERO).expect("a log");
-                    self.followed.clear();
+                    self.follow_anew();
                 }
             }
         }
@@ -258,5 +264,23 @@ fn both_copies_of_a_header_are_durable_when_one_is_written() {
             .chain([killed(Op::Append(0), 0, Some(seed))]);
         let machine = steps.fold(Machine::new(Mode::Adr, 3), Machine::step);
         assert!(!machine.subject.model.records.is_empty());
+    }
+}
+
+/// A truncation that was killed anywhere is finished, or was none, and it is not done again to what
+/// is appended since.
+#[test]
+fn a_truncation_that_was_killed_is_finished_once() {
+    for mode in [Mode::Adr, Mode::PageCache] {
+        for (drains, cut, power) in (0..8).flat_map(|drains| {
+            (1..4).flat_map(move |cut| [None, Some(7)].map(move |power| (drains, cut, power)))
+        }) {
+            let steps = does(&[Op::Many(5, 100), Op::Append(20), Op::Append(2000)])
+                .chain([Step::KilledIn { op: Op::Truncate(cut), drains, power }])
+                .chain(does(&[Op::Append(30), Op::Append(40), Op::Append(50), Op::Kill]))
+                .chain(does(&[Op::Append(60), Op::Reopen, Op::Append(70)]));
+            let machine = steps.fold(Machine::new(mode, 4), Machine::step);
+            assert!(machine.subject.model.records.len() >= 9, "{drains}, {cut}, {power:?}");
+        }
     }
 }

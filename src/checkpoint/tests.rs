@@ -101,7 +101,13 @@ fn least(options: &Options) -> u64 {
 fn the_smallest_file_is_as_large_as_it_says() {
     let formatted = |len, options: &Options| {
         let region = crate::Options::new().len(len).in_memory().unwrap();
-        WorkingSet::format(&region, options).map(WorkingSet::abandon).is_ok()
+        let Ok(mut set) = WorkingSet::format(&region, options) else { return false };
+        // It is large enough for all of the set.
+        let bytes = set.len();
+        set.slice_mut(0, bytes).unwrap().fill(7);
+        assert_eq!(set.checkpoint().unwrap().bytes, bytes);
+        set.abandon();
+        true
     };
     for strategy in [Strategy::Shadow, Strategy::Redo] {
         for pages in [1, 2, 255, 256, 257, 600] {
@@ -282,6 +288,50 @@ fn what_recovery_found_is_told() {
         "found by comparison",
     ];
     assert_eq!(all.map(|tracking| tracking.to_string()), words);
+}
+
+/// A region that held something else, and bytes of the set that nobody writes: they are zero, and
+/// a block that was not written before is written whole, once.
+#[test]
+fn what_the_region_held_before_is_not_in_the_set() {
+    let region = region();
+    region.write(0, &vec![0xaa; 1 << 20]).unwrap();
+    let options = Options::new(3 * 4096).strategy(Strategy::Redo).seed(7);
+    let mut set = WorkingSet::format(&region, &options).unwrap();
+    let mut model = vec![0; 3 * 4096];
+    let mut value = 0;
+    // Where a byte is written, after an opening or not, and the bytes that this makes durable.
+    for (at, reopened, bytes) in [
+        (513, false, 512),
+        (514, false, 64),
+        (1000, false, 64),
+        (0, true, 512),
+        (1000, true, 64),
+        (4096 + 4095, false, 512),
+        (8192, false, 512),
+        (8192 + 7 * 512, true, 512),
+        (8192 + 511, false, 64),
+        (4096, true, 512),
+        (4096 + 4095, true, 64),
+    ] {
+        if reopened {
+            set.abandon();
+            set = WorkingSet::open(&region, &options).unwrap();
+            assert_eq!(set.bytes(), model, "{at}");
+        }
+        value += 1;
+        model[at as usize] = value;
+        set.write(at, &[value]).unwrap();
+        let mut some = [0; 100];
+        let from = at.min(3 * 4096 - 100);
+        set.read(from, &mut some).unwrap();
+        assert_eq!(some, model[from as usize..from as usize + 100]);
+        assert_eq!(set.checkpoint().unwrap().bytes, bytes, "{at}");
+    }
+    set.abandon();
+    let set = WorkingSet::open(&region, &options).unwrap();
+    assert_eq!(set.bytes(), model);
+    set.abandon();
 }
 
 /// What the root of shadow pages must not be, with few and with many checkpoints in it.

@@ -54,3 +54,43 @@ impl<'a, R: Region> Writer<'a, R> {
         Ok(self.wrote)
     }
 }
+
+#[cfg(all(test, feature = "sim"))]
+mod tests {
+    use super::*;
+    use crate::Options;
+    use crate::sim::SplitMix64;
+
+    /// Places that follow one another and places that do not, short and long pieces.
+    #[test]
+    fn what_is_collected_is_written_where_it_belongs() {
+        const LEN: u64 = 1 << 20;
+        for seed in 0..20 {
+            let region = Options::new().len(LEN).in_memory().unwrap();
+            let mut random = SplitMix64::new(seed);
+            let (mut model, mut at) = (vec![0; LEN as usize], 4096);
+            let mut writer = Writer { collects: true, ..Writer::new(&region) };
+            for number in 1..200_u8 {
+                let len = [64, 128, 4096, 100 << 10, COLLECT_MAX as u64][random.below(5) as usize];
+                at = match random.below(4) {
+                    0 => random.below((LEN - len) / 64) * 64,
+                    // What a product would take for what follows.
+                    1 => at * random.below(5),
+                    _ => at,
+                };
+                at = if at + len > LEN { 0 } else { at };
+                let bytes = vec![number; len as usize];
+                writer.write(at, &bytes).unwrap();
+                model[at as usize..(at + len) as usize].copy_from_slice(&bytes);
+                at += len;
+            }
+            assert!(writer.finish().unwrap());
+            region.drain().unwrap();
+            let mut found = vec![0; LEN as usize];
+            region.read(0, &mut found).unwrap();
+            assert!(found == model, "seed {seed}");
+        }
+        let region = Options::new().len(LEN).in_memory().unwrap();
+        assert!(!Writer::new(&region).finish().unwrap());
+    }
+}

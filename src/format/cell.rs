@@ -360,6 +360,18 @@ mod tests {
     }
 
     #[test]
+    fn a_value_that_is_repeated_is_in_both_slots() {
+        let (region, cell, mut buffer) = cell();
+        for sequence in 1..=4 {
+            let value = [sequence as u8; 5];
+            cell.store(&region, &mut buffer, sequence, 3, &value).unwrap();
+            cell.repeat(&region, &mut buffer, (sequence, 3), value.len()).unwrap();
+            let both = Slot::Valid(stored(sequence, &value));
+            assert_eq!(cell.slots(&region).unwrap(), [both.clone(), both]);
+        }
+    }
+
+    #[test]
     fn every_bit_of_a_slot_matters_and_none_of_the_padding() {
         let (region, cell, mut buffer) = cell();
         cell.store(&region, &mut buffer, 1, 3, b"old").unwrap();

@@ -226,3 +226,45 @@ fn blank_or_damaged(region: &impl Region, kind: Kind) -> Result<Found> {
     };
     Err(Error::new(Operation::Open, what).over(0, HEADER_AREA))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Options;
+
+    const HEADER: Header = Header { kind: Kind::State, version: 1, salt: 5, numbers: [1, 2, 3, 4] };
+
+    #[test]
+    fn what_is_erased_is_blank_and_nothing_else_is_changed() {
+        for len in [HEADER_AREA, HEADER_AREA + PAGE] {
+            let region = Options::new().len(len).in_memory().unwrap();
+            region.write(0, &vec![7; len as usize]).unwrap();
+            HEADER.complete(&region).unwrap();
+            Header::erase(&region, Kind::Log).unwrap();
+            assert_eq!(Header::find(&region, Kind::State, 1).unwrap(), Found::Blank);
+            let mut bytes = vec![0; len as usize];
+            region.read(0, &mut bytes).unwrap();
+            let (header, rest) = bytes.split_at(HEADER_AREA as usize);
+            assert!(header.iter().all(|&byte| byte == 0) && rest.iter().all(|&byte| byte == 7));
+        }
+        let short = Options::new().len(HEADER_AREA - 1).in_memory().unwrap();
+        short.write(0, &[7; 100]).unwrap();
+        let error = Header::erase(&short, Kind::Log).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::WrongFormat(_)), "{error}");
+        let mut bytes = [0; 100];
+        short.read(0, &mut bytes).unwrap();
+        assert_eq!(bytes, [7; 100]);
+    }
+
+    #[test]
+    fn either_copy_is_made_from_the_other() {
+        for damaged in COPIES {
+            let region = Options::new().len(HEADER_AREA).in_memory().unwrap();
+            HEADER.complete(&region).unwrap();
+            region.write(damaged + 20, &[0xff]).unwrap();
+            assert_eq!(Header::copies(&region).unwrap().iter().flatten().count(), 1);
+            HEADER.heal(&region).unwrap();
+            assert_eq!(Header::copies(&region).unwrap(), [Some(HEADER); 2]);
+        }
+    }
+}

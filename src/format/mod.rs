@@ -57,6 +57,8 @@ pub(crate) fn rewrite(region: &impl Region, from: u64, end: u64) -> Result<()> {
     Ok(())
 }
 
+#[cfg(test)]
+mod golden;
 #[cfg(all(test, feature = "counters"))]
 mod tests {
     use super::*;

@@ -98,11 +98,12 @@ impl<'a, R: Region> Reader<'a, R> {
         })
     }
 
-    /// The next record, in the reader's buffer; `None` if the log has no further one yet.
+    /// The next record, in the reader's buffer; `None` if the log has no further one yet. A commit
+    /// that was begun is given to its end.
     ///
     /// # Errors
     ///
-    /// `Released` if the next record was; `Damaged` if it is no longer what was written; those of
+    /// `Released` if the next commit was; `Damaged` if it is no longer what was written; those of
     /// the region.
     pub fn next_record(&mut self) -> Result<Option<Record<'_>>> {
         loop {

@@ -166,3 +166,64 @@ fn a_truncation_is_finished_once() {
         log.abandon();
     }
 }
+
+/// Two writers, each in a segment of its own, and a commit of the one that a crash cut below one of
+/// the other: nobody waits for its number.
+#[test]
+fn a_number_that_no_record_has_is_passed_over() {
+    let region = region(4);
+    let log = options().format(region.clone()).unwrap();
+    let (mut one, mut other) = (log.writer(), log.writer());
+    for lsn in 1..=10 {
+        let writer = if lsn % 2 == 1 { &mut one } else { &mut other };
+        assert_eq!(writer.append(&payload(lsn)).unwrap(), Lsn::new(lsn));
+    }
+    drop((one, other));
+    log.abandon();
+    let mut follower = LogReader::in_region(region.clone(), Lsn::ZERO).unwrap();
+    let until = |follower: &mut LogReader<SimRegion>| -> Vec<u64> {
+        follower.map(|record| record.unwrap().0.get()).collect()
+    };
+    // The last block of the first writer's segment: the ninth record.
+    let ninth: u64 =
+        (1..9).step_by(2).map(|lsn| (payload(lsn).len() as u64 + 40).next_multiple_of(64)).sum();
+    damage(&region, segment(0) + layout::BLOCKS + ninth + 3);
+    assert_eq!(until(&mut follower), (1..9).collect::<Vec<_>>());
+    let log = options().open_region(region.clone()).unwrap();
+    let found = log.recovery().clone();
+    assert_eq!((found.records, found.missing), (9, 1));
+    assert_eq!(found.dropped.len(), 1);
+    let lsns: Vec<u64> = all(&log).iter().map(|(lsn, _)| *lsn).collect();
+    assert_eq!(lsns, [1, 2, 3, 4, 5, 6, 7, 8, 10]);
+    assert_eq!(until(&mut follower), [10]);
+    let mut another = LogReader::in_region(region.clone(), Lsn::ZERO).unwrap();
+    assert_eq!(until(&mut another), lsns);
+    assert_eq!(log.append(&payload(11)).unwrap(), Lsn::new(11));
+    assert_eq!((until(&mut follower), until(&mut another)), (vec![11], vec![11]));
+}
+
+/// A reader that is asked for what was released while it read, and for the first that was not.
+#[test]
+fn a_reader_does_not_give_what_was_released_meanwhile() {
+    for (read, released) in [(8, 8), (7, 8), (0, 1), (5, 9), (10, 10)] {
+        let log = options().format(region(3)).unwrap();
+        log.append_many((1..=5).map(payload)).unwrap();
+        for lsn in 6..=10 {
+            log.append(&payload(lsn)).unwrap();
+        }
+        let mut reader = log.reader(Lsn::FIRST).unwrap();
+        for lsn in 1..=read {
+            let record = reader.next_record().unwrap().unwrap();
+            assert_eq!((record.lsn, record.payload), (Lsn::new(lsn), &payload(lsn)[..]));
+        }
+        log.release_up_to(Lsn::new(released)).unwrap();
+        let next = reader.next_record().map(|record| record.map(|record| record.lsn.get()));
+        if read < released {
+            let kind = next.unwrap_err().kind().clone();
+            assert!(matches!(kind, ErrorKind::Released { first } if first == released + 1));
+        } else {
+            assert_eq!(next.unwrap(), Some(read + 1).filter(|next| *next <= 10));
+        }
+        assert_eq!(log.append(b"more").unwrap(), Lsn::new(11));
+    }
+}
