@@ -302,3 +302,45 @@ fn what_is_none_of_the_librarys_goes_where_it_went_before() {
         assert_eq!(ends, case.ends, "{}", case.name);
     }
 }
+
+/// The address of the handler of SIGBUS.
+fn handler() -> libc::sighandler_t {
+    let mut now = std::mem::MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: sigaction(2) only reads the disposition here, into memory for it.
+    let now = unsafe {
+        assert_eq!(libc::sigaction(libc::SIGBUS, std::ptr::null(), now.as_mut_ptr()), 0);
+        now.assume_init()
+    };
+    now.sa_sigaction
+}
+
+/// Not a test of its own: the process of the next one.
+#[test]
+fn process_without_the_guard() {
+    if std::env::var_os("DAXMAP_WITHOUT_GUARD").is_none() {
+        return;
+    }
+    let before = handler();
+    let directory = pmem_tests::scratch::Directory::new(env!("CARGO_TARGET_TMPDIR"));
+    let path = directory.path().join("region");
+    let options = Options::new().len(1 << 16).lock(false).fault_guard(false);
+    let region = options.create(&path).expect("a region");
+    let reader = options.clone().read_only(true).open(&path).expect("a region to read");
+    let memory = options.in_memory().expect("a region in memory");
+    for region in [&region, &reader, &memory] {
+        region.read(100, &mut [0; 64]).expect("it can be read");
+        assert_eq!(handler(), before);
+    }
+    options.clone().fault_guard(true).in_memory().expect("a region in memory");
+    assert_ne!(handler(), before, "the guard can be seen");
+}
+
+#[test]
+fn a_program_that_declines_the_guard_keeps_its_handler() {
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "process_without_the_guard", "--nocapture"])
+        .env("DAXMAP_WITHOUT_GUARD", "yes")
+        .output()
+        .expect("the test program runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}

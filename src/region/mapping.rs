@@ -416,3 +416,97 @@ impl Drop for Mapping {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    const SPACE: usize = 1 << 20;
+
+    /// A file of `SPACE` bytes, and space reserved for it of which nothing is mapped.
+    fn reserved(guard: bool) -> (File, Mapping) {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&vec![7; SPACE], 0).unwrap();
+        let wanted = Reserve { wanted: SPACE, least: SPACE };
+        (file, Mapping::reserve(&wanted, page_size(), guard).unwrap())
+    }
+
+    fn map(mapping: &Mapping, file: &File, from: usize, to: usize) {
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        mapping.map(file.as_fd(), from, to, access, MapFlags::SHARED).unwrap();
+    }
+
+    /// Whether the kernel finds something at an offset.
+    fn is_mapped(mapping: &Mapping, offset: usize) -> bool {
+        kernel_copy::read_memory(mapping.at(offset), &mut [0]).is_ok()
+    }
+
+    #[test]
+    fn a_file_is_mapped_and_populated_in_steps_and_nothing_besides() {
+        let (file, mapping) = reserved(true);
+        for (from, to) in [(0, SPACE / 8), (SPACE / 8, SPACE / 4), (SPACE / 4, SPACE / 2)] {
+            map(&mapping, &file, from, to);
+            assert!(is_mapped(&mapping, from) && is_mapped(&mapping, to - 1));
+            assert!(!is_mapped(&mapping, to), "{from} to {to}");
+            mapping.populate(from, to, true).unwrap();
+            mapping.populate(from, to, false).unwrap();
+            mapping.touch(from, to, true).unwrap();
+        }
+        let access = ProtFlags::READ;
+        for (from, to) in [(0, SPACE + page_size()), (page_size(), 0)] {
+            let refused = mapping.map(file.as_fd(), from, to, access, MapFlags::SHARED);
+            assert_eq!(refused, Err(Errno::INVAL));
+        }
+    }
+
+    #[test]
+    fn pages_that_are_gone_are_errors_with_the_guard_and_without() {
+        for guard in [true, false] {
+            let (file, mapping) = reserved(guard);
+            map(&mapping, &file, 0, SPACE);
+            file.set_len(SPACE as u64 / 2).unwrap();
+            let gone = SPACE / 2;
+            assert_eq!(mapping.write_persist(gone, &[1; 100]), Err(Fault));
+            assert_eq!(mapping.write_flush(gone - 50, &[1; 100]), Err(Fault));
+            assert_eq!(mapping.write(gone, &[1; 100]), Err(Fault));
+            assert_eq!(mapping.fill(gone - 50, 100, 1), Err(Fault));
+            assert_eq!(mapping.fill_flush(gone - 50, 100, 1), Err(Fault));
+            assert_eq!(mapping.read(gone, &mut [0; 100]), Err(Fault));
+            assert_eq!(mapping.flush(gone, 100), Err(Fault));
+            assert_eq!(mapping.load_u64(gone), Err(Fault));
+            let touched = if guard { Errno::FAULT } else { Errno::INVAL };
+            assert_eq!(mapping.touch(0, SPACE, true), Err(touched));
+            assert_eq!(mapping.touch(0, gone, false).is_ok(), guard);
+            assert!(mapping.populate(0, SPACE, true).is_err());
+            mapping.write_persist(0, &[1; 100]).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_fill_is_of_its_range_however_far_in() {
+        for guard in [true, false] {
+            let file = tempfile::tempfile().unwrap();
+            let len = 20 << 20;
+            file.set_len(len as u64).unwrap();
+            let mapping =
+                Mapping::reserve(&Reserve { wanted: len, least: len }, page_size(), guard);
+            let mapping = mapping.unwrap();
+            map(&mapping, &file, 0, len);
+            for (offset, filled) in [(0, 1), (4095, 2), (17 << 20, 9000), ((17 << 20) + 5, 4096)] {
+                mapping.fill(offset, filled, 3).unwrap();
+                let from = offset.saturating_sub(1);
+                let mut found = vec![0; filled + 2];
+                mapping.read(from, &mut found).unwrap();
+                let filled_here = &found[offset - from..][..filled];
+                assert!(filled_here.iter().all(|&byte| byte == 3), "{offset}");
+                assert!(offset == 0 || found[0] != 3, "{offset}");
+                assert_ne!(found[offset - from + filled], 3, "{offset}");
+                mapping.fill(offset, filled, 0).unwrap();
+            }
+        }
+    }
+}

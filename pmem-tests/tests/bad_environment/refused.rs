@@ -62,6 +62,9 @@ fn without_locks() {
         with_failing(libc::SYS_flock, libc::ENOLCK, || {
             let path = directory.join("required");
             refused(options.create(&path), &path, libc::ENOLCK);
+            refused(options.draft(&path), &path, libc::ENOLCK);
+            let draft = options.clone().lock(false).draft(directory.join("draft"));
+            drop(draft.expect("no lock is asked for"));
             options.clone().lock(false).create(directory.join("not locked"))
         })
     });

@@ -354,3 +354,24 @@ fn names_that_are_no_text_are_published() {
     draft(&path, 2).commit(Commit::keep(std::ffi::OsStr::from_bytes(b"\xfd"))).unwrap();
     assert_eq!(version(&path), Some(2));
 }
+
+/// A path without a folder is of the folder that the program is in.
+#[test]
+fn a_name_without_a_folder_is_of_the_current_one() {
+    let directory = Directory::new(HERE);
+    let work = || {
+        // SAFETY: CLONE_FS takes no pointer; it gives this thread a current folder of its own.
+        #[allow(unsafe_code)]
+        unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FS) }.unwrap();
+        std::env::set_current_dir(directory.path()).unwrap();
+        draft(Path::new("published"), 1).commit(Commit::Replace).unwrap();
+        draft(Path::new("published"), 2).commit(Commit::keep("kept")).unwrap();
+        Options::new().len(10).create("created").unwrap();
+        assert_eq!(clean_leftovers(".").unwrap(), daxmap::publish::Leftovers::default());
+    };
+    std::thread::scope(|scope| scope.spawn(work).join()).unwrap();
+    let mut found = names(directory.path());
+    found.sort();
+    assert_eq!(found, ["created", "kept", "published"]);
+    assert_eq!(version(&directory.path().join("published")), Some(2));
+}
