@@ -266,9 +266,11 @@ impl Tree {
         Ok(programs.collect())
     }
 
-    /// What tests that call cargo themselves are given.
+    /// What tests are given: cargo's variables, for those that call it themselves, and how long those
+    /// are to take that are as long as one likes.
     pub fn environment(&self) -> Vec<(String, String)> {
         self.cargo()
+            .env("DAXMAP_PROPERTY_CASES", "300")
             .get_envs()
             .filter_map(|(name, value)| {
                 Some((name.to_str()?.to_owned(), value?.to_str()?.to_owned()))
