@@ -22,6 +22,8 @@ pub const MODULE: &str = "source_mutants_switch";
 pub struct Rewritten {
     pub text: String,
     pub contained: HashSet<u32>,
+    /// What no compiler takes: `||` in a chain with `let`.
+    pub refused: HashSet<u32>,
 }
 
 /// Puts `mutants` into `source`. `constant`: names of functions that stay `const`.
@@ -31,7 +33,12 @@ pub fn rewrite(
     constant: &HashSet<String>,
 ) -> syn::Result<Rewritten> {
     let mut file: File = syn::parse_file(source)?;
-    let mut rewriter = Rewriter { places: HashMap::new(), contained: HashSet::new(), constant };
+    let mut rewriter = Rewriter {
+        places: HashMap::new(),
+        contained: HashSet::new(),
+        refused: HashSet::new(),
+        constant,
+    };
     for (id, mutant) in mutants {
         rewriter
             .places
@@ -40,12 +47,14 @@ pub fn rewrite(
             .push((*id, mutant.replacement.clone()));
     }
     rewriter.visit_file_mut(&mut file);
-    Ok(Rewritten { text: prettyplease::unparse(&file), contained: rewriter.contained })
+    let text = prettyplease::unparse(&file);
+    Ok(Rewritten { text, contained: rewriter.contained, refused: rewriter.refused })
 }
 
 struct Rewriter<'a> {
     places: HashMap<(Genre, Place), Vec<(u32, String)>>,
     contained: HashSet<u32>,
+    refused: HashSet<u32>,
     constant: &'a HashSet<String>,
 }
 
@@ -136,6 +145,13 @@ impl VisitMut for Rewriter<'_> {
             return;
         }
         let original = expr.clone();
+        if let Expr::Binary(binary) = &original
+            && has_let(&original)
+        {
+            let ids =
+                self.at(Genre::BinaryOperator, binary.op.span()).into_iter().map(|(id, _)| id);
+            self.refused.extend(ids);
+        }
         visit_mut::visit_expr_mut(self, expr);
         let mut chosen = None;
         for (id, variant) in self.variants(&original).into_iter().rev() {
@@ -349,6 +365,20 @@ pub const fn g(a: i64) -> i64 {
         assert!(text.contains(guard), "{text}");
         assert!(text.contains("(if on(4u32) { (a) } else { -a })"), "{text}");
         assert!(text.contains("pub fn g"), "{text}");
+    }
+
+    #[test]
+    fn a_chain_with_let_has_no_other_operator() {
+        let source = "fn f(a: Option<u64>) { if let Some(a) = a && a > 1 && a < 3 {} }";
+        let mutants = [
+            mutant(Genre::BinaryOperator, (1, 43), "||"),
+            mutant(Genre::BinaryOperator, (1, 48), "=="),
+            mutant(Genre::BinaryOperator, (1, 52), "||"),
+        ];
+        let numbered: Vec<_> = (1..).zip(&mutants).collect();
+        let rewritten = rewrite(source, &numbered, &HashSet::new()).unwrap();
+        assert_eq!(rewritten.contained, HashSet::from([2]), "{}", rewritten.text);
+        assert_eq!(rewritten.refused, HashSet::from([1, 3]));
     }
 
     #[test]

@@ -113,6 +113,7 @@ impl Tree {
                 rewritten.text.push_str(&rewrite::switch(count));
             }
             self.contained.extend(rewritten.contained);
+            self.refused.extend(rewritten.refused);
             let path = self.root.join(file);
             // What is as it was is not built again.
             if fs::read_to_string(&path).ok().as_ref() != Some(&rewritten.text) {
