@@ -3,6 +3,7 @@
 use daxmap::checkpoint::{Options, Strategy, WorkingSet};
 use daxmap::{AnyRegion, ErrorKind, Region};
 use pmem_tests::killed::Killed;
+use pmem_tests::pass_on;
 
 const PAGE: u64 = 4096;
 const PAGES: u64 = 2;
@@ -305,5 +306,95 @@ fn cleared_check_values_are_damage() {
     assert_eq!(before.bytes()[0], 7);
     region.write(CHECKS, &[0; 64]).unwrap();
     let error = WorkingSet::open(&region, &options).map(WorkingSet::abandon).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Damaged(_)), "{error}");
+}
+
+/// A region of which one page cannot be read, as of a poisoned one.
+struct Unreadable<'a> {
+    region: &'a AnyRegion,
+    page: u64,
+}
+
+impl Region for Unreadable<'_> {
+    pass_on!(region: len durability granularity backend is_emulated write write_flush
+        fill_flush flush drain deep_flush load_u64 store_u64 compare_exchange_u64 grow slices close);
+
+    fn read(&self, offset: u64, buf: &mut [u8]) -> daxmap::Result<()> {
+        if offset < (self.page + 1) * PAGE && offset + buf.len() as u64 > self.page * PAGE {
+            // Any error that is not of the bytes.
+            return self.region.read(u64::MAX, &mut [0]);
+        }
+        self.region.read(offset, buf)
+    }
+}
+
+/// What cannot be read is not what is damaged: nothing is taken for lost.
+#[test]
+fn a_page_that_cannot_be_read_is_an_error_and_no_damage() {
+    let options = options(Strategy::Shadow);
+    let (region, image) = file(Strategy::Shadow, true);
+    let bounds = |error: &daxmap::Error| matches!(error.kind(), ErrorKind::OutOfBounds { .. });
+    let mut refused = [0; 4];
+    for page in 0..FILE / PAGE {
+        let region = Unreadable { region: &region, page };
+        let from = options.clone().from_checkpoint(2);
+        let read_only = options.clone().read_only(true);
+        for (how, opened) in [&options, &from, &read_only].into_iter().zip(0..) {
+            match WorkingSet::open(&region, how) {
+                Ok(set) => {
+                    assert!(set.recovery().damaged.is_empty(), "{page}: {:?}", set.recovery());
+                    set.abandon();
+                }
+                Err(error) => {
+                    assert!(bounds(&error), "{page}: {error}");
+                    refused[opened] += 1;
+                }
+            }
+            region.region.write(0, &image).unwrap();
+        }
+        let errors: Vec<_> = match daxmap::checkpoint::contents_of(&region) {
+            Ok(found) => {
+                found.checkpoints.into_iter().filter_map(|(_, whole)| whole.err()).collect()
+            }
+            Err(error) => vec![error],
+        };
+        assert!(errors.iter().all(bounds), "{page}: {errors:?}");
+        refused[3] += u32::from(!errors.is_empty());
+    }
+    // Header and root, two pages of the one that is opened, and the nodes of both; a list reads the
+    // page that is the other one's alone as well.
+    assert_eq!(refused, [8, 8, 8, 9]);
+}
+
+/// A kept checkpoint that is damaged is named, and costs nothing else.
+#[test]
+fn a_kept_checkpoint_that_is_damaged_is_named() {
+    let options = options(Strategy::Shadow);
+    let (region, image) = file(Strategy::Shadow, true);
+    let mut named = 0;
+    for page in 4..FILE / PAGE {
+        region.write(0, &image).unwrap();
+        region.write(page * PAGE + 17, &[image[(page * PAGE) as usize + 17] ^ 0x40]).unwrap();
+        let Ok(set) = WorkingSet::open(&region, &options) else { continue };
+        assert!(holds(&set, 3));
+        let listed: Vec<_> = set.list().iter().map(|c| c.sequence).collect();
+        if set.recovery().damaged.is_empty() {
+            assert_eq!(listed, [2, 3]);
+        } else {
+            assert_eq!((&set.recovery().damaged[..], &listed[..]), (&[2][..], &[3][..]));
+            named += 1;
+        }
+        set.abandon();
+    }
+    assert_eq!(named, 1, "its node");
+}
+
+#[test]
+fn a_file_without_a_root_has_no_contents() {
+    let (region, _) = file(Strategy::Shadow, true);
+    for copy in [2, 3] {
+        region.write(copy * PAGE, &[0xff; 64]).unwrap();
+    }
+    let error = daxmap::checkpoint::contents_of(&region).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Damaged(_)), "{error}");
 }
