@@ -26,5 +26,6 @@ pub mod snapshot;
 pub mod storing;
 pub mod traced;
 pub mod unprivileged;
+pub mod unreadable;
 pub mod versions;
 pub mod write_log;

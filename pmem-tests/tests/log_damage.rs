@@ -7,6 +7,7 @@ use daxmap::sim::{Mode, SimRegion, SplitMix64};
 use daxmap::{AnyRegion, ErrorKind, Granularity, Options, Region, Result};
 use pmem_tests::log_model::{self as model, Model, Op, SEGMENT, SEGMENTS_AT, Subject, region_len};
 use pmem_tests::pass_on;
+use pmem_tests::unreadable::Unreadable;
 use twox_hash::XxHash3_64;
 
 const SEGMENTS: u64 = 3;
@@ -433,4 +434,35 @@ fn the_last_block_of_a_full_segment_is_missed() {
             assert_eq!(noticed, 2, "{mode:?}");
         }
     }
+}
+
+/// What cannot be read is not what is damaged: nothing is given up for it, also where damage is
+/// accepted.
+#[test]
+fn a_line_that_cannot_be_read_is_an_error_and_no_damage() {
+    let (original, records) = example(false);
+    let mut refused = 0;
+    for at in (0..original.len() as u64).step_by(64) {
+        let under = region_of(&original);
+        let region = Unreadable { region: &under, bytes: at..at + 64 };
+        for read_only in [true, false] {
+            let options = LogOptions::new().read_only(read_only).accept_damage(true);
+            match options.open_region(&region) {
+                Ok(log) => {
+                    let found = log.recovery();
+                    assert!(found.lost_segments.is_empty() && found.damaged.is_empty(), "{at}");
+                    assert_eq!(found.records, records.len() as u64);
+                    log.abandon();
+                }
+                Err(error) => {
+                    assert!(Unreadable::<&AnyRegion>::is_meant(&error), "{at}: {error}");
+                    refused += u32::from(read_only);
+                    // And nothing was changed for it.
+                    assert!(bytes(&under) == original, "{at}");
+                }
+            }
+        }
+    }
+    // At the least, the two copies of everything.
+    assert!(refused > 2 + 2 + 2 * SEGMENTS as u32, "{refused}");
 }
