@@ -28,6 +28,8 @@ pub struct Place {
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub struct Span {
     pub start: Place,
+    /// Behind the last character.
+    pub end: Place,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -2,15 +2,17 @@
 //!
 //! ```text
 //! source_mutants [--write FILE] [--missed | --unexplained] [--budget SECONDS] [--longest SECONDS]
-//!                [PART...]
+//!                [--constants] [PART...]
 //! ```
 //!
 //! All of `src`, or those parts: names of folders and files in it. `--write` puts the table into a
 //! file; rows of other parts and reasons stay there as they are. `--missed`: only what the file
 //! says was missed; `--unexplained`: of that, what has no reason there. `--longest`: tests that
-//! take longer are left out (15); `--budget`: of tests' time for one mutant (40). Ends with 1 if
+//! take longer are left out (15); `--constants`: those alone that the compiler computes, each built
+//! by itself; `--budget`: of tests' time for one mutant (40). Ends with 1 if
 //! a mutant is missed without a reason. `ci/source-mutants` calls it.
 
+mod alone;
 mod hunt;
 mod list;
 mod report;
@@ -23,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use alone::Alone;
 use hunt::{Fate, Hunt};
 use report::Report;
 use tests::{Measured, Runner};
@@ -38,6 +41,7 @@ struct Arguments {
     longest: Duration,
     parts: Vec<String>,
     again: Again,
+    constants: bool,
 }
 
 /// Of what an earlier run left.
@@ -69,6 +73,7 @@ fn arguments() -> io::Result<Arguments> {
         longest: Duration::from_secs(15),
         parts: Vec::new(),
         again: Again::All,
+        constants: false,
     };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
@@ -78,6 +83,7 @@ fn arguments() -> io::Result<Arguments> {
             |text: String| text.parse().map(Duration::from_secs).map_err(io::Error::other);
         match argument.as_str() {
             "--write" => given.file = Some(value()?.into()),
+            "--constants" => given.constants = true,
             "--missed" => given.again = Again::Missed,
             "--unexplained" => given.again = Again::Unexplained,
             "--budget" => given.budget = seconds(value()?)?,
@@ -132,6 +138,17 @@ fn run() -> io::Result<usize> {
     eprintln!("{} tests, {:.0?}; left out:", measured.tests.len(), began.elapsed());
     for test in &measured.unusable {
         eprintln!("  {test}");
+    }
+
+    if given.constants {
+        let apart = |id: &u32| !tree.contained.contains(id) && !tree.refused.contains(id);
+        let ids: Vec<u32> = wanted.into_iter().filter(apart).collect();
+        let alone = Alone::new(&workspace, &directory, &runner, &measured.tests, &mutants)?;
+        report.update_constants(&mutants, &alone.run(&ids)?);
+        if let Some(file) = &given.file {
+            report.write(file)?;
+        }
+        return Ok(report.unexplained());
     }
 
     let tried: Vec<u32> = wanted.iter().copied().filter(|id| tree.contained.contains(id)).collect();

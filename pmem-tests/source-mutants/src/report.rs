@@ -9,6 +9,9 @@ use std::path::Path;
 use crate::hunt::Fate;
 use crate::list::Mutant;
 
+/// What stands in the place of a part for those that are built one by one. After all parts.
+const CONSTANTS: &str = "what the compiler computes";
+
 /// What a row without a reason says.
 const UNEXPLAINED: &str = "**unexplained**";
 
@@ -22,7 +25,8 @@ take longer than a quarter of a minute are left out, and so are guests, fault de
 and loom. The primitives that durability stands on are in the [kill matrix](../MUTANTS.md), with
 every test.
 
-*Refused* does not compile, *constant* is what the compiler computes, *noticed* is by a test that fails
+*Refused* does not compile. *Constant* is what the compiler computes, which no number can change while a
+test runs: `ci/source-mutants --constants` builds each of these by itself, in the last row but one. *Noticed* is by a test that fails
 twice or (*hang*) does not end. *Missed* are those that no test failed with, or that none reached, with the
 reason; *unexplained* is where a test is missing, or one of those left out would have to be asked.
 ";
@@ -140,6 +144,20 @@ impl Report {
 
     /// Replaces the parts that these mutants are of. Reasons stay.
     pub fn update(&mut self, mutants: &[Mutant], fates: &HashMap<u32, Fate>) {
+        self.replace(mutants, fates, part);
+    }
+
+    /// Replaces what is said of those that were built one by one.
+    pub fn update_constants(&mut self, mutants: &[Mutant], fates: &HashMap<u32, Fate>) {
+        self.replace(mutants, fates, |_| CONSTANTS.to_owned());
+    }
+
+    fn replace(
+        &mut self,
+        mutants: &[Mutant],
+        fates: &HashMap<u32, Fate>,
+        part: impl Fn(&Mutant) -> String,
+    ) {
         let mut rows: BTreeMap<String, Row> = BTreeMap::new();
         let mut misses: BTreeMap<String, Vec<Miss>> = BTreeMap::new();
         for (id, mutant) in (1..).zip(mutants) {
@@ -220,7 +238,12 @@ impl Report {
         text.push_str("|---|---|---|---|---|---|---|\n");
         let mut all = Row::default();
         for (name, row) in &self.rows {
-            all.mutants += row.mutants;
+            if name == CONSTANTS {
+                // They are in the other rows already.
+                all.constant = all.constant.saturating_sub(row.mutants);
+            } else {
+                all.mutants += row.mutants;
+            }
             all.refused += row.refused;
             all.constant += row.constant;
             all.noticed += row.noticed;
@@ -261,7 +284,7 @@ mod tests {
             function: None,
             genre: Genre::BinaryOperator,
             replacement: String::new(),
-            span: Span { start: Place { line: 7, column: 9 } },
+            span: Span { start: Place { line: 7, column: 9 }, end: Place { line: 7, column: 9 } },
             line: line.to_owned(),
         }
     }
@@ -303,6 +326,15 @@ mod tests {
         again.settle(&log, &HashMap::from([(1, again_killed), (2, Fate::NotReached)]));
         assert!(!again.is_missed(&log[0]) && again.is_missed(&log[1]));
         assert_eq!((again.rows["log"].missed, again.rows["log"].noticed), (1, 1));
+
+        let fates = HashMap::from([(1, Fate::Constant), (2, Fate::NotReached)]);
+        again.update(&log, &fates);
+        again.update_constants(&log, &HashMap::from([(1, Fate::Refused)]));
+        again.write(&file).unwrap();
+        let text = fs::read_to_string(&file).unwrap();
+        let last = text.lines().rfind(|line| line.starts_with("| all |")).unwrap();
+        assert_eq!(last, "| all | 3 | 1 | 0 | 0 | 0 | 2 |");
+        assert_eq!(Report::read(&file).unwrap().rows, again.rows);
         fs::remove_dir_all(directory).unwrap();
     }
 }

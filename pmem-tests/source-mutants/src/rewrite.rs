@@ -321,7 +321,7 @@ pub const fn g(a: i64) -> i64 {
             function: None,
             genre,
             replacement: replacement.to_owned(),
-            span: At { start: Place { line, column } },
+            span: At { start: Place { line, column }, end: Place { line, column } },
             line: String::new(),
         }
     }

@@ -82,24 +82,40 @@ impl Runner {
         reached: Option<&Path>,
         patience: Duration,
     ) -> io::Result<End> {
-        let temporary = self.scratch.join(format!("tmp-{worker}"));
-        fs::create_dir_all(&temporary)?;
         let mut command = Command::new(&program.executable);
         command
             .args(["--exact", test, "--test-threads=1", "--include-ignored"])
+            .env("DAXMAP_SOURCE_MUTANT", mutant.unwrap_or(0).to_string());
+        if let Some(path) = reached {
+            command.env("DAXMAP_SOURCE_REACHED", path);
+        }
+        self.finish(worker, program, command, patience)
+    }
+
+    /// Runs all tests of a program.
+    pub fn run_all(&self, program: &Program, patience: Duration) -> io::Result<End> {
+        self.finish(0, program, Command::new(&program.executable), patience)
+    }
+
+    fn finish(
+        &self,
+        worker: usize,
+        program: &Program,
+        mut command: Command,
+        patience: Duration,
+    ) -> io::Result<End> {
+        let temporary = self.scratch.join(format!("tmp-{worker}"));
+        fs::create_dir_all(&temporary)?;
+        command
             .current_dir(&program.directory)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .env("CARGO_MANIFEST_DIR", &program.directory)
             .env("RUST_BACKTRACE", "0")
             .env("TMPDIR", &temporary)
-            .env("DAXMAP_SOURCE_MUTANT", mutant.unwrap_or(0).to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .process_group(0);
-        if let Some(path) = reached {
-            command.env("DAXMAP_SOURCE_REACHED", path);
-        }
         let mut child = command.spawn()?;
         // A mutant that asks for all memory is the first to go.
         let _ = fs::write(format!("/proc/{}/oom_score_adj", child.id()), "1000");

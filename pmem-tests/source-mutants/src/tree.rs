@@ -35,10 +35,66 @@ struct Refusal {
     constant: HashSet<String>,
 }
 
+/// A workspace, and how it is built.
+pub struct Build {
+    root: PathBuf,
+    target: PathBuf,
+}
+
+impl Build {
+    /// Built below `target`.
+    pub fn new(root: &Path, target: &Path) -> Self {
+        Self { root: root.to_owned(), target: target.to_owned() }
+    }
+
+    fn cargo(&self) -> Command {
+        let mut command = Command::new("cargo");
+        command
+            .current_dir(&self.root)
+            .env("CARGO_TARGET_DIR", &self.target)
+            .env("RUSTFLAGS", "--cap-lints=allow")
+            .env("CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS", "true")
+            .env("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "true")
+            .env("CARGO_PROFILE_RELEASE_DEBUG", "false")
+            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "2")
+            .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
+            .env("CARGO_PROFILE_DEV_DEBUG", "false")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Builds tests; `None` if they do not compile.
+    pub fn tests(&self, arguments: &[String]) -> io::Result<Option<Vec<Program>>> {
+        let output = self
+            .cargo()
+            .args(["test", "--no-run", "--message-format=json"])
+            .args(arguments)
+            .stderr(Stdio::null())
+            .output()?;
+        if !output.status.success() {
+            return Ok(None);
+        }
+        let messages = String::from_utf8_lossy(&output.stdout);
+        let programs = messages
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+            .filter(|message| message["profile"]["test"] == true)
+            .filter_map(|message| {
+                let manifest = PathBuf::from(message["manifest_path"].as_str()?);
+                Some(Program {
+                    name: message["target"]["name"].as_str()?.to_owned(),
+                    executable: PathBuf::from(message["executable"].as_str()?),
+                    directory: manifest.parent()?.to_owned(),
+                })
+            });
+        Ok(Some(programs.collect()))
+    }
+}
+
 /// The copy.
 pub struct Tree {
     root: PathBuf,
-    target: PathBuf,
+    build: Build,
     /// Functions that constants call.
     constant: HashSet<String>,
     /// Mutants that are in it, from 1.
@@ -53,8 +109,8 @@ impl Tree {
         let root = directory.join("tree");
         copy(workspace, &root)?;
         let mut tree = Self {
+            build: Build::new(&root, &directory.join("target")),
             root,
-            target: directory.join("target"),
             constant: HashSet::new(),
             contained: HashSet::new(),
             refused: HashSet::new(),
@@ -124,18 +180,7 @@ impl Tree {
     }
 
     fn cargo(&self) -> Command {
-        let mut command = Command::new("cargo");
-        command
-            .current_dir(&self.root)
-            .env("CARGO_TARGET_DIR", &self.target)
-            .env("RUSTFLAGS", "--cap-lints=allow")
-            .env("CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS", "true")
-            .env("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "true")
-            .env("CARGO_PROFILE_RELEASE_DEBUG", "false")
-            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "2")
-            .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
-            .stdin(Stdio::null());
-        command
+        self.build.cargo()
     }
 
     /// Whether it compiles; if not, leaves mutants out.
@@ -242,29 +287,10 @@ impl Tree {
     }
 
     fn test_programs(&self, arguments: &[String]) -> io::Result<Vec<Program>> {
-        let output = self
-            .cargo()
-            .args(["test", "--release", "--no-run", "--message-format=json"])
-            .args(arguments)
-            .stderr(Stdio::inherit())
-            .output()?;
-        if !output.status.success() {
-            return Err(io::Error::other(format!("cargo test --no-run {}", arguments.join(" "))));
-        }
-        let messages = String::from_utf8_lossy(&output.stdout);
-        let programs = messages
-            .lines()
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-            .filter(|message| message["profile"]["test"] == true)
-            .filter_map(|message| {
-                let manifest = PathBuf::from(message["manifest_path"].as_str()?);
-                Some(Program {
-                    name: message["target"]["name"].as_str()?.to_owned(),
-                    executable: PathBuf::from(message["executable"].as_str()?),
-                    directory: manifest.parent()?.to_owned(),
-                })
-            });
-        Ok(programs.collect())
+        let release = ["--release".to_owned()].iter().chain(arguments).cloned().collect::<Vec<_>>();
+        self.build
+            .tests(&release)?
+            .ok_or_else(|| io::Error::other(format!("cargo test --no-run {}", arguments.join(" "))))
     }
 
     /// What tests are given: cargo's variables, for those that call it themselves, and how long those
@@ -306,7 +332,7 @@ fn switches(line: &str) -> Vec<u32> {
 
 /// Copies the files that git knows or would add, and removes others; leaves alone what is there as it
 /// is, and the sources, which are written anyway.
-fn copy(from: &Path, to: &Path) -> io::Result<()> {
+pub fn copy(from: &Path, to: &Path) -> io::Result<()> {
     let names = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
     let output = Command::new("git").current_dir(from).args(names).output()?;
     if !output.status.success() {
