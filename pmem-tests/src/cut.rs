@@ -32,8 +32,9 @@ pub struct Kind {
     pub bytes: u64,
 }
 
-/// ext4 with a journal, ext4 without, xfs and btrfs.
-pub const KINDS: [Kind; 4] = [
+/// ext4 with a journal, ext4 without, xfs, btrfs, and ext4 with the block maps of ext3, which can allocate
+/// only by writing.
+pub const KINDS: [Kind; 5] = [
     Kind {
         name: "ext4",
         filesystem: "ext4",
@@ -65,6 +66,14 @@ pub const KINDS: [Kind; 4] = [
         mount: "loop,commit=300",
         mount_copy: "loop",
         bytes: 128 << 20,
+    },
+    Kind {
+        name: "ext3",
+        filesystem: "ext3",
+        mkfs: &["-q", "-F"],
+        mount: "loop,commit=300",
+        mount_copy: "loop",
+        bytes: 64 << 20,
     },
 ];
 

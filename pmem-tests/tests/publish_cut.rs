@@ -192,6 +192,11 @@ fn ext4_without_a_journal() {
 }
 
 #[test]
+fn ext3() {
+    cut_everywhere(KINDS[4]);
+}
+
+#[test]
 fn xfs() {
     cut_everywhere(KINDS[2]);
 }
