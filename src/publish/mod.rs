@@ -65,7 +65,8 @@
 //! In memory (tmpfs) nothing is synced.
 //!
 //! `pmem-tests/tests/publish_cut.rs` cuts the power and kills the process before each of these
-//! calls on ext4 with and without a journal, xfs and btrfs, and leaves each sync out in turn;
+//! calls on ext4 with and without a journal and with the block maps of ext3, on xfs and btrfs, and
+//! leaves each sync out in turn;
 //! `publish_calls.rs` counts them. `docs/publish.md` has the long answer, with its sources.
 //!
 //! # Exchange
