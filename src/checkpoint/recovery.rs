@@ -6,7 +6,9 @@
 pub struct Recovery {
     /// The checkpoint that was restored. 0: nothing was ever saved, the set is zero.
     pub checkpoint: u64,
-    /// The file was closed in order, or nothing had been saved since; nothing was damaged.
+    /// The file is as closing leaves it: nothing was damaged, and no part of the last checkpoint had to
+    /// be put into its place or written a second time. So with shadow pages it is not if something was
+    /// saved and the file not closed; with a redo record, if the process was killed while it saved.
     pub clean: bool,
     /// A copy of the root does not validate: a checkpoint that a crash cut short, or damage of the
     /// root of the last one before a crash. It is made whole again, unless the file is open for

@@ -256,6 +256,11 @@ fn what_recovery_found_is_told() {
         let mut set = options.create(&path).unwrap();
         set.write(0, &vec![7; 20 * 4096]).unwrap();
         set.checkpoint().unwrap();
+        set.abandon();
+        let set = options.open(&path).unwrap();
+        let found = set.recovery().clone();
+        assert_eq!(found.clean, strategy == Strategy::Redo, "all of a redo record is in its place");
+        assert!(!found.cut_short && !found.header_damaged, "{found:?}");
         set.close().unwrap();
         let set = options.open(&path).unwrap();
         let found = set.recovery().clone();

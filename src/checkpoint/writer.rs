@@ -91,6 +91,16 @@ mod tests {
             assert!(found == model, "seed {seed}");
         }
         let region = Options::new().len(LEN).in_memory().unwrap();
+        let mut writer = Writer { collects: true, ..Writer::new(&region) };
+        for (at, byte) in [(64, 1), (64 * 64, 2)] {
+            writer.write(at, &[byte; 64]).unwrap();
+        }
+        writer.finish().unwrap();
+        let mut found = [0; 64];
+        region.read(64 * 64, &mut found).unwrap();
+        assert_eq!(found, [2; 64]);
+        region.read(128, &mut found).unwrap();
+        assert_eq!(found, [0; 64]);
         assert!(!Writer::new(&region).finish().unwrap());
     }
 }

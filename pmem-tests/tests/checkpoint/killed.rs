@@ -5,7 +5,7 @@
 use std::panic::resume_unwind;
 use std::thread;
 
-use daxmap::checkpoint::WorkingSet;
+use daxmap::checkpoint::{Options, Strategy, WorkingSet};
 use daxmap::sim::{Explorer, History, Mode, Notes, Report, SimRegion};
 use daxmap::{ErrorKind, Region, Result};
 use pmem_tests::killed::Killed;
@@ -299,5 +299,38 @@ fn what_a_killed_creation_left_is_whole_or_made_anew() {
                 panic!("{shape:?}, killed before the drain after {drains}: {failure}");
             }
         }
+    }
+}
+
+/// What opening says of a redo record that was not in its place when the process was killed.
+#[test]
+fn a_save_that_was_killed_is_not_clean() {
+    let options = Options::new(4 * 4096).strategy(Strategy::Redo).seed(5);
+    for drains in 0..6 {
+        let region = daxmap::Options::new().len(1 << 20).in_memory().unwrap();
+        let killed = Killed::before_drain(&region, u32::MAX);
+        let mut set = WorkingSet::format(&killed, &options).unwrap();
+        set.write(100, &[1]).unwrap();
+        set.checkpoint().unwrap();
+        set.write(5000, &[2]).unwrap();
+        killed.kill_after(drains);
+        let saved = set.checkpoint().is_ok();
+        set.abandon();
+        for _ in 0..2 {
+            let set = WorkingSet::open(&region, &options.clone().read_only(true)).unwrap();
+            let recovery = set.recovery();
+            assert_eq!((set.bytes()[100], set.bytes()[5000]), (1, 2));
+            assert!(!recovery.cut_short && recovery.damaged.is_empty(), "{recovery:?}");
+            // The record is there; its drain, that of the note, that of the places, that of the note
+            // once more.
+            let found = (saved, recovery.checkpoint, recovery.clean);
+            assert_eq!(found, (drains >= 4, 2, drains >= 3), "{drains}");
+            set.abandon();
+        }
+        let set = WorkingSet::open(&region, &options).unwrap();
+        set.abandon();
+        let set = WorkingSet::open(&region, &options).unwrap();
+        assert!(set.recovery().clean, "it is in its place now");
+        set.abandon();
     }
 }

@@ -31,6 +31,8 @@ fn the_processor_is_known() {
     let cpu = Cpu::get();
     assert!(cpu.line_size().is_power_of_two() && (16..=2048).contains(&cpu.line_size()));
     assert_eq!(cpu.write_back_lines.is_none(), cpu.write_back() == WriteBack::None);
+    assert!(cpu.non_temporal_min() >= cpu.line_size(), "{}", cpu.non_temporal_min());
+    assert!(Fault.to_string().contains("memory fault"));
     if let Some(expected) = emulated() {
         assert_eq!(format!("{}, {}", cpu.write_back(), cpu.line_size()), expected);
     }

@@ -227,3 +227,89 @@ fn a_reader_does_not_give_what_was_released_meanwhile() {
         assert_eq!(log.append(b"more").unwrap(), Lsn::new(11));
     }
 }
+
+/// Segments without a record that is kept are free after an opening as well, unless what was in them
+/// is damaged.
+#[test]
+fn what_was_released_is_free_after_an_opening() {
+    for (released, free) in [(0, 2), (9, 2), (10, 3)] {
+        let region = killed(3);
+        let log = options().open_region(region.clone()).unwrap();
+        log.release_up_to(Lsn::new(released)).unwrap();
+        log.abandon();
+        let log = options().open_region(region).unwrap();
+        assert_eq!(log.space().free_segments, free, "{released}");
+        assert_eq!(log.append(b"next").unwrap(), Lsn::new(11));
+    }
+    let region = region(3);
+    let log = options().format(region.clone()).unwrap();
+    for lsn in 1..=2 {
+        assert_eq!(log.append(&[7; 20]).unwrap(), Lsn::new(lsn));
+    }
+    log.close().unwrap();
+    for lsn in 1..=2 {
+        damage(&region, segment(0) + line(lsn) + 3);
+    }
+    let log = options().accept_damage(true).open_region(region).unwrap();
+    assert_eq!((log.recovery().records, log.recovery().damaged.len()), (0, 1));
+    assert_eq!(log.space().free_segments, 2, "what is left of it may be wanted yet");
+}
+
+/// After a long commit of a writer, its short ones have none of it behind them.
+#[test]
+fn a_block_ends_with_zeros() {
+    let region = region(12);
+    let log = options().format(region.clone()).unwrap();
+    let mut writer = log.writer();
+    let mut bytes = vec![0; region.len() as usize];
+    for len in (0..200).chain([250, 300, 470]) {
+        // As long as one that is staged can be, and other than it by every byte.
+        writer.stage(&[0xff; 500]).unwrap();
+        writer.commit().unwrap();
+        let (at, whole) = (log.space().used_bytes, (40 + len as u64).next_multiple_of(64));
+        writer.stage(&vec![0xee; len]).unwrap();
+        let lsn = writer.commit().unwrap().start;
+        assert_eq!(log.space().used_bytes - at, whole);
+        region.read(0, &mut bytes).unwrap();
+        // Where it is: the only place with so many of its bytes and what is before them.
+        let block = (layout::SEGMENTS..region.len()).step_by(64).find(|at| {
+            let line = &bytes[*at as usize..][..64];
+            line[16..24] == lsn.get().to_le_bytes() && line[24..28] == (len as u32).to_le_bytes()
+        });
+        let block = block.unwrap() as usize;
+        let (payload, rest) = bytes[block + 40..block + whole as usize].split_at(len);
+        assert!(payload.iter().all(|&byte| byte == 0xee), "{len}");
+        assert!(rest.iter().all(|&byte| byte == 0), "{len}: {rest:x?}");
+        log.release_up_to(lsn).unwrap();
+    }
+}
+
+/// A segment that is used again while somebody reads it backwards.
+#[test]
+fn a_reader_backwards_is_told_what_was_released_meanwhile() {
+    let log = options().format(region(2)).unwrap();
+    for lsn in 1..=20 {
+        assert_eq!(log.append(&[7; 300]).unwrap(), Lsn::new(lsn));
+    }
+    let mut reader = log.reverse_reader(Lsn::new(u64::MAX)).unwrap();
+    assert_eq!(reader.next_record().unwrap().unwrap().lsn, Lsn::new(20));
+    let mut last = 20;
+    for _ in 0..40 {
+        if log.append(&[8; 300]).is_err() {
+            log.release_up_to(Lsn::new(last)).unwrap();
+            assert_eq!(log.append(&[8; 300]).unwrap(), Lsn::new(last + 1));
+        }
+        last += 1;
+    }
+    let first = log.released().get() + 1;
+    assert!(first > 30);
+    let error = loop {
+        match reader.next_record() {
+            Ok(Some(record)) => assert!(record.lsn < Lsn::new(20)),
+            Ok(None) => panic!("it ends as if nothing were missing"),
+            Err(error) => break error,
+        }
+    };
+    let told = matches!(error.kind(), ErrorKind::Released { first: found } if *found == first);
+    assert!(told, "{error}");
+}
