@@ -438,6 +438,11 @@ fn ranges_and_words() {
     shown(region.load_u64(8192).expect_err("past the end"), &["load", "[8192, 8200)"]);
     let exchanged = region.compare_exchange_u64(1, 0, 1);
     shown(exchanged.expect_err("unaligned"), &["compare-exchange", "[1, 9)"]);
+    let memory = Options::new().len(8192).max_len(16384).in_memory().expect("a region in memory");
+    for region in [&region, &memory] {
+        let long = region.grow(1 << 40).expect_err("too large");
+        assert_eq!(long.range(), Some(8192..1 << 40), "{long}");
+    }
     let grown = region.grow(u64::MAX);
     shown(grown.expect_err("too large"), &["grow", "[8192, 18446744073709551615)"]);
     before.assert_unchanged(directory.path(), "refused calls");

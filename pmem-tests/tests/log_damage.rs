@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use daxmap::log::{Log, LogOptions, Lsn};
 use daxmap::sim::{Mode, SimRegion, SplitMix64};
 use daxmap::{AnyRegion, ErrorKind, Granularity, Options, Region, Result};
+use pmem_tests::killed::Killed;
 use pmem_tests::log_model::{self as model, Model, Op, SEGMENT, SEGMENTS_AT, Subject, region_len};
 use pmem_tests::pass_on;
 use pmem_tests::unreadable::Unreadable;
@@ -465,4 +466,27 @@ fn a_line_that_cannot_be_read_is_an_error_and_no_damage() {
     }
     // At the least, the two copies of everything.
     assert!(refused > 2 + 2 + 2 * SEGMENTS as u32, "{refused}");
+}
+
+/// A commit whose drain failed is no record for readers, also when its writer is gone.
+#[test]
+fn what_was_not_made_durable_is_not_read() {
+    for len in [5, 3000] {
+        let memory = Options::new().len(region_len(SEGMENTS)).in_memory().unwrap();
+        let region = Killed::before_drain(&memory, u32::MAX);
+        let log = LogOptions::new().segment_bytes(SEGMENT).seed(3).format(&region).unwrap();
+        let mut writer = log.writer();
+        assert_eq!(writer.append(b"durable").unwrap(), Lsn::FIRST);
+        region.kill_after(0);
+        writer.append(&vec![7; len]).unwrap_err();
+        drop(writer);
+        let read = || -> Vec<u64> {
+            log.reader(Lsn::ZERO).unwrap().map(|record| record.unwrap().0.get()).collect()
+        };
+        assert_eq!(read(), [1]);
+        region.kill_after(u32::MAX);
+        let _ = log.append(b"later");
+        assert_eq!(read(), [1], "nothing is believed after that");
+        log.abandon();
+    }
 }
