@@ -260,3 +260,26 @@ fn kind_by_number(number: Number, name: &str, virtual_device: bool) -> &'static 
         _ => "disk",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_driver_is_known_by_its_number_or_by_its_name() {
+        for (major, name, virtual_device, kind) in [
+            (1, "ram3", true, "ramdisk"),
+            (7, "loop0", true, "loop"),
+            (43, "nbd0", true, "network"),
+            (147, "drbd1", true, "network"),
+            (252, "rbd0", false, "network"),
+            (252, "nbd12", false, "network"),
+            (259, "ublkb7", true, "userspace"),
+            (259, "ublkb7", false, "disk"),
+            (252, "other7", true, "disk"),
+            (8, "sda", false, "disk"),
+        ] {
+            assert_eq!(kind_by_number((major, 5), name, virtual_device), kind, "{name}");
+        }
+    }
+}

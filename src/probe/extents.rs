@@ -168,6 +168,23 @@ mod tests {
     }
 
     #[test]
+    fn a_piece_has_blocks_if_one_lies_in_it() {
+        for (extents, total, pieces) in [
+            (&[][..], 4, 0),
+            (&[extent(0, 9 * M, 2 * M)][..], 4, 1),
+            (&[extent(0, 9 * M, 2 * M + 1)][..], 4, 2),
+            (&[extent(M, 9 * M, 2 * M)][..], 4, 2),
+            (&[extent(0, 9 * M, M), extent(M, 20 * M, M)][..], 4, 1),
+            (&[extent(0, 9 * M, M), extent(3 * M, 20 * M, 2 * M)][..], 4, 3),
+            (&[extent(0, 9 * M, 0), extent(6 * M, 20 * M, 4096)][..], 4, 1),
+            (&[extent(0, 9 * M, 90 * M)][..], 4, 4),
+            (&[extent(20 * M, 9 * M, M)][..], 4, 0),
+        ] {
+            assert_eq!(pieces_with_blocks(extents, total), pieces, "{extents:?}");
+        }
+    }
+
+    #[test]
     fn an_unknown_mapping_stays_unknown() {
         assert_eq!(huge_pages(&[extent(0, 2 * M, 8 * M)], 8 * M, None), HugePages::Unknown);
     }

@@ -197,4 +197,29 @@ mod tests {
         assert_eq!(dax_mode(&mounted(&["rw", "dax=inode"])), DaxMode::Inode);
         assert_eq!(dax_mode(&mounted(&["rw"])), DaxMode::Inode);
     }
+
+    /// Numbers as the C library has them; those that it lacks as the kernel has them.
+    #[test]
+    fn magic_numbers_have_names() {
+        for (magic, name) in [
+            (libc::TMPFS_MAGIC, "tmpfs"),
+            (libc::HUGETLBFS_MAGIC, "hugetlbfs"),
+            (libc::EXT4_SUPER_MAGIC, "ext4"),
+            (libc::XFS_SUPER_MAGIC, "xfs"),
+            (libc::BTRFS_SUPER_MAGIC, "btrfs"),
+            (libc::F2FS_SUPER_MAGIC, "f2fs"),
+            (libc::OVERLAYFS_SUPER_MAGIC, "overlay"),
+            (libc::FUSE_SUPER_MAGIC, "fuse"),
+            (libc::NFS_SUPER_MAGIC, "nfs"),
+            (libc::PROC_SUPER_MAGIC, "proc"),
+            (libc::SYSFS_MAGIC, "sysfs"),
+            (0x0102_1997, "9p"),
+            (0x2fc1_2fc1, "zfs"),
+            (0x8584_58f6, "ramfs"),
+            (0xca45_1a4e, "bcachefs"),
+        ] {
+            assert_eq!(name_of_magic(magic.cast_unsigned()), Some(name));
+        }
+        assert_eq!(name_of_magic(7), None);
+    }
 }

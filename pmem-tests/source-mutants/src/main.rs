@@ -101,6 +101,7 @@ fn run() -> io::Result<usize> {
     let workers = std::thread::available_parallelism()?.get();
     let mutants = list::mutants(&workspace)?;
     let mut report = given.file.as_deref().map(Report::read).transpose()?.unwrap_or_default();
+    report.forget(&mutants);
     let wanted: Vec<u32> = (1..)
         .zip(&mutants)
         .filter(|(_, mutant)| match given.again {

@@ -1,6 +1,6 @@
 //! The table, and the mutants that nothing notices, with the reason for each.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
@@ -224,6 +224,28 @@ impl Report {
         }
     }
 
+    /// Forgets what was missed in lines that are no longer there.
+    pub fn forget(&mut self, mutants: &[Mutant]) {
+        let there: HashSet<(String, String, String)> = mutants
+            .iter()
+            .map(|mutant| {
+                let (file, what, line) = mutant.key();
+                (file, what, quoted(&line))
+            })
+            .collect();
+        for (part, misses) in &mut self.misses {
+            let before = misses.len();
+            misses.retain(|miss| {
+                there.contains(&(miss.file.clone(), miss.what.clone(), miss.line.clone()))
+            });
+            if let Some(row) = self.rows.get_mut(part) {
+                let gone = before - misses.len();
+                row.missed = row.missed.saturating_sub(gone);
+                row.mutants = row.mutants.saturating_sub(gone);
+            }
+        }
+    }
+
     /// How many were missed without a reason.
     pub fn unexplained(&self) -> usize {
         self.misses.values().flatten().filter(|miss| miss.reason == UNEXPLAINED).count()
@@ -326,6 +348,10 @@ mod tests {
         again.settle(&log, &HashMap::from([(1, again_killed), (2, Fate::NotReached)]));
         assert!(!again.is_missed(&log[0]) && again.is_missed(&log[1]));
         assert_eq!((again.rows["log"].missed, again.rows["log"].noticed), (1, 1));
+
+        again.forget(&[log[0].clone(), state[0].clone()]);
+        assert!(!again.is_missed(&log[1]) && again.is_missed(&state[0]));
+        assert_eq!((again.rows["log"].missed, again.rows["log"].mutants), (0, 1));
 
         let fates = HashMap::from([(1, Fate::Constant), (2, Fate::NotReached)]);
         again.update(&log, &fates);

@@ -160,6 +160,18 @@ fn page_cache_on_pmem_is_as_good_as_its_region() {
     }
 }
 
+#[test]
+fn the_node_of_the_memory_is_told() {
+    for (text, node) in [("-1\n", None), ("0\n", Some(0)), ("3\n", Some(3)), ("", None)] {
+        let mut tree = Tree::new();
+        tree.pmem(0, "259:0", ADR, "fsdax");
+        tree.root.write(&format!("/sys/devices/{}/ndbus0/region0/numa_node", ADR.bus), text);
+        tree.mount("259:0 / /m rw - ext4 /dev/pmem0 rw,dax=always");
+        let report = FakeFile::new("/m/f", (259, 0)).probe(&tree.root);
+        assert_eq!(report.regions[0].numa_node, node, "{text}");
+    }
+}
+
 fn dax_node(tree: &Tree) -> crate::probe::Report {
     FakeFile::node("/dev/dax0.0", FileType::CharacterDevice, (252, 0))
         .with(|file| file.map_sync = MapSync::Accepted)
@@ -180,6 +192,12 @@ fn device_dax_on_volatile_memory() {
         let report = dax_node(&tree);
         assert_eq!((report.backend, report.durability), (Backend::DevDax, Durability::ProcessOnly));
         assert_eq!(report.regions[0].provider, provider);
+        let all = crate::probe::HugePages::Possible { aligned: 512, total: 512 };
+        assert_eq!(report.huge_pages, all, "of 1 GiB");
+        let named = if provider == "hmem" { "hmem.0" } else { "region0" };
+        assert_eq!((report.regions[0].name.as_str(), report.regions[0].numa_node), (named, None));
+        tree.root.write(&format!("/sys/devices/{directory}/target_node"), "0\n");
+        assert_eq!(dax_node(&tree).regions[0].numa_node, Some(0));
         assert_eq!(report.persistence_domain, PersistenceDomain::Volatile);
         assert_eq!(codes(&report), ["volatile-region"]);
     }

@@ -128,7 +128,17 @@ fn btrfs_over_several_devices_is_as_good_as_the_worst() {
     let report = btrfs(&mut tree, "/dev/sdb").probe(&tree.root);
     let device = report.device.as_ref().unwrap();
     assert_eq!((device.kind.as_str(), device.below.len()), ("filesystem", 2));
+    assert_eq!((device.name.as_str(), device.number), ("btrfs", (0, 31)));
+    assert_eq!((device.dax, device.sector_size, device.read_only), (Some(false), Some(512), false));
+    let numbers: Vec<_> = device.below.iter().map(|device| device.number).collect();
+    assert_eq!(numbers, [(8, 16), (8, 32)]);
+    assert!(device.below.iter().all(|device| device.dax == Some(false) && !device.read_only));
     assert_eq!(report.durability, Durability::ProcessOnly);
+    tree.root.write("/sys/devices/pci0000:00/virtio1/block/sdc/ro", "1\n");
+    let report = btrfs(&mut tree, "/dev/sdb").probe(&tree.root);
+    let device = report.device.as_ref().unwrap();
+    let read_only: Vec<_> = device.below.iter().map(|device| device.read_only).collect();
+    assert_eq!((device.read_only, read_only), (true, vec![false, true]));
 }
 
 #[test]

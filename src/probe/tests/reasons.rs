@@ -195,6 +195,7 @@ fn every_reason_is_produced_and_says_what_to_change() {
 fn every_code_is_listed_once_and_has_its_own_name() {
     // `produce` matches without a wildcard, so a new code does not compile until it is there.
     let mut names: Vec<_> = EVERY.iter().map(|code| code.as_str()).collect();
+    assert!(EVERY.iter().all(|code| code.to_string() == code.as_str()));
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), EVERY.len());
@@ -225,6 +226,10 @@ fn an_old_kernel_is_foretold() {
     let report = FakeFile::directory("/m", (259, 0)).probe(&tree.root);
     assert_eq!(report.map_sync, MapSync::Predicted(false));
     assert_eq!(super::codes(&report), ["kernel-too-old"]);
+    // The first that has it.
+    tree.root.write("/proc/sys/kernel/osrelease", "4.15.0");
+    let report = FakeFile::directory("/m", (259, 0)).probe(&tree.root);
+    assert_eq!((report.map_sync, report.reasons.len()), (MapSync::Predicted(true), 0));
 }
 
 #[test]
