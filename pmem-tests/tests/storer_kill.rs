@@ -66,7 +66,8 @@ impl Storer {
         let (mut stores, mut path) = (0, directory.to_owned());
         for kill in 0..kills() {
             if kill % KILLS_PER_FILE == 0 {
-                if kill > 0 {
+                // On a busy machine no process may have come as far as to make it.
+                if kill > 0 && path.exists() {
                     std::fs::remove_file(&path).expect("the last one can go");
                 }
                 path = directory.join(format!("file-{kill}"));
