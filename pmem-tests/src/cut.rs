@@ -1,6 +1,8 @@
 //! A disk whose power can be cut: a filesystem in an image, and copies of the image as it is at a
 //! moment, mounted as after a crash.
 //!
+//! Mounts are in a namespace of the test's thread ([`scratch`](crate::scratch)).
+//!
 //! What the filesystem still held in memory is not in the copy, and is lost, as in a power cut.
 //! What it gave to the device is there, flushed or not: this shows that nothing was kept back, not
 //! that the device was asked to flush.
@@ -9,7 +11,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::scratch::Directory;
+use crate::scratch::{Directory, own_namespace};
 use crate::unprivileged::need_root;
 
 /// Copies tried, if the filesystem writes meanwhile.
@@ -95,6 +97,7 @@ impl Disk {
     #[must_use]
     pub fn new(kind: Kind) -> Self {
         need_root();
+        own_namespace();
         let directory = Directory::new("/dev/shm");
         let image = directory.path().join("image");
         File::create(&image)

@@ -258,7 +258,7 @@ fn kernel_words() -> String {
 
 /// Gives the calling thread a mount namespace of its own, once. Threads and programs that it
 /// starts are in it too.
-fn own_namespace() {
+pub(crate) fn own_namespace() {
     thread_local! {
         static OWN: Cell<bool> = const { Cell::new(false) };
     }

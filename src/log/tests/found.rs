@@ -14,6 +14,11 @@ fn segment(number: u64) -> u64 {
     layout::SEGMENTS + number * SEGMENT
 }
 
+/// A single range.
+fn one(range: Range<u64>) -> Vec<Range<u64>> {
+    std::iter::once(range).collect()
+}
+
 /// A log of ten records, not closed, and where its blocks are.
 fn killed(segments: u64) -> SimRegion {
     let region = region(segments);
@@ -68,7 +73,7 @@ fn a_segment_without_a_header_is_lost_only_if_damage_is_accepted() {
         assert_eq!(error.range(), Some(segment(0)..segment(0) + layout::BLOCKS), "{error}");
     }
     let log = options().accept_damage(true).open_region(region).unwrap();
-    assert_eq!(log.recovery().lost_segments, [segment(0)..segment(1)]);
+    assert_eq!(log.recovery().lost_segments, one(segment(0)..segment(1)));
     assert_eq!((log.recovery().records, log.space().free_segments), (0, 2));
     assert!(all(&log).is_empty());
 }
@@ -116,7 +121,7 @@ fn a_commit_that_was_cut_is_dropped_and_named() {
             let at = segment(0) + line(last);
             damage(&region, at + within);
             let log = options().open_region(region.clone()).unwrap();
-            assert_eq!(log.recovery().dropped, [at..at + 64], "{last}");
+            assert_eq!(log.recovery().dropped, one(at..at + 64), "{last}");
             assert_eq!((log.recovery().records, log.recovery().missing), (last - 1, 0));
             assert_eq!(log.append(&[8; 20]).unwrap(), Lsn::new(last));
             log.abandon();
@@ -142,7 +147,7 @@ fn a_long_commit_that_was_cut_is_dropped_whole() {
         let log = options().open_region(region).unwrap();
         // With its header, all of it; without, the line where it begins.
         let len = if within == 3 { 64 } else { 320 };
-        assert_eq!(log.recovery().dropped, [at..at + len]);
+        assert_eq!(log.recovery().dropped, one(at..at + len));
         assert_eq!(log.recovery().records, 1);
     }
 }
@@ -293,13 +298,11 @@ fn a_reader_backwards_is_told_what_was_released_meanwhile() {
     }
     let mut reader = log.reverse_reader(Lsn::new(u64::MAX)).unwrap();
     assert_eq!(reader.next_record().unwrap().unwrap().lsn, Lsn::new(20));
-    let mut last = 20;
-    for _ in 0..40 {
+    for lsn in 21..=60 {
         if log.append(&[8; 300]).is_err() {
-            log.release_up_to(Lsn::new(last)).unwrap();
-            assert_eq!(log.append(&[8; 300]).unwrap(), Lsn::new(last + 1));
+            log.release_up_to(Lsn::new(lsn - 1)).unwrap();
+            assert_eq!(log.append(&[8; 300]).unwrap(), Lsn::new(lsn));
         }
-        last += 1;
     }
     let first = log.released().get() + 1;
     assert!(first > 30);

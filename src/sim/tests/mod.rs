@@ -1,6 +1,8 @@
 //! The model against a second one that is slow and obviously right: it keeps the whole history,
 //! and asks of every store anew whether it is durable.
 
+mod counts;
+
 use std::collections::BTreeSet;
 
 use super::image::Policy;
