@@ -83,7 +83,8 @@ pub(super) fn glance(fd: BorrowedFd<'_>, path: &Path) -> Result<(Report, Quirks)
 }
 
 /// The table of the calling thread, which may be in a mount namespace of its own: the one that
-/// [`probe`] reads.
+/// [`probe`] reads. While it is open the namespace stays, with what is mounted in it: until a draft
+/// on another mount takes its place.
 fn mount_table() -> io::Result<File> {
     File::open("/proc/thread-self/mountinfo").or_else(|_| File::open("/proc/self/mountinfo"))
 }
