@@ -289,6 +289,25 @@ fn a_block_ends_with_zeros() {
     }
 }
 
+/// The same where the first of two records ends with a line.
+#[test]
+fn a_record_that_begins_a_line_has_zeros_behind_it() {
+    let region = region(4);
+    let log = options().format(region.clone()).unwrap();
+    let mut writer = log.writer();
+    writer.stage(&[0xff; 200]).unwrap();
+    writer.commit().unwrap();
+    writer.stage(&[0xee; 24]).unwrap();
+    writer.stage(&[0xee; 3]).unwrap();
+    writer.commit().unwrap();
+    let block = segment(0) + layout::BLOCKS + 256;
+    let mut bytes = [0; 128];
+    region.read(block, &mut bytes).unwrap();
+    assert_eq!(bytes[40..64], [0xee; 24]);
+    assert_eq!((&bytes[64..68], &bytes[68..71]), (&3_u32.to_le_bytes()[..], &[0xee; 3][..]));
+    assert_eq!(bytes[71..], [0; 57]);
+}
+
 /// A segment that is used again while somebody reads it backwards.
 #[test]
 fn a_reader_backwards_is_told_what_was_released_meanwhile() {
