@@ -37,8 +37,10 @@ impl Storer {
         path.exists().then(|| storing::found(self.structure, path, region).expect("it opens"))
     }
 
-    /// Lets the process store for a time, kills it, and looks. How much it has stored.
-    fn kill(&self, path: &Path, wait: Duration) -> u64 {
+    /// Lets the process store for a time, kills it, and looks. How much it has stored. The time
+    /// begins with the process, in which the kill may come before the file is made, or with its first
+    /// store, however busy the machine is.
+    fn kill(&self, path: &Path, wait: Duration, after_first: bool) -> u64 {
         let before = self.found(path);
         let mut process = Command::new(STORER)
             .arg(path)
@@ -46,13 +48,15 @@ impl Storer {
             .stdout(Stdio::piped())
             .spawn()
             .expect("the program of this package runs");
-        let lines = BufReader::new(process.stdout.take().expect("it is piped")).lines();
+        let mut lines = BufReader::new(process.stdout.take().expect("it is piped")).lines();
+        let first = if after_first { lines.next() } else { None };
         // The pipe is read to its end after the kill: when it is full, the process waits.
         std::thread::sleep(wait);
         process.kill().expect("it is killed");
         let status = process.wait().expect("it has ended");
         assert_eq!(status.code(), None, "it ended by itself");
-        let said = lines.map_while(Result::ok).last().map(|line| line.parse().expect("a number"));
+        let said = first.into_iter().chain(lines).map_while(Result::ok).last();
+        let said = said.map(|line| line.parse().expect("a number"));
         let found = self.found(path);
         let least = said.or(before);
         assert!(found >= least, "{least:?} was acknowledged, {found:?} is found");
@@ -72,7 +76,8 @@ impl Storer {
                 }
                 path = directory.join(format!("file-{kill}"));
             }
-            stores += self.kill(&path, Duration::from_micros(random.below(20_000)));
+            let wait = Duration::from_micros(random.below(20_000));
+            stores += self.kill(&path, wait, kill % 4 > 0);
         }
         let what = match self.structure {
             Structure::State => "stores a state of 4 KiB",
@@ -87,7 +92,8 @@ impl Storer {
             if self.emulated { "emulated cache lines" } else { "page cache" },
             kills()
         );
-        assert!(stores > kills(), "hardly anything was stored");
+        // Three of four have stored something.
+        assert!(stores >= kills() / 2, "hardly anything was stored: {stores} by {}", kills());
     }
 }
 
