@@ -496,7 +496,7 @@ mod tests {
             assert_eq!(mapping.touch(0, SPACE, true), Err(touched));
             assert_eq!(mapping.touch(0, gone, false).is_ok(), guard);
             assert!(mapping.populate(0, SPACE, true).is_err() || is_emulated());
-            mapping.write_persist(0, &[1; 100]).unwrap();
+            mapping.write(0, &[1; 100]).unwrap();
         }
     }
 
