@@ -218,7 +218,7 @@ mod tests {
             (0x8584_58f6, "ramfs"),
             (0xca45_1a4e, "bcachefs"),
         ] {
-            assert_eq!(name_of_magic(magic.cast_unsigned()), Some(name));
+            assert_eq!(name_of_magic(u64::try_from(magic).unwrap()), Some(name));
         }
         assert_eq!(name_of_magic(7), None);
     }
