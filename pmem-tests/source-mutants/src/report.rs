@@ -21,14 +21,15 @@ const PREFACE: &str = "\
 `ci/source-mutants` writes this file. Every change of `src` that cargo-mutants lists is tried on the tests
 that reach it: an operator for another, a function that only returns a value, a match arm less. All that
 compile are built into one library, each behind a number, so that a try takes as long as a test. Tests that
-take longer than a quarter of a minute are left out, and so are guests, fault devices, block replay, kills
-and loom. The primitives that durability stands on are in the [kill matrix](../MUTANTS.md), with
-every test.
+take longer than a quarter of a minute, or what `--longest` says, are left out, and so are guests, fault
+devices, block replay, kills and loom. The primitives that durability stands on are in the
+[kill matrix](../MUTANTS.md), with every test.
 
 *Refused* does not compile. *Constant* is what the compiler computes, which no number can change while a
-test runs: `ci/source-mutants --constants` builds each of these by itself, in the last row but one. *Noticed* is by a test that fails
-twice or (*hang*) does not end. *Missed* are those that no test failed with, or that none reached, with the
-reason; *unexplained* is where a test is missing, or one of those left out would have to be asked.
+test runs: `ci/source-mutants --constants` builds each of these by itself, and adds a row for them.
+*Noticed* is by a test that fails twice or (*hang*) does not end. *Missed* are those that no test failed
+with, or that none reached, with the reason; *unexplained* is where a test is missing, or one of those left
+out would have to be asked. Rows are of the source as it was when its part was last tried.
 ";
 
 /// A fate in words.
