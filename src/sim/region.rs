@@ -140,10 +140,9 @@ impl SimRegion {
         self.0.parent.as_ref()
     }
 
-    /// Makes a drain fail, counted from the first after now.
+    /// Makes a drain fail, counted from the first since [`attach`](Self::attach).
     pub(super) fn fail_drain(&self, drain: Option<u32>) {
-        let state = &mut *self.lock();
-        state.faults.failing_drain = drain.map(|drain| drain + state.drains);
+        self.lock().faults.failing_drain = drain;
     }
 
     /// How many drains were called.

@@ -117,7 +117,8 @@ fn run() -> io::Result<usize> {
     }
 
     let began = Instant::now();
-    let tree = Tree::build(&workspace, &directory, &mutants)?;
+    let assertions = given.parts.iter().any(|part| part != "bin") || given.parts.is_empty();
+    let tree = Tree::build(&workspace, &directory, &mutants, assertions)?;
     eprintln!(
         "{} of {} mutants are built, {} are refused, {:.0?}",
         tree.contained.len(),

@@ -4,6 +4,7 @@ use rustix::fs::FileType;
 
 use super::tree::{ADR, EADR, Region, Tree};
 use super::{FakeFile, codes};
+use crate::cpu::WriteBack;
 use crate::durability::{Backend, Durability, Granularity, PersistenceDomain};
 use crate::probe::extents::Extent;
 use crate::probe::report::{HugePages, MapSync};
@@ -204,6 +205,54 @@ fn device_dax_on_volatile_memory() {
 }
 
 #[test]
+fn device_dax_is_known_by_what_made_it() {
+    let at = "platform/made-up.7";
+    for driver in ["dax_hmem", "hmem"] {
+        let tree = Tree::new();
+        tree.dax_node("252:0", &format!("{at}/dax0.0"), "2097152\n");
+        let drivers = "../../../bus/platform/drivers";
+        tree.root.link(&format!("/sys/devices/{at}/driver"), &format!("{drivers}/{driver}"));
+        let region = dax_node(&tree).regions.remove(0);
+        assert_eq!((region.provider.as_str(), region.name.as_str()), ("hmem", "made-up.7"));
+    }
+    // The region above may be out of sight.
+    let tree = Tree::new();
+    tree.dax_node("252:0", "platform/dax_region3/dax0.0", "2097152\n");
+    let at = "/sys/devices/platform/dax_region3";
+    tree.root.write(&format!("{at}/uevent"), "DEVTYPE=cxl_dax_region\n");
+    let report = dax_node(&tree);
+    assert_eq!(report.durability, Durability::ProcessOnly);
+    let region = &report.regions[0];
+    assert_eq!((region.provider.as_str(), region.name.as_str()), ("cxl", "dax_region3"));
+}
+
+#[test]
+fn device_dax_without_a_size_has_that_of_its_namespace() {
+    let tree = Tree::new();
+    let at = format!("{}/dax0.1", tree.region(0, ADR));
+    tree.root.write(&format!("/sys/devices/{at}/uevent"), "DEVTYPE=nd_dax\n");
+    tree.root.write(&format!("/sys/devices/{at}/size"), "4194304\n");
+    tree.dax_node("252:0", &format!("{at}/dax0.0"), "2097152\n");
+    tree.root.write(&format!("/sys/devices/{at}/dax0.0/size"), "");
+    assert_eq!(dax_node(&tree).namespace.unwrap().size, Some(4 << 20));
+}
+
+#[test]
+fn device_dax_without_a_write_back_is_memory_and_no_more() {
+    let tree = Tree::new();
+    let at = format!("{}/dax0.1/dax0.0", tree.region(0, ADR));
+    tree.dax_node("252:0", &at, "2097152\n");
+    for (write_back, backend) in
+        [(WriteBack::Clwb, Backend::DevDax), (WriteBack::None, Backend::Volatile)]
+    {
+        let report = FakeFile::node("/dev/dax0.0", FileType::CharacterDevice, (252, 0))
+            .with(|file| (file.map_sync, file.write_back) = (MapSync::Accepted, write_back))
+            .probe(&tree.root);
+        assert_eq!(report.backend, backend);
+    }
+}
+
+#[test]
 fn device_dax_of_an_unknown_kind_promises_nothing() {
     let tree = Tree::new();
     tree.dax_node("252:0", "platform/new.0/dax0.0", "4096\n");
@@ -241,6 +290,25 @@ fn memory_that_poses_as_a_disk() {
         let report = FakeFile::new("/m/f", device).probe(&tree.root);
         assert_eq!(report.durability, Durability::ProcessOnly, "{number}");
         assert_eq!(codes(&report), ["memory-backed", "no-dax-device"]);
+    }
+}
+
+#[test]
+fn a_disk_that_is_made_of_others_is_as_good_as_they_are() {
+    let mut tree = Tree::new();
+    tree.block("252:0", "virtual/block/zram0", &[("mm_stat", "0\n"), ("queue/dax", "0\n")]);
+    tree.disk("8:0", "sda");
+    for (number, below, expected) in [
+        ((240, 0), "virtual/block/zram0", Durability::ProcessOnly),
+        ((240, 1), "pci0000:00/virtio1/block/sda", Durability::Fsync),
+    ] {
+        let directory = format!("virtual/block/made-up{}", number.1);
+        tree.block(&format!("240:{}", number.1), &directory, &[("queue/dax", "0\n")]);
+        let slave = format!("/sys/devices/{directory}/slaves/below");
+        tree.root.link(&slave, &format!("../../../../{below}"));
+        tree.mount(&format!("240:{} / /m rw - ext4 /dev/x rw", number.1));
+        let report = FakeFile::new("/m/f", number).probe(&tree.root);
+        assert_eq!(report.durability, expected, "{below}");
     }
 }
 

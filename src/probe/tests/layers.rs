@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use rustix::fs::FileType;
+
 use super::tree::{ADR, EADR, Tree};
 use super::{FakeFile, codes};
 use crate::durability::{Backend, Durability};
@@ -181,10 +183,14 @@ fn overlay_by_its_upper() {
         ("/dax", "", Durability::Unverified, "overlay-on-dax"),
         ("/tmp", "", Durability::ProcessOnly, "memory-backed"),
         ("/up", ",volatile", Durability::ProcessOnly, "layer-unverified"),
+        // DAX below, and a filesystem that has none.
+        ("/f2fs", "", Durability::Unverified, "filesystem-without-dax"),
     ] {
         let mut tree = ordinary();
         tree.pmem(0, "259:0", ADR, "fsdax");
         tree.mount("259:0 / /dax rw - xfs /dev/pmem0 rw,dax=always");
+        tree.pmem(1, "259:1", ADR, "fsdax");
+        tree.mount("259:1 / /f2fs rw - f2fs /dev/pmem1 rw");
         tree.mount("0:9 / /tmp rw - tmpfs tmpfs rw");
         tree.root.write(&format!("{upper}/u/file"), "");
         tree.mount(&format!(
@@ -194,7 +200,10 @@ fn overlay_by_its_upper() {
         let report = file.probe(&tree.root);
         assert_eq!(report.backend, Backend::PageCache);
         assert_eq!(report.durability, expected, "{upper}{options}");
-        assert!(codes(&report).contains(&wanted), "{upper}{options}: {:?}", codes(&report));
+        let codes = codes(&report);
+        assert!(codes.contains(&wanted), "{upper}{options}: {codes:?}");
+        assert_eq!(codes.contains(&"overlay-on-dax"), upper == "/dax", "{upper}{options}");
+        assert_eq!(codes.contains(&"filesystem-without-dax"), upper != "/dax", "{upper}{options}");
         assert!(!report.read_only);
     }
 }
@@ -260,8 +269,22 @@ fn files_in_no_visible_mount() {
         assert!(report.mount.is_none());
         assert_eq!(report.durability, durability, "{magic:x}");
     }
-    let detached = FakeFile::new("detached", (8, 0)).with(|file| file.stat.mount_id = Some(999));
-    assert_eq!(detached.probe(&tree.root).durability, Durability::Fsync);
+    // By the number of its device, which the table of mounts does not have.
+    tree.disk("8:16", "sdb");
+    let detached = FakeFile::new("detached", (8, 16)).with(|file| file.stat.mount_id = Some(999));
+    let report = detached.probe(&tree.root);
+    assert_eq!(report.durability, Durability::Fsync);
+    assert_eq!(report.device.unwrap().name, "sdb");
+}
+
+#[test]
+fn a_filesystem_without_a_name_is_a_layer_nobody_knows() {
+    let tree = ordinary();
+    let file =
+        FakeFile::new("/f", (0, 77)).with(|file| file.filesystem = Some((0xdead_beef, 4096)));
+    let report = file.probe(&tree.root);
+    assert_eq!(report.filesystem, None);
+    assert_eq!(codes(&report), ["layer-unverified", "filesystem-without-dax"]);
 }
 
 #[test]
@@ -280,6 +303,18 @@ fn a_new_file_gets_what_its_directory_says() {
             assert_eq!(report.map_sync, expected);
             assert_eq!(report.backend == Backend::FsDax, flag);
         }
+    }
+}
+
+#[test]
+fn pipes_lie_on_no_device_and_are_no_memory() {
+    let mut tree = ordinary();
+    tree.mount("0:9 / /tmp rw - tmpfs tmpfs rw");
+    for (path, device) in [("/pipe", (8, 0)), ("/tmp/pipe", (0, 9))] {
+        let pipe = FakeFile::new(path, device).with(|file| file.stat.file_type = FileType::Fifo);
+        let report = pipe.probe(&tree.root);
+        assert_eq!((report.target, report.backend), (Target::Other, Backend::PageCache), "{path}");
+        assert!(report.mount.is_some() && report.device.is_none(), "{path}");
     }
 }
 

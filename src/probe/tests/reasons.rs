@@ -233,6 +233,40 @@ fn an_old_kernel_is_foretold() {
 }
 
 #[test]
+fn a_kernel_that_has_it_is_not_too_old() {
+    let tree = pmem(ADR, "fsdax", "ext4", ",dax=always");
+    for (release, expected) in
+        [("4.14.99", &["kernel-too-old"][..]), ("4.15.0", &["map-sync-refused"][..])]
+    {
+        tree.root.write("/proc/sys/kernel/osrelease", release);
+        let file = file().with(|file| file.map_sync = MapSync::Refused(22));
+        assert_eq!(super::codes(&file.probe(&tree.root)), expected, "{release}");
+    }
+}
+
+#[test]
+fn the_flag_of_an_inode_explains_only_what_it_can() {
+    let tree = pmem(ADR, "fsdax", "ext4", "");
+    for (flag, is_dax, expected) in [
+        (Some(true), Some(false), &["dax-flag-set-file-open"][..]),
+        (Some(true), Some(true), &["map-sync-refused"]),
+        (Some(false), Some(false), &["dax-inode-without-flag"]),
+        (Some(false), Some(true), &["map-sync-refused"]),
+        (None, None, &["dax-inode-without-flag"]),
+    ] {
+        let file = file().with(|file| {
+            file.map_sync = MapSync::Refused(95);
+            (file.dax_flag, file.stat.dax) = (flag, is_dax);
+        });
+        assert_eq!(super::codes(&file.probe(&tree.root)), expected, "{flag:?} {is_dax:?}");
+    }
+    // A directory hands the flag on, and is not open for long.
+    let directory = FakeFile::directory("/m", (259, 0)).with(|file| file.dax_flag = Some(true));
+    tree.root.write("/proc/sys/kernel/osrelease", "4.9.0");
+    assert_eq!(super::codes(&directory.probe(&tree.root)), ["kernel-too-old"]);
+}
+
+#[test]
 fn remedies_quote_names_for_the_shell() {
     let mut tree = Tree::new();
     tree.pmem(0, "259:0", ADR, "fsdax");

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use super::image::{Effect, Image, Inode, SECTOR};
+use super::image::{Effect, Image, Inode};
 use super::profile::{Profile, data_of};
 
 /// A sync, of what.
@@ -136,19 +136,9 @@ impl History {
         if let Some(block) = self.profile.journals_lengths_within()
             && !from.is_multiple_of(block)
         {
-            // What the block had before must be there, so that it has a place; not what is new.
+            // It waits for no data, neither what is new nor what is pending in the block.
             reached = from.next_multiple_of(block).min(to);
-            let sectors = from / block * (block / SECTOR)..from.div_ceil(SECTOR);
-            let within = |effect: &Effect| {
-                matches!(effect, Effect::Sector { inode: of, index, .. }
-                    if *of == inode && sectors.contains(index))
-            };
-            let earlier =
-                self.changes.iter().enumerate().filter(|(_, change)| {
-                    change.call != call && change.effects.iter().any(&within)
-                });
-            let earlier = earlier.map(|(at, _)| at).collect();
-            self.add(vec![Effect::Size { inode, len: reached }], Some(earlier));
+            self.add(vec![Effect::Size { inode, len: reached }], Some(Vec::new()));
         }
         if reached < to {
             let waits = if self.profile.lengths_follow_data() { data } else { Vec::new() };

@@ -231,7 +231,8 @@ impl Image {
             Effect::Mode { inode, bits } => self.files.entry(*inode).or_default().mode = *bits,
             Effect::Size { inode, len } => {
                 let file = self.files.entry(*inode).or_default();
-                if *len < file.len {
+                // What lies behind goes as well where the medium has this length already.
+                if *len <= file.len {
                     file.cut(*len);
                 }
                 file.len = *len;
@@ -286,6 +287,18 @@ mod tests {
         image.apply(&Effect::Size { inode: 1, len: 1024 });
         let Shown::File(file) = image.shows("a") else { panic!("{image:?}") };
         assert_eq!((file.bytes()[599], file.bytes()[600], file.is_written()), (7, 0, false));
+        // At the border of a sector: what begins there is gone, and all that is behind.
+        for index in 0..3 {
+            image.apply(&sector(1, index, 9));
+        }
+        image.apply(&Effect::Size { inode: 1, len: 512 });
+        for index in 0..3 {
+            image.apply(&Effect::Size { inode: 1, len: (index + 1) * SECTOR });
+            let Shown::File(file) = image.shows("a") else { panic!("{image:?}") };
+            assert_eq!((file.is_written(), file.bytes()[index as usize * 512]), {
+                if index == 0 { (true, 9) } else { (false, 0) }
+            });
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use crate::Region;
-use crate::sim::filesystem::{Limits, Model, Profile, Shown, Tally};
+use crate::sim::filesystem::{Limits, Model, Profile, Shown};
 use crate::sim::{Explorer, Mode, Report};
 
 /// Two lines that are stored and not flushed, and what recovery calls what it finds.
@@ -39,7 +39,7 @@ fn states_are_told_apart_by_every_byte() {
 }
 
 #[test]
-fn reports_and_tallies_are_added_field_by_field() {
+fn reports_are_added_field_by_field() {
     let mut sum = Report::default();
     let one = explored(|found| found.to_vec());
     assert!(one.is_exhaustive() && one.images > one.crash_points && one.runs == 1);
@@ -60,13 +60,6 @@ fn reports_and_tallies_are_added_field_by_field() {
     let words = sum.to_string();
     assert!(words.contains("15 interleavings; the budget ended it"), "{words}");
     assert!(!Report::default().is_exhaustive(), "nothing was tried");
-
-    let one = Tally { points: 2, states: 3, distinct: 5, sampled: 7 };
-    let mut sum = one;
-    sum += one;
-    assert_eq!(sum, Tally { points: 4, states: 6, distinct: 10, sampled: 14 });
-    let words = "4 crash points, 6 crash states, 10 distinct, 14 points sampled";
-    assert_eq!(sum.to_string(), words);
 }
 
 /// Where there are too many states, few changes and nearly all are met, each alone and each

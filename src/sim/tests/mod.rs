@@ -2,6 +2,8 @@
 //! and asks of every store anew whether it is durable.
 
 mod counts;
+mod search;
+mod threads;
 
 use std::collections::BTreeSet;
 

@@ -5,6 +5,9 @@ use rustix::io::{Errno, Result};
 
 use super::{Image, Limits, Model, Profile, Shown, Tamper};
 
+mod states;
+mod user;
+
 const EXT4: Profile = Profile::Ext4;
 const XFS: Profile = Profile::Xfs;
 const BTRFS: Profile = Profile::Btrfs;
@@ -32,17 +35,26 @@ fn allowed(
     program: impl Fn(&Model) -> Result<()>,
     outcome: impl Fn(&Image) -> bool,
 ) -> Vec<Profile> {
+    allowed_before(0, program, outcome)
+}
+
+/// The same, of a crash before the last so many calls of the program.
+fn allowed_before(
+    last: usize,
+    program: impl Fn(&Model) -> Result<()>,
+    outcome: impl Fn(&Image) -> bool,
+) -> Vec<Profile> {
     let can = |profile: &Profile| {
         let model = Model::new(*profile).unwrap();
         program(&model).unwrap();
         let history = model.history();
-        let end = history.calls().count();
+        let point = history.calls().count() - last;
         let mut met = false;
         let look = |crash: super::Crash<'_>| {
-            met |= outcome(crash.image);
+            met |= crash.point == point && outcome(crash.image);
             Ok(())
         };
-        history.explore_from(end, Limits::default(), look).unwrap();
+        history.explore_from(point, Limits::default(), look).unwrap();
         met
     };
     Profile::ALL.into_iter().filter(can).collect()
@@ -276,26 +288,167 @@ fn after_a_failed_sync_the_next_one_covers_nothing() {
 }
 
 #[test]
-fn too_many_states_are_sampled_and_the_seed_decides() {
-    let model = Model::new(EXT4).unwrap();
-    old_file(&model, "a").unwrap();
-    let file = model.open("a").unwrap();
-    model.write(&file, &vec![2; 512 * 40], 0).unwrap();
-    let history = model.history();
-    let explore = |seed| {
-        let mut order = Vec::new();
-        let limits = Limits { states_per_point: 500, seed };
-        let tally = history.explore(limits, |crash| {
-            order.push(seen(crash.image, "a"));
-            Ok(())
-        });
-        (tally.unwrap(), order)
+fn a_length_does_not_wait_for_data_that_a_failed_sync_lost() {
+    let program = |model: &Model| {
+        let file = model.create("a")?;
+        model.settle();
+        model.tamper(Tamper::Fail(1, Errno::IO));
+        model.write(&file, &[2; LEN], 0)?;
+        assert_eq!(model.sync(&file), Err(Errno::IO));
+        Ok(())
     };
-    let (tally, order) = explore(1);
-    assert_eq!((tally.points, tally.sampled), (2, 1));
-    assert!(tally.distinct > 300 && tally.states >= 500, "{tally}");
-    assert_eq!(explore(1), (tally, order.clone()));
-    assert_ne!(explore(2).1, order);
-    // Nothing, and everything, are among them.
-    assert!(order.contains(&Some((1024, 1, 1))) && order.contains(&Some((512 * 40, 2, 2))));
+    let without_data = |image: &Image| seen(image, "a") == Some((1024, 0, 0));
+    assert_eq!(allowed(program, without_data), Profile::ALL);
+    // Before that sync nothing was lost.
+    assert_eq!(allowed_before(1, program, without_data), [NOTHING]);
+}
+
+#[test]
+fn a_length_waits_for_the_data_of_its_own_write_alone() {
+    let program = |model: &Model| {
+        old_file(model, "a")?;
+        let file = model.create("b")?;
+        model.settle();
+        model.write(&model.open("a")?, &[3; 512], 0)?;
+        model.write(&file, &[2; LEN], 0)
+    };
+    let second_only = |image: &Image| {
+        seen(image, "a") == Some((1024, 1, 1)) && seen(image, "b") == Some((1024, 2, 2))
+    };
+    assert_eq!(allowed(program, second_only), [EXT4, XFS, BTRFS, NOTHING]);
+}
+
+#[test]
+fn the_length_within_a_block_and_what_the_block_had() {
+    let program = |model: &Model| {
+        let file = model.create("a")?;
+        model.write(&file, &[1; 512], 0)?;
+        model.settle();
+        model.write(&file, &[2; 512], 0)?;
+        model.write(&file, &[3; 512], 512)
+    };
+    let length_only = |image: &Image| seen(image, "a") == Some((1024, 1, 0));
+    assert_eq!(allowed(program, length_only), [EXT4, NOTHING]);
+    // The second has its data, and needs nothing of the first.
+    let second_only = |image: &Image| seen(image, "a") == Some((1024, 1, 3));
+    assert_eq!(allowed(program, second_only), [EXT4, XFS, BTRFS, NOTHING]);
+    // Where the block has no place yet, the length before comes first, and waits for its data.
+    let program = |model: &Model| {
+        let file = model.create("a")?;
+        model.settle();
+        model.write(&file, &[2; 512], 0)?;
+        model.write(&file, &[3; 512], 512)
+    };
+    assert_eq!(allowed(program, |image| seen(image, "a") == Some((1024, 0, 3))), [NOTHING]);
+    assert_eq!(allowed(program, |image| seen(image, "a") == Some((1024, 2, 0))), [EXT4, NOTHING]);
+}
+
+#[test]
+fn what_a_truncation_took_does_not_come_back() {
+    let program = |model: &Model| {
+        old_file(model, "a")?;
+        let file = model.open("a")?;
+        model.truncate(&file, 0)?;
+        model.truncate(&file, LEN as u64)
+    };
+    let wanted = [(1024, 1, 1), (0, 0, 0), (1024, 0, 0)].map(Some);
+    let otherwise = |image: &Image| !wanted.contains(&seen(image, "a"));
+    assert_eq!(allowed(program, otherwise), []);
+    // That the medium has never had the longer length does not keep what lay there.
+    let program = |model: &Model| {
+        let file = model.create("a")?;
+        model.write(&file, &[1; 512], 0)?;
+        model.settle();
+        model.write(&file, &[2; 512], 512)?;
+        model.truncate(&file, 512)?;
+        model.truncate(&file, 1536)
+    };
+    assert_eq!(allowed(program, |image| seen(image, "a") == Some((1536, 1, 0))), Profile::ALL);
+    assert_eq!(allowed(program, |image| seen(image, "a") == Some((1536, 1, 2))), []);
+}
+
+#[test]
+fn a_length_is_not_overtaken_by_a_later_one() {
+    let program = |model: &Model| {
+        old_file(model, "a")?;
+        let file = model.open("a")?;
+        model.truncate(&file, 512)?;
+        model.truncate(&file, LEN as u64)?;
+        model.sync_data(&file)
+    };
+    assert_eq!(allowed(program, |image| seen(image, "a") == Some((1024, 1, 0))), Profile::ALL);
+    assert_eq!(allowed(program, |image| seen(image, "a") != Some((1024, 1, 0))), []);
+    let program = |model: &Model| {
+        old_file(model, "a")?;
+        let file = model.open("a")?;
+        model.truncate(&file, 512)?;
+        model.truncate(&file, LEN as u64)
+    };
+    let first = |image: &Image| seen(image, "a") == Some((512, 1, 0));
+    assert_eq!(allowed(program, first), Profile::ALL);
+    assert_eq!(allowed(program, |image| seen(image, "a") == Some((1024, 1, 1))), Profile::ALL);
+}
+
+#[test]
+fn data_of_an_old_file_and_a_name_that_it_got() {
+    let program = |model: &Model| {
+        old_file(model, "a")?;
+        let file = model.open("a")?;
+        model.link(&file, "b")?;
+        model.write(&file, &[2; LEN], 0)
+    };
+    let data_only =
+        |image: &Image| seen(image, "a") == Some((1024, 2, 2)) && seen(image, "b").is_none();
+    assert_eq!(allowed(program, data_only), [EXT4, XFS, BTRFS, NOTHING]);
+}
+
+#[test]
+fn an_fdatasync_of_a_new_file() {
+    let empty = |model: &Model| {
+        let file = model.create("a")?;
+        model.sync_data(&file)?;
+        model.sync_directory()
+    };
+    // It has its inode, with what the inode needs to be one.
+    assert_eq!(allowed(empty, |image| seen(image, "a") != Some((0, 0, 0))), []);
+    let written = |model: &Model| {
+        let file = model.create("a")?;
+        model.write(&file, &[2; LEN], 0)?;
+        model.sync_data(&file)
+    };
+    assert_eq!(allowed(written, |image| seen(image, "a").is_none()), [NOTHING]);
+}
+
+#[test]
+fn an_fdatasync_and_a_mode_that_no_data_needs() {
+    let program = |model: &Model| {
+        old_file(model, "a")?;
+        let file = model.open("a")?;
+        model.change_mode(&file, 0o640)?;
+        model.write(&file, &[2; LEN], 0)?;
+        model.sync_data(&file)
+    };
+    let old_mode = |i: &Image| matches!(i.shows("a"), Shown::File(file) if file.mode() == 0o600);
+    assert_eq!(allowed(program, old_mode), [EXT4, XFS, NOTHING]);
+    // A length is written with the inode, and the inode has the mode.
+    let program = |model: &Model| {
+        old_file(model, "a")?;
+        let file = model.open("a")?;
+        model.change_mode(&file, 0o640)?;
+        model.truncate(&file, 512)?;
+        model.sync_data(&file)
+    };
+    assert_eq!(allowed(program, old_mode), []);
+}
+
+#[test]
+fn an_fdatasync_and_other_files() {
+    let program = |model: &Model| {
+        old_file(model, "a")?;
+        let file = model.open("a")?;
+        model.create("b")?;
+        model.truncate(&file, 512)?;
+        model.sync_data(&file)
+    };
+    assert_eq!(allowed(program, |image| seen(image, "b").is_none()), [BTRFS, NOTHING]);
 }
