@@ -121,6 +121,7 @@ fn check_everywhere(results: &Value, text: &str) {
     };
     assert_eq!(figure(floor("empty_system_call"), "system_calls_per_operation"), 1.0);
     assert_eq!(figure(floor("copy"), "system_calls_per_operation"), 0.0);
+    assert_eq!(figure(floor("clock"), "system_calls_per_operation"), 0.0);
     assert!(floor("clock")["durability"].is_null());
     let summary = results["summary"].as_array().unwrap();
     assert!(summary[0].as_str().unwrap().starts_with("fsync or MAP_SYNC?"), "{summary:?}");
@@ -339,10 +340,15 @@ fn a_json_file_that_cannot_be_written_is_an_error_before_measuring() {
 
 /// Runs it in a mount namespace of its own, in a tmpfs mounted with these options.
 fn bench_in_tmpfs(options: &str) -> Output {
-    let script = r#"mount -t tmpfs -o "$1" none "$2" && exec "$3" bench --seconds 0.5 "$2""#;
-    let mount_point = on_disk(&format!("mount-{options}").replace('=', "-"));
+    in_tmpfs(options, r#"exec "$3" bench --seconds 0.5 "$2""#)
+}
+
+/// Runs this in the same; `$2` is where it is mounted, `$3` the program.
+fn in_tmpfs(options: &str, what: &str) -> Output {
+    let script = format!(r#"mount -t tmpfs -o "$1" none "$2" && {what}"#);
+    let mount_point = on_disk(&format!("mount-{options}-{}", what.len()).replace('=', "-"));
     Command::new("unshare")
-        .args(["--mount", "sh", "-c", script, "sh", options])
+        .args(["--mount", "sh", "-c", &script, "sh", options])
         .arg(mount_point)
         .arg(cli_binary::path())
         .output()
@@ -352,6 +358,67 @@ fn bench_in_tmpfs(options: &str) -> Output {
 #[test]
 fn a_read_only_directory_is_one_error() {
     assert_one_error(&bench_in_tmpfs("ro"), "Read-only file system");
+}
+
+#[test]
+fn a_json_file_in_a_read_only_directory_is_an_error_before_measuring() {
+    let began = Instant::now();
+    let what = r#"exec "$3" bench --seconds 60 --json "$2/out.json" /dev/shm"#;
+    assert_one_error(&in_tmpfs("ro", what), "out.json: Read-only file system");
+    assert!(began.elapsed() < Duration::from_secs(30), "it did not measure first");
+}
+
+/// On a terminal of 70 columns: it says how far it is, takes that away again, and divides the tables.
+#[test]
+fn on_a_terminal_there_is_a_progress_bar_and_tables_are_divided() {
+    let directory = on_disk("terminal");
+    let command = format!(
+        "stty cols 70; exec '{}' bench --seconds 3 '{}'",
+        cli_binary::path().display(),
+        directory.display()
+    );
+    let output = Command::new("script")
+        .args(["-qec", &command, "/dev/null"])
+        .stdin(Stdio::null())
+        .output()
+        .expect("script runs");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}");
+    for stage in ["making files", "counting calls", "first touch", "steady state", "log and files"]
+    {
+        assert!(text.contains(&format!("{stage:16} [")), "{stage}: {text}");
+    }
+    let bars = text.matches("steady state     [").count();
+    assert!(bars > 2, "it moves: {bars}");
+    let last = text.rfind("log and files").unwrap();
+    let (after, _) = text[last..].split_once("update").expect("the tables come behind it");
+    assert!(after.ends_with("\u{1b}[2K\r\n") || after.contains("\u{1b}[2K"), "{after:?}");
+    // Each table in two, one above the other.
+    let heads = text[last..].lines().filter(|line| line.starts_with(" update ")).count();
+    assert_eq!(heads, 2, "{text}");
+}
+
+/// As `nohup` has it.
+#[test]
+fn a_signal_that_is_ignored_stays_so() {
+    let directory = on_disk("nohup");
+    let script = r#"trap "" HUP; exec "$0" bench --seconds 2 "$1""#;
+    let mut child = Command::new("sh")
+        .args(["-c", script])
+        .arg(cli_binary::path())
+        .arg(&directory)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while is_empty(&directory) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let status = Command::new("kill").args(["-HUP", &child.id().to_string()]).status().unwrap();
+    assert!(status.success(), "it has not ended before");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(is_empty(&directory));
 }
 
 #[test]
@@ -365,7 +432,9 @@ fn a_full_disk_is_one_error() {
 
 #[test]
 fn a_termination_removes_the_files_first() {
+    let began = Instant::now();
     terminate_when("interrupt", "60", |directory| !is_empty(directory));
+    assert!(began.elapsed() < Duration::from_secs(40), "it ends when it is told to");
 }
 
 #[test]

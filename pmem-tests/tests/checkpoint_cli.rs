@@ -5,6 +5,7 @@ mod cli_binary;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::SystemTime;
 
 use daxmap::checkpoint::Options;
 use serde_json::Value;
@@ -27,6 +28,9 @@ fn it_lists_what_is_kept_and_says_where_it_is_damaged() {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let file = directory.path().join("set");
     let mut set = Options::new(10_000).keep(2).create(&file).unwrap();
+    let seconds =
+        || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
+    let began = seconds();
     for (number, label) in [(1, "one"), (2, "two\u{1b}[31m"), (3, "")] {
         set.slice_mut(0, 10_000).unwrap().fill(number);
         set.checkpoint_labelled(label).unwrap();
@@ -47,6 +51,11 @@ fn it_lists_what_is_kept_and_says_where_it_is_damaged() {
     let numbers: Vec<_> =
         found["checkpoints"].as_array().unwrap().iter().map(|c| &c["sequence"]).collect();
     assert_eq!(numbers, [1, 2, 3]);
+    for checkpoint in found["checkpoints"].as_array().unwrap() {
+        let time = checkpoint["time_s"].as_f64().unwrap();
+        assert!((began - 0.001..seconds()).contains(&time), "{checkpoint}");
+        assert!(text.contains(&format!("  @{time:.3}  ")), "{text}");
+    }
     assert_eq!(fs::read(&file).unwrap(), before, "it was changed");
 
     // A page of the second one.

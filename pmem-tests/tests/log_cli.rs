@@ -166,6 +166,9 @@ fn a_log_in_use_is_sound_and_stays_with_its_program() {
     let (path, log) = example(&directory);
     let (object, sound) = json("verify", &path);
     assert!(sound && object["sound"] == true && object["closed"] == false);
+    let said = run("verify", &path, &[]).stdout;
+    assert!(text(&said).contains(": sound, in use or not closed\n"), "{}", text(&said));
+    assert!(!text(&said).contains("without one"), "{}", text(&said));
     assert_eq!((&object["records"], &object["last"]), (&4.into(), &5.into()));
     log.append(b"another").unwrap();
     assert_eq!(lsns(&path, &[]), [2, 3, 4, 5, 6]);
@@ -233,6 +236,9 @@ fn a_damaged_copy_and_a_lost_segment_are_told() {
     assert!(!sound, "of a closed log, a copy that is not valid is damage");
     assert_eq!(object["copies"], json!([{"start": 16384, "end": BLOCKS_AT}]));
     assert_eq!((&object["damaged"], &object["records"]), (&json!([]), &4.into()));
+    let said = run("verify", &path, &[]).stdout;
+    let words = "every record is there, but one of two copies of something is damaged";
+    assert!(text(&said).contains(words), "{}", text(&said));
     damage(&path, 16384 + 2048 + 20);
     let (object, sound) = json("verify", &path);
     assert!(!sound);

@@ -96,6 +96,12 @@ fn a_file_in_use_is_sound_and_stays_with_its_program() {
     let (object, sound) = json(&path);
     assert!(sound && object["sound"] == true && object["settled"] == false);
     assert_eq!((&object["sequence"], &object["newest"]), (&2.into(), &0.into()));
+    let said = show(&path, &[]).stdout;
+    assert!(
+        text(&said).contains(": sound, in use or not closed: one slot holds"),
+        "{}",
+        text(&said)
+    );
     state.store(&[3; 20]).unwrap();
     assert_eq!(json(&path).0["newest"], 1);
     assert_eq!(state.load(), [3; 20]);

@@ -137,7 +137,11 @@ fn open(numbers: &[(u32, u32)]) -> Vec<File> {
 /// Whether the device has a volatile write cache.
 fn write_cache((major, minor): (u32, u32)) -> Option<bool> {
     let text = fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/queue/write_cache"));
-    match text.ok()?.trim() {
+    parse_write_cache(&text.ok()?)
+}
+
+fn parse_write_cache(text: &str) -> Option<bool> {
+    match text.trim() {
         "write back" => Some(true),
         "write through" => Some(false),
         _ => None,
@@ -179,6 +183,86 @@ mod tests {
         let then = Reading { bytes: Some(100), flushes: None };
         let now = Reading { bytes: Some(612), flushes: Some(3) };
         assert_eq!(now.since(then), Reading { bytes: Some(512), flushes: None });
+    }
+
+    #[test]
+    fn a_cache_is_one_that_is_written_back() {
+        assert_eq!(parse_write_cache("write back\n"), Some(true));
+        assert_eq!(parse_write_cache("write through\n"), Some(false));
+        assert_eq!(parse_write_cache("none\n"), None);
+        assert_eq!(write_cache((0, 0)), None);
+    }
+
+    /// The disk that the build is on.
+    fn disk() -> BlockDevice {
+        let program = std::env::current_exe().unwrap();
+        let mut device = daxmap::probe::probe(program).unwrap().device.expect("it lies on a disk");
+        device.kind = "disk".to_owned();
+        device.below.clear();
+        device
+    }
+
+    #[test]
+    fn devices_that_pass_on_are_not_counted_themselves() {
+        let made = |kind: &str, number, below| {
+            let mut device = disk();
+            (device.kind, device.number, device.below) = (kind.to_owned(), number, below);
+            device
+        };
+        let one = made("disk", (8, 0), Vec::new());
+        let other = made("disk", (8, 16), Vec::new());
+        let raid = made("raid", (9, 0), vec![one.clone(), other, one]);
+        let whole = made("filesystem", (0, 30), vec![raid]);
+        let numbers = |kinds: &[&str]| {
+            let mut numbers = Vec::new();
+            collect(&whole, &|device| kinds.contains(&&*device.kind), &mut numbers);
+            numbers
+        };
+        assert_eq!(numbers(&["filesystem", "raid"]), [(8, 0), (8, 16)], "each once");
+        assert_eq!(numbers(&["filesystem"]), [(9, 0)]);
+        assert_eq!(numbers(&[]), [(0, 30)]);
+        // A disk has nothing below it to pass on to.
+        assert_eq!(numbers(&["filesystem", "raid", "disk"]), [(8, 0), (8, 16)]);
+    }
+
+    #[test]
+    fn what_is_missing_has_its_reason() {
+        let with = |state| Device { state, ..Device::default() };
+        let mut reasons: Vec<&str> =
+            [State::Absent, State::Dax, State::WriteThrough, State::Counted]
+                .map(|state| with(state).why_no_flush())
+                .to_vec();
+        reasons.extend(
+            [State::Absent, State::Dax]
+                .map(|state| with(state).why_no_bytes().expect("nobody counts bytes there")),
+        );
+        for word in ["no block device", "DAX", "volatile write cache", "clean file"] {
+            assert!(reasons.iter().any(|reason| reason.contains(word)), "{word}");
+        }
+        reasons.sort_unstable();
+        reasons.dedup();
+        assert_eq!(reasons.len(), 6);
+        for state in [State::WriteThrough, State::Counted] {
+            assert_eq!(with(state).why_no_bytes(), None);
+        }
+    }
+
+    #[test]
+    fn files_that_are_mapped_by_dax_are_not_counted() {
+        let program = std::env::current_exe().unwrap();
+        let mut report = daxmap::probe::probe(program).unwrap();
+        report.statx_dax = Some(false);
+        let counted = Device::of(&report);
+        let write_through = counted.flushed.len() == 1
+            && write_cache(report.device.as_ref().map(|disk| disk.number).unwrap()) == Some(false);
+        assert!(!counted.written.is_empty() && counted.read().bytes.is_some());
+        let expected = if write_through { State::WriteThrough } else { counted.state };
+        assert_eq!(counted.state, expected);
+        report.statx_dax = Some(true);
+        let dax = Device::of(&report);
+        assert_eq!((dax.state, dax.read().bytes), (State::Dax, None));
+        report.device = None;
+        assert_eq!(Device::of(&report).state, State::Absent);
     }
 
     #[test]

@@ -115,6 +115,28 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_is_busy_when_half_of_it_is_in_use() {
+        let busy = |cpus, load| Machine { cpus, load, ..Machine::here() }.is_busy();
+        assert!(!busy(8, None) && !busy(8, Some(0.0)) && !busy(8, Some(4.0)));
+        assert!(busy(8, Some(4.1)) && busy(8, Some(30.0)) && busy(1, Some(0.6)));
+    }
+
+    /// The kernel has asked the processor too.
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn a_hypervisor_shows_a_signature() {
+        let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap();
+        let mut flags = cpuinfo.lines().filter(|line| line.starts_with("flags"));
+        let flags = flags.next().unwrap();
+        let shown = signature();
+        assert_eq!(
+            shown.is_some(),
+            flags.split_ascii_whitespace().any(|flag| flag == "hypervisor")
+        );
+        assert!(shown.is_none_or(|bytes| bytes[0].is_ascii_graphic()), "{shown:?}");
+    }
+
+    #[test]
     fn the_load_of_the_last_minute() {
         assert_eq!(load("9.13 6.65 4.02 12/146 22362\n"), Some(9.13));
         assert_eq!(load(""), None);

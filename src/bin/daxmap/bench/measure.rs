@@ -42,6 +42,12 @@ impl Track {
         Self { case, tallies: [Tally::default(), Tally::default()], touched: 0, walked: 0 }
     }
 
+    /// With what a steady state would have counted.
+    #[cfg(test)]
+    pub fn of(case: Case, steady: Tally) -> Self {
+        Self { tallies: [Tally::default(), steady], ..Self::new(case) }
+    }
+
     /// What was counted in this phase.
     pub fn tally(&self, phase: Phase) -> &Tally {
         &self.tallies[phase as usize]
@@ -239,4 +245,105 @@ pub fn sends_flush(ready: &mut Ready, device: &Device) -> io::Result<bool> {
     let mut tries = Try(device, true);
     ready.accept(&mut tries)?;
     Ok(tries.1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::methods::prepare;
+    use super::super::plan::SIZES;
+    use super::*;
+
+    fn bench<'a>(methods: &[Method], device: &'a Device) -> (tempfile::TempDir, Bench<'a>) {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::to_count();
+        let prepare = |&method| (method, prepare(method, directory.path(), layout.len()).unwrap());
+        let methods = methods.iter().map(prepare).collect();
+        let bench = Bench::new(methods, layout, device);
+        (directory, bench)
+    }
+
+    #[test]
+    fn first_touches_are_all_made_once_and_then_it_ends() {
+        let device = Device::default();
+        let (_directory, mut bench) = bench(&[Method::PwriteFdatasync, Method::Clock], &device);
+        let progress = Progress::new(Instant::now(), Duration::from_secs(1));
+        let far = Instant::now() + Duration::from_secs(600);
+        bench.run(Phase::FirstTouch, far, &progress).unwrap();
+        for track in bench.finish() {
+            let slots = track.case.size.map_or(0, |size| Layout::to_count().slots(size));
+            assert_eq!(track.tally(Phase::FirstTouch).updates, slots, "{:?}", track.case);
+            assert_eq!(track.tally(Phase::Steady).updates, 0);
+        }
+    }
+
+    #[test]
+    fn each_case_runs_once_whatever_the_deadline() {
+        let device = Device::default();
+        let (_directory, mut bench) = bench(&[Method::PwriteFdatasync, Method::Clock], &device);
+        let progress = Progress::new(Instant::now(), Duration::from_secs(1));
+        bench.run(Phase::Steady, Instant::now(), &progress).unwrap();
+        let tracks = bench.finish();
+        assert_eq!(tracks.len(), SIZES.len() + 1);
+        for track in &tracks {
+            let tally = track.tally(Phase::Steady);
+            assert_eq!(tally.batches, 1, "{:?}", track.case);
+            assert!(tally.updates >= BATCH.least as u64, "{:?}", track.case);
+            assert_eq!(track.walked, tally.updates + 1, "one to warm up");
+        }
+    }
+
+    /// Times updates that do nothing, or sleep for so long.
+    fn timed(limits: Limits, nap: Duration) -> (Batch, Vec<(u64, u64)>) {
+        let mut batch = Batch::default();
+        let mut seen = Vec::new();
+        let mut number = 10;
+        let next = || {
+            number += 1;
+            number
+        };
+        let update = |at: u64, data: &[u8]| {
+            std::thread::sleep(nap);
+            seen.push((at, u64::from_ne_bytes(data.try_into().unwrap())));
+            Ok(())
+        };
+        time_updates(limits, Walk::log(4096, 64), &mut [0; 8], &mut batch, next, update).unwrap();
+        (batch, seen)
+    }
+
+    #[test]
+    fn a_batch_ends_by_time_but_not_before_the_least_nor_after_the_most() {
+        let limits = |ms, least, most| Limits { time: Duration::from_millis(ms), least, most };
+        let (batch, seen) = timed(limits(1000, 1, 3), Duration::ZERO);
+        assert_eq!(seen, [(11 * 64, 11), (12 * 64, 12), (13 * 64, 13)]);
+        assert_eq!(batch.times_ns.len(), 3);
+        assert_eq!(batch.busy_ns, batch.times_ns.iter().sum::<u64>());
+        let nap = Duration::from_millis(2);
+        assert_eq!(timed(limits(1, 4, 100), nap).1.len(), 4, "the least");
+        assert_eq!(timed(limits(1, 0, 100), nap).1.len(), 1, "the time");
+    }
+
+    #[test]
+    fn page_faults_of_a_batch_are_counted() {
+        const PAGES: usize = 300;
+        let mut memory = vec![0_u8; 0];
+        let mut batch = Batch::default();
+        let limits = Limits { time: Duration::ZERO, least: 0, most: 1 };
+        time_updates(
+            limits,
+            Walk::NOWHERE,
+            &mut [],
+            &mut batch,
+            || 0,
+            |_, _| {
+                memory = vec![1; PAGES * 65536];
+                Ok(())
+            },
+        )
+        .unwrap();
+        // Of pages of any size, but for huge ones.
+        let faults = batch.faults;
+        assert!((1..10 * PAGES as u64 * 16).contains(&faults), "{faults}");
+        let (batch, _) = timed(Limits { time: Duration::ZERO, least: 0, most: 1 }, Duration::ZERO);
+        assert!(batch.faults < faults, "{}", batch.faults);
+    }
 }

@@ -12,6 +12,8 @@ mod methods;
 mod plan;
 mod progress;
 mod results;
+#[cfg(test)]
+mod sample;
 mod scratch;
 mod sheet;
 mod summary;
@@ -283,4 +285,65 @@ fn count_calls(
     };
     fs::remove_dir_all(&directory).map_err(doing("bench"))?;
     Ok(calls)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn the_time_is_a_number_within_its_range() {
+        assert_eq!(seconds("0.1"), Ok(0.1));
+        assert_eq!(seconds("86400"), Ok(86400.0));
+        for (text, error) in [
+            ("0.09", "not between 0.1 and 86400"),
+            ("86401", "not between 0.1 and 86400"),
+            ("NaN", "not between 0.1 and 86400"),
+            ("a while", "not a number"),
+        ] {
+            assert_eq!(seconds(text), Err(error.to_owned()));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_known_beforehand() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        check_writable(&at("new")).unwrap();
+        assert!(!at("new").exists(), "it makes no file");
+        fs::write(at("old"), "text").unwrap();
+        check_writable(&at("old")).unwrap();
+        assert_eq!(fs::read(at("old")).unwrap(), b"text");
+        // In the directory that the program is in.
+        check_writable(Path::new("no file of this name")).unwrap();
+        let kind = |name: &str| check_writable(&at(name)).unwrap_err().kind();
+        assert_eq!(kind("none/new"), ErrorKind::NotFound);
+        assert_eq!(kind("old/new"), ErrorKind::NotADirectory);
+        assert_eq!(kind(""), ErrorKind::IsADirectory);
+    }
+
+    #[test]
+    fn some_methods_may_be_missing_but_no_space_is_an_error() {
+        let missing = io::Error::from(rustix::io::Errno::OPNOTSUPP);
+        let full = io::Error::from(rustix::io::Errno::NOSPC);
+        for method in Method::ALL {
+            let optional = [Method::CacheLineFlush, Method::StoreMsync].contains(&method);
+            assert_eq!(is_optional(method, &missing), optional, "{method:?}");
+            assert!(!is_optional(method, &full), "{method:?}");
+        }
+    }
+
+    #[test]
+    fn the_verdict_comes_with_reasons_and_remedies() {
+        let report = daxmap::probe::probe("/dev/shm").unwrap();
+        let mut out = Vec::new();
+        verdict(&mut out, &report).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.starts_with(&format!("{}\n  why: ", report.verdict_sentence())), "{text}");
+        assert_eq!(text.matches("\n  why: ").count(), report.reasons.len());
+        let remedies = report.reasons.iter().filter(|reason| reason.remedy.is_some()).count();
+        assert!(remedies > 0 && text.matches("\n  fix: ").count() == remedies, "{text}");
+    }
 }

@@ -338,6 +338,31 @@ mod tests {
     }
 
     #[test]
+    fn first_touches_are_told_apart_where_memory_is_mapped_or_allocated() {
+        for method in Method::ALL {
+            let sized = Case { method, size: Some(0) };
+            let wanted = method.needs_file() || method == Method::CacheLineFlush;
+            assert_eq!(sized.runs_in(Phase::FirstTouch), wanted, "{method:?}");
+            // What writes to no file writes nothing to a device, but for the bare flush.
+            let idle = !method.needs_file() && method != Method::DeviceFlush;
+            assert_eq!(method.stays_in_processor(), idle, "{method:?}");
+        }
+        assert_eq!(Phase::ALL.map(Phase::label), ["first", "steady"]);
+    }
+
+    #[test]
+    fn a_steady_walk_uses_every_line_that_was_touched() {
+        let layout = Layout::to_count();
+        for (size, &bytes) in SIZES.iter().enumerate() {
+            let walk =
+                layout.walk(Case { method: Method::Copy, size: Some(size) }, Phase::Steady, 3);
+            let bytes = bytes as u64;
+            let places: HashSet<u64> = (0..20_000).map(|number| walk.offset(number)).collect();
+            assert_eq!(places.len() as u64, 3 * PAGE.max(bytes) / LINE.max(bytes), "{bytes}");
+        }
+    }
+
+    #[test]
     fn little_space_gets_the_small_layout() {
         let small = Layout::to_measure(5, 64 << 20);
         assert_eq!(small.len(), Layout::to_count().len());

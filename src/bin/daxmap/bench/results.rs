@@ -201,6 +201,61 @@ mod tests {
     }
 
     #[test]
+    fn rows_are_found_by_all_that_tells_them_apart() {
+        use super::super::plan::SUMMARY_SIZE;
+        use super::super::sample::{results, row};
+        let mut first = row(Method::PwriteFsync, 10);
+        first.phase = Phase::FirstTouch;
+        let fsync = row(Method::PwriteFsync, 20);
+        let rows = vec![first, row(Method::DsyncPwrite, 30), fsync, row(Method::Clock, 40)];
+        let results = results(rows);
+        let time = |row: Option<&Row>| row.and_then(|row| row.figures.times).map(|t| t.p50_ns);
+        let found = |method, size, phase| time(results.row(method, size, phase));
+        assert_eq!(found(Method::PwriteFsync, SUMMARY_SIZE, Phase::FirstTouch), Some(10));
+        assert_eq!(found(Method::PwriteFsync, SUMMARY_SIZE, Phase::Steady), Some(20));
+        assert_eq!(found(Method::DsyncPwrite, SUMMARY_SIZE, Phase::Steady), Some(30));
+        assert_eq!(found(Method::DsyncPwrite, SUMMARY_SIZE + 1, Phase::Steady), None);
+        assert_eq!(found(Method::DsyncPwrite, SUMMARY_SIZE, Phase::FirstTouch), None);
+        assert_eq!(time(results.floor(Method::Clock)), Some(40));
+        assert_eq!(time(results.floor(Method::PwriteFsync)), None);
+    }
+
+    #[test]
+    fn neighbours_are_told_of_where_they_matter() {
+        use super::super::device::Reading;
+        let machine = |load| Machine { load, cpus: 2, ..Machine::here() };
+        let track = |method, bytes, busy_ns| {
+            let mut tally = Tally::default();
+            let device = Reading { bytes: Some(bytes), flushes: None };
+            tally.add(&Batch { times_ns: vec![busy_ns], busy_ns, device, ..Batch::default() });
+            Track::of(Case { method, size: None }, tally)
+        };
+        let quiet = machine(Some(0.5));
+        let second = 1_000_000_000;
+        // What a method that writes has written is its own.
+        let own = track(Method::PwriteFsync, 1 << 30, second);
+        assert_eq!(neighbours(&[own], &quiet), [""; 0]);
+        let idle = |bytes| [Method::Copy, Method::Clock].map(|of| track(of, bytes, second / 2));
+        assert_eq!(neighbours(&idle(50_000), &quiet), [""; 0], "100 kB a second do not count");
+        let said = neighbours(&idle(2 << 20), &quiet);
+        let expected = "others wrote 4.00 MiB/s to the device meanwhile: device B/op may hold some";
+        assert!(said.len() == 1 && said[0].starts_with(expected), "{said:?}");
+        let said = neighbours(&[], &machine(Some(3.5)));
+        let expected = "3.5 processes were running on 2 CPUs when this began";
+        assert!(said.len() == 1 && said[0].starts_with(expected), "{said:?}");
+        for load in [None, Some(1.0)] {
+            assert_eq!(neighbours(&[], &machine(load)), [""; 0]);
+        }
+        assert_eq!(neighbours(&[], &machine(Some(1.1))).len(), 1);
+    }
+
+    #[test]
+    fn jobs_without_an_update_have_no_row() {
+        let tracks = [engine::Track { job: Job::Persist { threads: 1 }, tally: Tally::default() }];
+        assert!(job_rows(&tracks, &Calls::new(), Durability::Fsync, &Machine::here()).is_empty());
+    }
+
+    #[test]
     fn jobs_are_compared_with_their_base() {
         let rows = rows(None);
         assert_eq!([rows[0].ratio, rows[1].ratio], [Some(1.0), Some(4.0)]);

@@ -75,3 +75,31 @@ pub fn is_final(error: &io::Error) -> bool {
 pub fn doing(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> io::Error {
     move |error| io::Error::new(error.kind(), format!("{what}: {error}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_space_and_an_end_that_was_asked_for_are_final() {
+        for errno in [Errno::NOSPC, Errno::DQUOT, Errno::NOMEM, Errno::INTR] {
+            assert!(is_final(&errno.into()), "{errno}");
+        }
+        for errno in [Errno::OPNOTSUPP, Errno::INVAL, Errno::IO, Errno::ACCESS] {
+            assert!(!is_final(&errno.into()), "{errno}");
+        }
+    }
+
+    /// Space that is only allocated counts as a hole to who looks for data.
+    #[test]
+    fn a_file_is_as_long_as_asked_for_and_written_to_its_end() {
+        use rustix::fs::{SeekFrom, seek};
+        let directory = tempfile::tempdir().unwrap();
+        for (name, len) in [("a", 1), ("b", PIECE as u64), ("c", 3 * PIECE as u64 + 5)] {
+            let file = make_file(&directory.path().join(name), len).unwrap();
+            assert_eq!(file.metadata().unwrap().len(), len);
+            assert_eq!(seek(&file, SeekFrom::Data(0)), Ok(0), "{name} is written");
+            assert_eq!(seek(&file, SeekFrom::Hole(0)), Ok(len), "{name} has no hole");
+        }
+    }
+}

@@ -234,3 +234,136 @@ fn legend(out: &mut impl Write, results: &Results) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::engine::Job;
+    use super::super::sample::{job, results, row};
+    use super::*;
+
+    #[test]
+    fn sizes_have_their_unit() {
+        for (bytes, expected) in [
+            (8, "8 B"),
+            (1023, "1023 B"),
+            (1024, "1 KiB"),
+            (65536, "64 KiB"),
+            ((1 << 20) - 1024, "1023 KiB"),
+            (1 << 20, "1 MiB"),
+            (8 << 20, "8 MiB"),
+        ] {
+            assert_eq!(heading(bytes), expected);
+        }
+    }
+
+    /// The headings, each with the first cells of what is below it.
+    fn outline(lines: &[Line]) -> Vec<(String, Vec<String>)> {
+        let mut outline: Vec<(String, Vec<String>)> = Vec::new();
+        for line in lines {
+            match line {
+                Line::Heading(text) => outline.push((text.clone(), Vec::new())),
+                Line::Cells(cells) => {
+                    outline.last_mut().unwrap().1.push(cells[0].trim().to_owned());
+                }
+            }
+        }
+        outline
+    }
+
+    #[test]
+    fn each_row_is_below_its_size() {
+        let mut results = results(vec![row(Method::PwriteFsync, 10), row(Method::EmptyCall, 10)]);
+        results.jobs = vec![
+            job(Job::Persist { threads: 4 }, 10, 1.0),
+            job(Job::Publish { bytes: FILE_SIZES[0] }, 10, 1.0),
+            job(Job::PublishByHand { bytes: FILE_SIZES[2] }, 10, 1.0),
+        ];
+        let expected = [("64 B", "pwrite + fsync"), ("any size", "floor: empty system call")];
+        let expected = expected.map(|(size, label)| (size.to_owned(), vec![label.to_owned()]));
+        assert_eq!(outline(&updates(&results)), expected);
+        let own = |label: &str| vec![format!("{label} ({})", results.report.backend)];
+        let by_hand = vec!["by hand: write, sync, rename, sync".to_owned()];
+        let expected = [
+            ("64 B records, one behind the other", own("persist, 4 threads")),
+            ("64 KiB file in another's place", own("publish")),
+            ("1 MiB file in another's place", Vec::new()),
+            ("8 MiB file in another's place", by_hand),
+        ];
+        let expected = expected.map(|(heading, rows)| (heading.to_owned(), rows));
+        assert_eq!(outline(&jobs(&results)), expected);
+    }
+
+    #[test]
+    fn the_touch_is_told_where_there_are_two() {
+        let mut first = row(Method::PwriteFsync, 10);
+        first.phase = super::super::plan::Phase::FirstTouch;
+        let results = results(vec![first, row(Method::PwriteFsync, 10), row(Method::Clock, 10)]);
+        let touch = |row: &Row| update_cells(row, &results)[1].clone();
+        let touches: Vec<String> = results.rows.iter().map(touch).collect();
+        assert_eq!(touches, ["first", "steady", ""]);
+    }
+
+    #[test]
+    fn cells_say_what_was_counted_and_what_was_not() {
+        let results = results(Vec::new());
+        let mut figures = row(Method::RegionPersist, 2_000).figures;
+        for (lines, streamed, expected) in
+            [(0.0, 0.0, "0"), (2.0, 0.0, "2"), (0.0, 3.0, "3 nt"), (2.0, 3.0, "2 + 3 nt")]
+        {
+            (figures.write_backs, figures.non_temporal_lines) = (lines, streamed);
+            assert_eq!(write_backs(&figures), expected);
+        }
+        assert_eq!(times(&figures, &results), ["2.00 us", "-", "-", "4.00 us", "500k"]);
+        let mut withheld = self::results(Vec::new());
+        withheld.machine.times_withheld = Some("made up");
+        assert_eq!(times(&figures, &withheld), ["withheld"; 5]);
+        let cells = update_cells(&row(Method::EmptyCall, 10), &results);
+        assert_eq!(cells[7..], ["-", "0", "0", "-", "0", "-"]);
+        for (level, word) in [
+            (Some(Durability::PowerFail), "survives"),
+            (Some(Durability::Fsync), "survives"),
+            (Some(Durability::Unverified), "unverified"),
+            (Some(Durability::ProcessOnly), "lost"),
+            (None, "-"),
+        ] {
+            assert_eq!(survives(level), word);
+        }
+    }
+
+    #[test]
+    fn the_legend_names_the_machine_and_what_is_emulated() {
+        let mut results = results(vec![row(Method::Clock, 10)]);
+        let said = |results: &Results| {
+            let mut out = Vec::new();
+            legend(&mut out, results).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        (results.machine.cpu, results.machine.cpus) = ("A Processor".to_owned(), 2);
+        results.machine.kernel = "6.1".to_owned();
+        results.machine.clock_source = None;
+        results.notes = vec!["something else".to_owned()];
+        for (signature, name) in [
+            (Some("KVMKVMKVM"), ", under KVM"),
+            (Some("TCGTCGTCGTCG"), ", under QEMU TCG"),
+            (Some("Microsoft Hv"), ", under Hyper-V"),
+            (Some("XenVMMXenVMM"), ", under Xen"),
+            (Some("VMwareVMware"), ", under VMware"),
+            (Some("SomeThing"), ", under SomeThing"),
+            (None, ""),
+        ] {
+            results.machine.hypervisor = signature.map(str::to_owned);
+            let expected = format!("A Processor, 2 CPUs, Linux 6.1{name}; one thread where ");
+            assert!(said(&results).starts_with(&expected), "{}", said(&results));
+        }
+        results.machine.cpus = 1;
+        results.machine.clock_source = Some("tsc".to_owned());
+        let text = said(&results);
+        assert!(text.starts_with("A Processor, 1 CPU, Linux 6.1, clock tsc; one thread"), "{text}");
+        assert!(
+            text.ends_with("\nnote: something else\n") && !text.contains("(emulated)"),
+            "{text}"
+        );
+        results.rows.push(row(Method::CacheLineFlush, 10));
+        assert!(said(&results).contains("\n(emulated): on DRAM"));
+    }
+}

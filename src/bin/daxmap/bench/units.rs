@@ -74,6 +74,10 @@ mod tests {
         assert_eq!(rate(13_500.0), "13.5k");
         assert_eq!(rate(7_100_000.0), "7.10M");
         assert_eq!(rate(12.0), "12.0");
+        assert_eq!(rate(13.0), "13.0");
+        assert_eq!(time(999_500), "1.00 ms");
+        assert_eq!(bytes(1023.6), "1.00 KiB");
+        assert_eq!(count(0.005), "0.01");
         assert_eq!(count(0.0), "0");
         assert_eq!(count(2.0), "2");
         assert_eq!(count(2.5), "2.50");

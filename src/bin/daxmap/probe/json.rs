@@ -206,3 +206,39 @@ fn ranges(ranges: &[Range<u64>]) -> Vec<[u64; 2]> {
 fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_answer_has_its_name() {
+        let mut report = daxmap::probe::probe("/dev/shm").unwrap();
+        for (found, name, errno) in [
+            (MapSync::Accepted, "accepted", None),
+            (MapSync::Refused(95), "refused", Some(95)),
+            (MapSync::Predicted(true), "predicted_accepted", None),
+            (MapSync::Predicted(false), "predicted_refused", None),
+            (MapSync::NotTried(13), "not_tried", Some(13)),
+        ] {
+            report.map_sync = found;
+            let object = serde_json::to_value(convert(&report)).unwrap();
+            assert_eq!(object["map_sync"], name);
+            assert_eq!(object["map_sync_errno"].as_i64(), errno, "{object}");
+        }
+        for (found, name, aligned) in [
+            (HugePages::Possible { aligned: 3, total: 4 }, "possible", Some(3)),
+            (HugePages::Misaligned { aligned: 1, total: 4 }, "misaligned", Some(1)),
+            (HugePages::NotApplicable, "not_applicable", None),
+            (HugePages::Unknown, "unknown", None),
+        ] {
+            report.huge_pages = found;
+            let object = serde_json::to_value(convert(&report)).unwrap();
+            assert_eq!(object["huge_pages"], name);
+            assert_eq!(object["huge_pages_aligned"].as_u64(), aligned, "{object}");
+        }
+        report.bad_ranges = vec![512..1024, 4096..8192];
+        let object = serde_json::to_value(convert(&report)).unwrap();
+        assert_eq!(object["bad_ranges"], serde_json::json!([[512, 1024], [4096, 8192]]));
+    }
+}

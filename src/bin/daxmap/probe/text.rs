@@ -149,3 +149,90 @@ fn bytes(size: u64) -> String {
 pub fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_answer_has_its_words() {
+        for (kind, words) in [
+            (Target::File, "file"),
+            (Target::Directory, "directory"),
+            (Target::Missing, "missing"),
+            (Target::BlockDevice, "block_device"),
+            (Target::DaxDevice, "dax_device"),
+            (Target::Other, "other"),
+        ] {
+            assert_eq!(target(kind), words);
+        }
+        for (found, words) in [
+            (MapSync::Accepted, "accepted"),
+            (MapSync::Refused(95), "refused: Operation not supported (os error 95)"),
+            (MapSync::Predicted(true), "would be accepted"),
+            (MapSync::Predicted(false), "would be refused"),
+            (MapSync::NotTried(13), "not tried: Permission denied (os error 13)"),
+        ] {
+            assert_eq!(map_sync(found), words);
+        }
+        for (found, words) in [
+            (HugePages::Possible { aligned: 3, total: 4 }, "possible (3 of 4)"),
+            (HugePages::Misaligned { aligned: 0, total: 4 }, "misaligned (0 of 4)"),
+            (HugePages::NotApplicable, "not applicable"),
+            (HugePages::Unknown, "unknown"),
+        ] {
+            assert_eq!(huge_pages(found), words);
+        }
+        assert_eq!([Some(true), Some(false), None].map(yes_no), ["yes", "no", "unknown"]);
+    }
+
+    #[test]
+    fn sizes_have_a_unit_and_one_digit() {
+        for (size, words) in [
+            (0, "0.0 B"),
+            (1023, "1023.0 B"),
+            (1024, "1.0 KiB"),
+            (1536, "1.5 KiB"),
+            ((1 << 20) - 1, "1023.9 KiB"),
+            (1 << 20, "1.0 MiB"),
+            (7 << 29, "3.5 GiB"),
+            (1 << 40, "1.0 TiB"),
+            (3 << 50, "3.0 PiB"),
+            (2048 << 50, "2048.0 PiB"),
+        ] {
+            assert_eq!(bytes(size), words);
+        }
+    }
+
+    #[test]
+    fn devices_are_told_with_what_they_are_made_of() {
+        let program = std::env::current_exe().unwrap();
+        let found = daxmap::probe::probe(program).unwrap().device.expect("it lies on a disk");
+        let made = |name: &str, kind: &str, below: &[&BlockDevice]| {
+            let mut device = found.clone();
+            (device.name, device.kind) = (name.to_owned(), kind.to_owned());
+            device.backing_file = None;
+            device.below = below.iter().map(|device| (*device).clone()).collect();
+            device
+        };
+        let one = made("sda", "disk", &[]);
+        let part = made("sda1", "partition", &[&one]);
+        let mut file = made("loop0", "loop", &[&part]);
+        file.backing_file = Some("/srv/image".into());
+        assert_eq!(stack(&one), "sda (disk)");
+        assert_eq!(stack(&file), "loop0 (loop) of /srv/image on sda1 (partition) on sda (disk)");
+        let raid = made("md0", "raid", &[&one, &part]);
+        let expected = "md0 (raid) on [sda (disk), sda1 (partition) on sda (disk)]";
+        assert_eq!(stack(&raid), expected);
+    }
+
+    #[test]
+    fn the_part_that_is_mounted_is_told_if_it_is_not_all() {
+        let mut report = daxmap::probe::probe("/dev/shm").unwrap();
+        let names = |report: &Report| facts(report).into_iter().map(|(name, _)| name);
+        for (root, is_told) in [("/", false), ("/srv/data", true)] {
+            report.mount.as_mut().unwrap().root = root.into();
+            assert_eq!(names(&report).any(|name| name == "mounted part"), is_told, "{root}");
+        }
+    }
+}

@@ -57,3 +57,41 @@ fn by_hand(directory: &Path, path: &Path, data: &[u8]) -> io::Result<()> {
     fs::rename(&temporary, path)?;
     File::open(directory)?.sync_all()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ways_leave_the_same_bytes() {
+        let directory = tempfile::tempdir().unwrap();
+        for bytes in [FILE_SIZES[0], 3 * PIECE + 5] {
+            let data: Vec<u8> = (0..bytes).map(|at| (at % 251) as u8).collect();
+            for job in [Job::Publish { bytes }, Job::PublishByHand { bytes }] {
+                for times in 1..=2 {
+                    replace(job, directory.path(), &data).unwrap();
+                    let path = directory.path().join(format!("whole-{bytes}"));
+                    let same = fs::read(&path).unwrap() == data;
+                    assert!(same, "{job:?}, {times}");
+                    assert_eq!(fs::read_dir(&directory).unwrap().count(), 1, "{job:?}, {times}");
+                }
+                fs::remove_file(directory.path().join(format!("whole-{bytes}"))).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_noted_and_left_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut notes = Vec::new();
+        let all: Vec<Job> = Job::files().collect();
+        assert_eq!(available(directory.path(), &mut notes).unwrap(), all);
+        assert!(notes.is_empty());
+        // A directory has the name that both would give.
+        fs::remove_file(directory.path().join("whole-65536")).unwrap();
+        fs::create_dir(directory.path().join("whole-65536")).unwrap();
+        assert_eq!(available(directory.path(), &mut notes).unwrap(), []);
+        assert_eq!(notes.len(), 2, "{notes:?}");
+        assert!(notes[0].starts_with("publish: not available, "), "{notes:?}");
+    }
+}

@@ -161,6 +161,12 @@ const fn log_len(len: u64) -> u64 {
     2 * len / 3 / PAGE * PAGE
 }
 
+/// Whose turn it is: forwards, then backwards, so that each of two neighbours is first as often as
+/// the other.
+const fn there_and_back(round: u64, turn: usize, count: usize) -> usize {
+    if round.is_multiple_of(2) { turn } else { count - 1 - turn }
+}
+
 impl<'a> Engine<'a> {
     /// The logs, and those of the whole files that are possible here. What they need goes into
     /// `directory`; the logs take twice `len` bytes.
@@ -190,9 +196,7 @@ impl<'a> Engine<'a> {
                     return Ok(());
                 }
                 interrupt::check()?;
-                // There and back, so that each of two neighbours is first as often as the other.
-                let back = self.tracks.len() - 1 - turn;
-                self.run_batch(if round % 2 == 0 { turn } else { back })?;
+                self.run_batch(there_and_back(round, turn, self.tracks.len()))?;
                 progress.tick();
             }
         }
@@ -251,6 +255,19 @@ mod tests {
             assert_eq!(base.base(), base);
             assert_eq!(base.bytes(), job.bytes(), "{job:?}");
         }
+    }
+
+    #[test]
+    fn rounds_go_there_and_back() {
+        let round = |round| [0, 1, 2].map(|turn| there_and_back(round, turn, 3));
+        assert_eq!([0, 1, 2, 3].map(round), [[0, 1, 2], [2, 1, 0], [0, 1, 2], [2, 1, 0]]);
+    }
+
+    #[test]
+    fn logs_are_whole_pages_and_files_are_told_from_them() {
+        assert_eq!(log_len(1 << 20), (2 << 20) / 3 / 4096 * 4096);
+        assert_eq!([6144, 12288, 13000].map(log_len), [4096, 8192, 8192]);
+        assert!(Job::files().all(Job::is_file) && !Job::logs().any(Job::is_file));
     }
 
     #[test]
