@@ -9,10 +9,11 @@ mod cli_binary;
 use std::fs;
 use std::io::Read;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use pmem_tests::scratch::Directory;
 use serde_json::Value;
 
 const SIZES: [u64; 5] = [8, 64, 512, 4096, 65536];
@@ -26,11 +27,8 @@ fn bench(arguments: &[&str]) -> Output {
 }
 
 /// A directory of its own on the disk that the build is on.
-fn on_disk(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bench-cli-{name}"));
-    let _ = fs::remove_dir_all(&path);
-    fs::create_dir_all(&path).expect("a writable target directory");
-    path
+fn on_disk() -> Directory {
+    Directory::new(env!("CARGO_TARGET_TMPDIR"))
 }
 
 fn is_empty(directory: &Path) -> bool {
@@ -39,7 +37,8 @@ fn is_empty(directory: &Path) -> bool {
 
 /// Runs it in this directory; returns the JSON and the table.
 fn measured(directory: &Path) -> (Value, String) {
-    let json = on_disk("json").join(format!("{}.json", std::process::id()));
+    let scratch = on_disk();
+    let json = scratch.path().join("out.json");
     let output = bench(&[directory.to_str().unwrap(), "--json", json.to_str().unwrap()]);
     let text = String::from_utf8(output.stdout).unwrap();
     let errors = String::from_utf8(output.stderr).unwrap();
@@ -189,11 +188,12 @@ fn check_engine(results: &Value, text: &str) {
 
 #[test]
 fn on_a_disk() {
-    let directory = on_disk("disk");
-    let (results, text) = measured(&directory);
+    let scratch = on_disk();
+    let directory = scratch.path();
+    let (results, text) = measured(directory);
     check_everywhere(&results, &text);
     check_engine(&results, &text);
-    assert!(is_empty(&directory), "its files are removed");
+    assert!(is_empty(directory), "its files are removed");
     assert_eq!(results["backend"], "page_cache", "the target directory is on a disk");
     for row in results["engine"].as_array().unwrap() {
         assert_eq!(row["power_cut"], "survives", "{row}");
@@ -232,12 +232,10 @@ fn on_a_disk() {
 
 #[test]
 fn on_memory() {
-    let directory = Path::new("/dev/shm").join(format!("daxmap-bench-cli-{}", std::process::id()));
-    fs::create_dir(&directory).unwrap();
-    let (results, text) = measured(&directory);
-    let left_nothing = is_empty(&directory);
-    fs::remove_dir_all(&directory).unwrap();
-    assert!(left_nothing, "its files are removed");
+    let scratch = Directory::new("/dev/shm");
+    let directory = scratch.path();
+    let (results, text) = measured(directory);
+    assert!(is_empty(directory), "its files are removed");
     check_everywhere(&results, &text);
     check_engine(&results, &text);
     assert_eq!(results["backend"], "volatile");
@@ -273,12 +271,14 @@ fn on_memory() {
 /// No child can be started from a program that has been removed: nothing is made up for it.
 #[test]
 fn system_calls_that_cannot_be_counted_are_not_invented() {
-    let directory = on_disk("uncounted");
-    let copy = on_disk("copy").join("daxmap");
+    let scratch = on_disk();
+    let directory = scratch.path();
+    let elsewhere = on_disk();
+    let copy = elsewhere.path().join("daxmap");
     fs::copy(cli_binary::path(), &copy).unwrap();
     let child = Command::new(&copy)
         .args(["bench", "--seconds", "0.1", "--json", "-"])
-        .arg(&directory)
+        .arg(directory)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -296,7 +296,8 @@ fn system_calls_that_cannot_be_counted_are_not_invented() {
 
 #[test]
 fn json_on_standard_output_is_alone_there() {
-    let directory = on_disk("stdout");
+    let scratch = on_disk();
+    let directory = scratch.path();
     let output = bench(&[directory.to_str().unwrap(), "--json", "-"]);
     let results: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(results["schema"], 1);
@@ -314,7 +315,8 @@ fn assert_one_error(output: &Output, expected: &str) {
 
 #[test]
 fn a_bad_directory_is_one_error() {
-    let directory = on_disk("bad");
+    let scratch = on_disk();
+    let directory = scratch.path();
     let missing = directory.join("missing");
     assert_one_error(&bench(&[missing.to_str().unwrap()]), "No such file or directory");
     let file = directory.join("file");
@@ -325,17 +327,18 @@ fn a_bad_directory_is_one_error() {
 
 #[test]
 fn a_json_file_that_cannot_be_written_is_an_error_before_measuring() {
-    let directory = on_disk("bad-json");
+    let scratch = on_disk();
+    let directory = scratch.path();
     let began = Instant::now();
     let json = directory.join("missing/out.json");
     let output = Command::new(cli_binary::path())
         .args(["bench", "--seconds", "60", "--json"])
-        .args([&json, &directory])
+        .args([&json, directory])
         .output()
         .unwrap();
     assert_one_error(&output, "out.json: No such file or directory");
     assert!(began.elapsed() < Duration::from_secs(30), "it did not measure first");
-    assert!(is_empty(&directory));
+    assert!(is_empty(directory));
 }
 
 /// Runs it in a mount namespace of its own, in a tmpfs mounted with these options.
@@ -346,10 +349,10 @@ fn bench_in_tmpfs(options: &str) -> Output {
 /// Runs this in the same; `$2` is where it is mounted, `$3` the program.
 fn in_tmpfs(options: &str, what: &str) -> Output {
     let script = format!(r#"mount -t tmpfs -o "$1" none "$2" && {what}"#);
-    let mount_point = on_disk(&format!("mount-{options}-{}", what.len()).replace('=', "-"));
+    let mount_point = on_disk();
     Command::new("unshare")
         .args(["--mount", "sh", "-c", &script, "sh", options])
-        .arg(mount_point)
+        .arg(mount_point.path())
         .arg(cli_binary::path())
         .output()
         .expect("unshare runs")
@@ -371,7 +374,8 @@ fn a_json_file_in_a_read_only_directory_is_an_error_before_measuring() {
 /// On a terminal of 70 columns: it says how far it is, takes that away again, and divides the tables.
 #[test]
 fn on_a_terminal_there_is_a_progress_bar_and_tables_are_divided() {
-    let directory = on_disk("terminal");
+    let scratch = on_disk();
+    let directory = scratch.path();
     let command = format!(
         "stty cols 70; exec '{}' bench --seconds 3 '{}'",
         cli_binary::path().display(),
@@ -401,24 +405,25 @@ fn on_a_terminal_there_is_a_progress_bar_and_tables_are_divided() {
 /// As `nohup` has it.
 #[test]
 fn a_signal_that_is_ignored_stays_so() {
-    let directory = on_disk("nohup");
+    let scratch = on_disk();
+    let directory = scratch.path();
     let script = r#"trap "" HUP; exec "$0" bench --seconds 2 "$1""#;
     let mut child = Command::new("sh")
         .args(["-c", script])
         .arg(cli_binary::path())
-        .arg(&directory)
+        .arg(directory)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
     let deadline = Instant::now() + Duration::from_secs(30);
-    while is_empty(&directory) && Instant::now() < deadline {
+    while is_empty(directory) && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(5));
     }
     let status = Command::new("kill").args(["-HUP", &child.id().to_string()]).status().unwrap();
     assert!(status.success(), "it has not ended before");
     assert_eq!(child.wait().unwrap().code(), Some(0));
-    assert!(is_empty(&directory));
+    assert!(is_empty(directory));
 }
 
 #[test]
@@ -433,41 +438,42 @@ fn a_full_disk_is_one_error() {
 #[test]
 fn a_termination_removes_the_files_first() {
     let began = Instant::now();
-    terminate_when("interrupt", "60", |directory| !is_empty(directory));
+    terminate_when("60", |directory| !is_empty(directory));
     assert!(began.elapsed() < Duration::from_secs(40), "it ends when it is told to");
 }
 
 #[test]
 fn a_termination_among_threads_and_whole_files_does_too() {
     // Long enough for the test to see the log, and short enough not to wait for it for long.
-    terminate_when("interrupt-engine", "8", |directory| {
+    terminate_when("8", |directory| {
         let mut scratch = fs::read_dir(directory).unwrap().filter_map(Result::ok);
         scratch.next().is_some_and(|scratch| scratch.path().join("whole-8388608").exists())
     });
 }
 
 /// Ends it when the directory looks so: its files are removed.
-fn terminate_when(name: &str, seconds: &str, begun: impl Fn(&Path) -> bool) {
-    let directory = on_disk(name);
+fn terminate_when(seconds: &str, begun: impl Fn(&Path) -> bool) {
+    let scratch = on_disk();
+    let directory = scratch.path();
     let mut child = Command::new(cli_binary::path())
         .args(["bench", "--seconds", seconds])
-        .arg(&directory)
+        .arg(directory)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .process_group(0)
         .spawn()
         .unwrap();
     let deadline = Instant::now() + Duration::from_secs(30);
-    while !begun(&directory) && Instant::now() < deadline {
+    while !begun(directory) && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(5));
     }
-    assert!(begun(&directory), "it has begun");
+    assert!(begun(directory), "it has begun");
     // To the whole group, as a terminal does, the child that is watched included. Not SIGINT,
     // which a shell makes its background jobs ignore.
     assert!(terminate_group(child.id()), "the group is there");
     let status = child.wait().unwrap();
     assert_eq!(status.signal(), Some(libc::SIGTERM), "{status:?}");
-    assert!(is_empty(&directory), "its files are removed");
+    assert!(is_empty(directory), "its files are removed");
 }
 
 fn terminate_group(group: u32) -> bool {
@@ -479,10 +485,11 @@ fn terminate_group(group: u32) -> bool {
 
 #[test]
 fn a_closed_pipe_is_no_panic() {
-    let directory = on_disk("pipe");
+    let scratch = on_disk();
+    let directory = scratch.path();
     let mut child = Command::new(cli_binary::path())
         .args(["bench", "--seconds", "0.1"])
-        .arg(&directory)
+        .arg(directory)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -492,5 +499,5 @@ fn a_closed_pipe_is_no_panic() {
     child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(141));
     assert_eq!(errors, "");
-    assert!(is_empty(&directory));
+    assert!(is_empty(directory));
 }
