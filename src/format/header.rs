@@ -267,4 +267,28 @@ mod tests {
             assert_eq!(Header::copies(&region).unwrap(), [Some(HEADER); 2]);
         }
     }
+
+    /// Both copies may have been read from what a killed process never made durable.
+    #[cfg(feature = "sim")]
+    #[test]
+    fn what_is_healed_has_a_durable_copy_whoever_wrote_it() {
+        use crate::sim::{Mode, SimRegion};
+        for damaged in [None, Some(COPIES[0]), Some(COPIES[1])] {
+            let region = SimRegion::new(Mode::Adr, HEADER_AREA, HEADER_AREA);
+            let killed = || {
+                for at in COPIES {
+                    region.write(at, &HEADER.encode(at)).unwrap();
+                }
+            };
+            std::thread::scope(|scope| scope.spawn(killed).join()).unwrap();
+            if let Some(at) = damaged {
+                region.write(at + 20, &[0xff]).unwrap();
+            }
+            HEADER.heal(&region).unwrap();
+            for seed in 0..200 {
+                let copies = Header::copies(&region.crash(seed)).unwrap();
+                assert!(copies.contains(&Some(HEADER)), "{damaged:?}, seed {seed}: {copies:?}");
+            }
+        }
+    }
 }
