@@ -218,6 +218,7 @@ fn damage_is_named_with_its_place() {
     let said = text(&output.stdout);
     let line = format!("  damaged      bytes {from} to {to}: Lsns between 3 and 3\n");
     assert!(said.contains(&line) && said.contains("not there"), "{said}");
+    assert!(said.contains("\n  without one  1 Lsns below the last\n"), "{said}");
     let output = run("stat", &path, &[]);
     assert_eq!(output.status.code(), Some(1));
     // What is behind it can be had.

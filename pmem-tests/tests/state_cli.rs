@@ -132,6 +132,19 @@ fn damage_is_named_with_its_place() {
 }
 
 #[test]
+fn a_slot_without_anything_is_blank() {
+    let directory = Directory::new(HERE);
+    let path = closed(&directory);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[12288..].fill(0);
+    fs::write(&path, bytes).unwrap();
+    let output = show(&path, &[]);
+    let said = text(&output.stdout);
+    assert!(said.contains("  slot         at 12288: blank\n"), "{said}");
+    assert_eq!(json(&path).0["slots"][1]["state"], "blank");
+}
+
+#[test]
 fn what_is_no_state_is_one_line() {
     let directory = Directory::new(HERE);
     let path = directory.path().join("other");

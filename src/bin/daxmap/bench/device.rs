@@ -191,6 +191,17 @@ mod tests {
         assert_eq!(parse_write_cache("write through\n"), Some(false));
         assert_eq!(parse_write_cache("none\n"), None);
         assert_eq!(write_cache((0, 0)), None);
+        let mut known = 0;
+        for device in fs::read_dir("/sys/block").unwrap().flatten() {
+            let read =
+                |name: &str| fs::read_to_string(device.path().join(name)).unwrap_or_default();
+            let (number, state) = (read("dev"), read("queue/write_cache"));
+            let Some((major, minor)) = number.trim().split_once(':') else { continue };
+            let number = (major.parse().unwrap(), minor.parse().unwrap());
+            assert_eq!(write_cache(number), parse_write_cache(&state), "{number:?}");
+            known += usize::from(write_cache(number).is_some());
+        }
+        assert!(known > 0, "there are disks, or loop devices");
     }
 
     /// The disk that the build is on.

@@ -76,6 +76,8 @@ mod tests {
         assert_eq!(rate(12.0), "12.0");
         assert_eq!(rate(13.0), "13.0");
         assert_eq!(time(999_500), "1.00 ms");
+        assert_eq!(time(5), "5 ns");
+        assert_eq!(bytes(8.0), "8 B");
         assert_eq!(bytes(1023.6), "1.00 KiB");
         assert_eq!(count(0.005), "0.01");
         assert_eq!(count(0.0), "0");
