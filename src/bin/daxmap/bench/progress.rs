@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 /// Redrawn no more often: drawing costs time that a batch would notice.
 const REDRAW: Duration = Duration::from_millis(200);
 
-/// A bar that fills with the time that a run may take; nothing where nobody looks.
+/// A bar that fills with the time that a run may take, and goes with this; nothing where nobody looks.
 #[derive(Debug)]
 pub struct Progress {
     bar: ProgressBar,
@@ -51,11 +51,5 @@ impl Progress {
         let elapsed = self.start.elapsed().as_millis() as u64;
         let total = self.bar.length().unwrap_or(elapsed);
         self.bar.set_position(elapsed.min(total));
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        self.bar.finish_and_clear();
     }
 }
