@@ -39,7 +39,7 @@ impl<'a> Alone<'a> {
     ) -> io::Result<Self> {
         let root = directory.join("plain");
         tree::copy(workspace, &root)?;
-        let build = Build::new(&root, &directory.join("plain-target"), true);
+        let build = Build::new(&root, &directory.join("plain-target"));
         Ok(Self { workspace, root, build, runner, tests, mutants })
     }
 

@@ -117,8 +117,7 @@ fn run() -> io::Result<usize> {
     }
 
     let began = Instant::now();
-    let assertions = given.parts.iter().any(|part| part != "bin") || given.parts.is_empty();
-    let tree = Tree::build(&workspace, &directory, &mutants, assertions)?;
+    let tree = Tree::build(&workspace, &directory, &mutants)?;
     eprintln!(
         "{} of {} mutants are built, {} are refused, {:.0?}",
         tree.contained.len(),

@@ -39,16 +39,16 @@ struct Refusal {
 pub struct Build {
     root: PathBuf,
     target: PathBuf,
-    assertions: bool,
 }
 
 impl Build {
-    /// Built below `target`, with debug assertions or without: the standard library asks the kernel
-    /// for more with them, and the command line counts its calls.
-    pub fn new(root: &Path, target: &Path, assertions: bool) -> Self {
-        Self { root: root.to_owned(), target: target.to_owned(), assertions }
+    /// Built below `target`.
+    pub fn new(root: &Path, target: &Path) -> Self {
+        Self { root: root.to_owned(), target: target.to_owned() }
     }
 
+    /// Without debug assertions: the standard library asks the kernel for more with them, and there
+    /// are tests that count calls.
     fn cargo(&self) -> Command {
         let mut command = Command::new("cargo");
         command
@@ -56,7 +56,7 @@ impl Build {
             .env("CARGO_TARGET_DIR", &self.target)
             .env("RUSTFLAGS", "--cap-lints=allow")
             .env("CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS", "true")
-            .env("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", self.assertions.to_string())
+            .env("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "false")
             .env("CARGO_PROFILE_RELEASE_DEBUG", "false")
             .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "2")
             .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
@@ -107,16 +107,11 @@ pub struct Tree {
 
 impl Tree {
     /// Copies the files of `workspace` to below `directory`, with all `mutants` that compile.
-    pub fn build(
-        workspace: &Path,
-        directory: &Path,
-        mutants: &[Mutant],
-        assertions: bool,
-    ) -> io::Result<Self> {
+    pub fn build(workspace: &Path, directory: &Path, mutants: &[Mutant]) -> io::Result<Self> {
         let root = directory.join("tree");
         copy(workspace, &root)?;
         let mut tree = Self {
-            build: Build::new(&root, &directory.join("target"), assertions),
+            build: Build::new(&root, &directory.join("target")),
             root,
             constant: HashSet::new(),
             contained: HashSet::new(),
