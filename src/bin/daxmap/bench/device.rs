@@ -264,11 +264,8 @@ mod tests {
         let mut report = daxmap::probe::probe(program).unwrap();
         report.statx_dax = Some(false);
         let counted = Device::of(&report);
-        let write_through = counted.flushed.len() == 1
-            && write_cache(report.device.as_ref().map(|disk| disk.number).unwrap()) == Some(false);
         assert!(!counted.written.is_empty() && counted.read().bytes.is_some());
-        let expected = if write_through { State::WriteThrough } else { counted.state };
-        assert_eq!(counted.state, expected);
+        assert!([State::Counted, State::WriteThrough].contains(&counted.state), "{counted:?}");
         report.statx_dax = Some(true);
         let dax = Device::of(&report);
         assert_eq!((dax.state, dax.read().bytes), (State::Dax, None));
