@@ -24,7 +24,7 @@ pub struct Alone<'a> {
     workspace: &'a Path,
     root: PathBuf,
     build: Build,
-    runner: &'a Runner,
+    runner: Runner,
     tests: &'a [Test],
     mutants: &'a [Mutant],
 }
@@ -33,13 +33,13 @@ impl<'a> Alone<'a> {
     pub fn new(
         workspace: &'a Path,
         directory: &Path,
-        runner: &'a Runner,
         tests: &'a [Test],
         mutants: &'a [Mutant],
     ) -> io::Result<Self> {
         let root = directory.join("plain");
         tree::copy(workspace, &root)?;
         let build = Build::new(&root, &directory.join("plain-target"));
+        let runner = Runner::new(build.environment(), &directory.join("plain-scratch"))?;
         Ok(Self { workspace, root, build, runner, tests, mutants })
     }
 
@@ -87,6 +87,10 @@ impl<'a> Alone<'a> {
         for (name, mut tests) in near {
             let arguments = ["-p", "pmem-tests", "--test", &name].map(str::to_owned);
             let Some(programs) = self.build.tests(&arguments)? else { return Ok(Fate::Refused) };
+            if name.ends_with("_cli") {
+                // They would build it themselves, in their own time.
+                self.build.command_line()?;
+            }
             tests.sort_by_key(|test| test.time);
             let mut spent = Duration::ZERO;
             for test in tests {
@@ -126,9 +130,13 @@ impl<'a> Alone<'a> {
             .filter(|(_, other)| other.file == mutant.file)
             .map(|(id, _)| id)
             .collect();
+        // What the command line itself is not changed in need not be built for it.
+        let is_near = |name: &str| {
+            name != "daxmap" && (mutant.file.starts_with("src/bin") || !name.ends_with("_cli"))
+        };
         let mut programs: HashMap<String, Vec<&Test>> = HashMap::new();
         for test in self.tests {
-            if test.program.name != "daxmap" && test.reached.iter().any(|id| here.contains(id)) {
+            if is_near(&test.program.name) && test.reached.iter().any(|id| here.contains(id)) {
                 programs.entry(test.program.name.clone()).or_default().push(test);
             }
         }

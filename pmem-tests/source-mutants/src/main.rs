@@ -126,8 +126,8 @@ fn run() -> io::Result<usize> {
         began.elapsed()
     );
     let programs = tree.tests(|name| !LEFT_OUT.iter().any(|prefix| name.starts_with(prefix)))?;
-    tree.command_line()?;
-    let runner = Runner::new(tree.environment(), &directory.join("scratch"))?;
+    tree.build.command_line()?;
+    let runner = Runner::new(tree.build.environment(), &directory.join("scratch"))?;
     let kept = directory.join("tests.json");
     let measured = if let Some(measured) = Measured::read(&kept, &programs) {
         measured
@@ -144,7 +144,7 @@ fn run() -> io::Result<usize> {
     if given.constants {
         let apart = |id: &u32| !tree.contained.contains(id) && !tree.refused.contains(id);
         let ids: Vec<u32> = wanted.into_iter().filter(apart).collect();
-        let alone = Alone::new(&workspace, &directory, &runner, &measured.tests, &mutants)?;
+        let alone = Alone::new(&workspace, &directory, &measured.tests, &mutants)?;
         report.update_constants(&mutants, &alone.run(&ids)?);
         if let Some(file) = &given.file {
             report.write(file)?;

@@ -91,12 +91,33 @@ impl Build {
             });
         Ok(Some(programs.collect()))
     }
+
+    /// Builds the command line as its tests do when they begin, which then takes them no time.
+    pub fn command_line(&self) -> io::Result<()> {
+        let arguments = ["build", "--release", "--quiet", "--features", "cli", "--bin", "daxmap"];
+        if !self.cargo().args(arguments).status()?.success() {
+            return Err(io::Error::other(format!("cargo {}", arguments.join(" "))));
+        }
+        Ok(())
+    }
+
+    /// What tests are given: cargo's variables, for those that call it themselves, and how long those
+    /// are to take that are as long as one likes.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        self.cargo()
+            .env("DAXMAP_PROPERTY_CASES", "300")
+            .get_envs()
+            .filter_map(|(name, value)| {
+                Some((name.to_str()?.to_owned(), value?.to_str()?.to_owned()))
+            })
+            .collect()
+    }
 }
 
 /// The copy.
 pub struct Tree {
     root: PathBuf,
-    build: Build,
+    pub build: Build,
     /// Functions that constants call.
     constant: HashSet<String>,
     /// Mutants that are in it, from 1.
@@ -279,32 +300,11 @@ impl Tree {
         Ok(programs)
     }
 
-    /// Builds the command line as its tests do when they begin, which then takes them no time.
-    pub fn command_line(&self) -> io::Result<()> {
-        let arguments = ["build", "--release", "--quiet", "--features", "cli", "--bin", "daxmap"];
-        if !self.cargo().args(arguments).status()?.success() {
-            return Err(io::Error::other(format!("cargo {}", arguments.join(" "))));
-        }
-        Ok(())
-    }
-
     fn test_programs(&self, arguments: &[String]) -> io::Result<Vec<Program>> {
         let release = ["--release".to_owned()].iter().chain(arguments).cloned().collect::<Vec<_>>();
         self.build
             .tests(&release)?
             .ok_or_else(|| io::Error::other(format!("cargo test --no-run {}", arguments.join(" "))))
-    }
-
-    /// What tests are given: cargo's variables, for those that call it themselves, and how long those
-    /// are to take that are as long as one likes.
-    pub fn environment(&self) -> Vec<(String, String)> {
-        self.cargo()
-            .env("DAXMAP_PROPERTY_CASES", "300")
-            .get_envs()
-            .filter_map(|(name, value)| {
-                Some((name.to_str()?.to_owned(), value?.to_str()?.to_owned()))
-            })
-            .collect()
     }
 }
 
