@@ -109,6 +109,17 @@ mod tests {
 
     use super::*;
 
+    /// include/uapi/linux/fiemap.h.
+    #[test]
+    fn flags_are_those_of_the_kernel() {
+        for without in [0x2, 0x4, 0x8, 0x200] {
+            assert_ne!(NO_PLACE & without, 0, "{without:#x}");
+        }
+        for with in [LAST, 0x80, 0x100, 0x400, UNWRITTEN, 0x1000, 0x2000] {
+            assert_eq!(NO_PLACE & with, 0, "{with:#x}");
+        }
+    }
+
     const BLOCK: u64 = 64 << 10;
 
     /// A file with holes between its blocks, on a filesystem that can say so: the source's.
