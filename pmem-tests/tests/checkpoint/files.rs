@@ -227,6 +227,34 @@ fn a_second_writer_is_refused_and_a_reader_changes_nothing() {
     assert_eq!(fs::read(place.file()).unwrap(), before);
 }
 
+/// A redo record and the places that it was written to have the same bytes: one makes the other good.
+#[test]
+fn a_place_that_is_not_what_the_redo_record_says_is_made_so() {
+    let place = Place::new();
+    let mut set =
+        Options::new(BYTES).strategy(Strategy::Redo).create(place.file()).expect("a new file");
+    for value in [0x11, 0x7b] {
+        set.write(PAGE, &[value; PAGE as usize]).unwrap();
+        set.checkpoint().unwrap();
+    }
+    set.close().unwrap();
+    let before = fs::read(place.file()).unwrap();
+    let found = before.windows(PAGE as usize).enumerate();
+    let copies: Vec<usize> =
+        found.filter(|(_, page)| page.iter().all(|byte| *byte == 0x7b)).map(|(at, _)| at).collect();
+    assert_eq!(copies.len(), 2, "in the record, and in its place");
+    for at in copies {
+        let mut bytes = before.clone();
+        bytes[at + 700] ^= 1;
+        fs::write(place.file(), &bytes).unwrap();
+        let set = Options::new(BYTES).open(place.file()).unwrap();
+        assert!(!set.recovery().clean, "at {at}");
+        assert!(set.bytes()[PAGE as usize..][..PAGE as usize].iter().all(|byte| *byte == 0x7b));
+        set.close().unwrap();
+        assert!(Options::new(BYTES).open(place.file()).unwrap().recovery().clean, "at {at}");
+    }
+}
+
 /// The byte of a page at a checkpoint: each one changes one page, in turn.
 fn turn(page: u64, sequence: u64) -> u8 {
     let pages = BYTES / PAGE;

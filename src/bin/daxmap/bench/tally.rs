@@ -293,7 +293,8 @@ mod tests {
     #[test]
     fn sums_are_of_all_batches() {
         let mut tally = Tally::default();
-        for (bytes, flushes, faults) in [(512, 3, 5), (1024, 6, 7)] {
+        assert_eq!((tally.device_bytes_mean(), tally.device_flushes()), (None, None));
+        for (bytes, flushes, faults) in [(512, 6, 5), (1024, 12, 7)] {
             let device = Reading { bytes: Some(bytes), flushes: Some(flushes) };
             let counts = Counts::default();
             let times_ns = vec![10, 20, 30];
@@ -302,7 +303,7 @@ mod tests {
         assert_eq!((tally.updates, tally.batches), (6, 2));
         assert_eq!((tally.all_device_bytes(), tally.total_ns()), (1536, 120));
         assert_eq!(tally.device_bytes_mean(), Some(256.0));
-        assert_eq!(tally.device_flushes(), Some(1.0), "the middle of one and two");
+        assert_eq!(tally.device_flushes(), Some(2.0), "the middle of two and four");
         assert_eq!(tally.faults().to_string(), "2");
     }
 }
