@@ -123,6 +123,7 @@ fn a_turn_is_with_one_thread() {
 #[test]
 fn a_simulated_thread_becomes_what_it_was() {
     let before = this_thread();
+    assert!(before >= 1 << 10, "no simulated thread has the number of another");
     {
         let _simulated = become_thread(5);
         assert_eq!(this_thread(), 6);
