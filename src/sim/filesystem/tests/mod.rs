@@ -3,7 +3,7 @@
 
 use rustix::io::{Errno, Result};
 
-use super::{Image, Limits, Model, Profile, Shown, Tamper};
+use super::{History, Image, Limits, Model, Profile, Shown, Tamper};
 
 mod states;
 mod user;
@@ -30,6 +30,13 @@ fn seen(image: &Image, name: &str) -> Seen {
     }
 }
 
+/// What a program leaves to be crashed.
+fn history(profile: Profile, program: impl Fn(&Model) -> Result<()>) -> History {
+    let model = Model::new(profile).unwrap();
+    program(&model).unwrap();
+    model.history()
+}
+
 /// The profiles on which a crash after the program can leave the outcome.
 fn allowed(
     program: impl Fn(&Model) -> Result<()>,
@@ -45,9 +52,7 @@ fn allowed_before(
     outcome: impl Fn(&Image) -> bool,
 ) -> Vec<Profile> {
     let can = |profile: &Profile| {
-        let model = Model::new(*profile).unwrap();
-        program(&model).unwrap();
-        let history = model.history();
+        let history = history(*profile, &program);
         let point = history.calls().count() - last;
         let mut met = false;
         let look = |crash: super::Crash<'_>| {

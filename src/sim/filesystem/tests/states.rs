@@ -3,7 +3,7 @@
 use rustix::io::Result;
 
 use super::super::{Image, Limits, Model, Profile, Shown, Tally};
-use super::{EXT4, LEN, XFS, old_file, seen};
+use super::{EXT4, LEN, XFS, history, old_file, seen};
 
 #[test]
 fn too_many_states_are_sampled_and_the_seed_decides() {
@@ -84,9 +84,7 @@ fn a_sample_keeps_the_order() {
 
 /// How many states there are at the end, and how many of them differ.
 fn count(profile: Profile, program: impl Fn(&Model) -> Result<()>) -> (usize, usize) {
-    let model = Model::new(profile).unwrap();
-    program(&model).unwrap();
-    let history = model.history();
+    let history = history(profile, program);
     let end = history.calls().count();
     let tally = history.explore_from(end, Limits::default(), |_| Ok(())).unwrap();
     (tally.states, tally.distinct)
