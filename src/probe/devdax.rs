@@ -85,5 +85,7 @@ fn ordinary_memory(sources: &Sources, directory: &Path) -> MemoryRegion {
         asynchronous: false,
         bad_blocks: Vec::new(),
         clears_errors: None,
+        devices: Vec::new(),
+        devices_unread: Vec::new(),
     }
 }

@@ -7,7 +7,7 @@
 //! The trial mapping of the very file decides whether it is DAX; every other fact explains. Facts
 //! come from one module each: statx, the trial mapping and ioctls of the open file (`subject`, `trial`, `ioctl`),
 //! the mount table (`mountinfo`), block devices (`block`), nvdimm namespaces and regions (`nvdimm`),
-//! device DAX (`devdax`), bad ranges (`badblocks`), huge page alignment (`extents`). `facts` gathers
+//! their devices (`nmem`), device DAX (`devdax`), bad ranges (`badblocks`), huge page alignment (`extents`). `facts` gathers
 //! them; `verdict` judges them, by the table of rules in `promise` and the obstacles in `obstacles`;
 //! `reasons` has the words.
 //!
@@ -27,7 +27,9 @@ mod extents;
 mod facts;
 mod filesystem;
 mod ioctl;
+mod memory_device;
 mod mountinfo;
+mod nmem;
 mod nvdimm;
 mod obstacles;
 mod promise;
@@ -45,6 +47,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+pub use memory_device::{MemoryDevice, Security, Shutdowns};
 pub use report::{
     BlockDevice, HugePages, MapSync, MemoryRegion, Mount, Namespace, Reason, ReasonCode, Report,
     Target,

@@ -13,6 +13,7 @@
 use std::path::{Path, PathBuf};
 
 use super::badblocks;
+use super::nmem;
 use super::report::{MemoryRegion, Namespace};
 use super::sources::Sources;
 use crate::durability::PersistenceDomain;
@@ -83,6 +84,7 @@ fn region(sources: &Sources, directory: &Path, devtype: &str) -> MemoryRegion {
         "cpu_cache" => PersistenceDomain::CpuCache,
         _ => PersistenceDomain::Unknown,
     };
+    let (devices, devices_unread) = nmem::of_region(sources, directory);
     MemoryRegion {
         name: name(directory),
         asynchronous: provider == "virtio-pmem",
@@ -96,6 +98,8 @@ fn region(sources: &Sources, directory: &Path, devtype: &str) -> MemoryRegion {
         bad_blocks: sources
             .text(directory.join("badblocks"))
             .map_or_else(Vec::new, |text| badblocks::parse(&text)),
+        devices,
+        devices_unread,
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
 
+use super::memory_device::MemoryDevice;
 use crate::cpu::WriteBack;
 use crate::durability::{Backend, Durability, Granularity, PersistenceDomain};
 
@@ -155,6 +156,11 @@ pub struct MemoryRegion {
     /// Whether a write can clear them: its bus knows the command `clear_error`
     /// (drivers/nvdimm/bus.c `nvdimm_clear_poison`); `None` if the bus does not say.
     pub clears_errors: Option<bool>,
+    /// The devices that hold it, each once, in the order of the region's mappings. Empty for a region
+    /// that names none (e820, virtio-pmem, ordinary memory as device DAX).
+    pub devices: Vec<MemoryDevice>,
+    /// What on the way to its devices could not be read: not every device is in `devices` then.
+    pub devices_unread: Vec<PathBuf>,
 }
 
 /// Why the verdict is what it is. Codes are stable: programs may match on them.

@@ -180,6 +180,8 @@ mod tests {
             asynchronous: true,
             bad_blocks: Vec::new(),
             clears_errors: None,
+            devices: Vec::new(),
+            devices_unread: Vec::new(),
         };
         let others = [
             Report { backend: Backend::FsDax, ..report.clone() },
