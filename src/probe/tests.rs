@@ -5,6 +5,7 @@ mod capture;
 mod devices;
 mod guest;
 mod layers;
+mod nmem;
 mod reasons;
 mod tree;
 

@@ -2,7 +2,7 @@
 
 use rustix::fs::FileType;
 
-use super::tree::{ADR, EADR, Region, Tree};
+use super::tree::{ADR, CXL, EADR, Region, Tree};
 use super::{FakeFile, codes};
 use crate::cpu::WriteBack;
 use crate::durability::{Backend, Durability, Granularity, PersistenceDomain};
@@ -122,8 +122,7 @@ fn bad_blocks_under_device_mapper_are_told_of_the_device() {
 #[test]
 fn cxl_persistent_memory_comes_as_an_nvdimm() {
     let mut tree = Tree::new();
-    let cxl = Region { bus: "platform/ACPI0017:00/root0/nvdimm-bridge0", provider: "CXL", ..ADR };
-    tree.pmem(0, "259:0", cxl, "fsdax");
+    tree.pmem(0, "259:0", CXL, "fsdax");
     tree.mount("259:0 / /m rw - ext4 /dev/pmem0 rw,dax=always");
     let report = FakeFile::dax("/m/f", (259, 0)).probe(&tree.root);
     assert_eq!((report.backend, report.durability), (Backend::FsDax, Durability::PowerFail));

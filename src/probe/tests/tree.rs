@@ -23,6 +23,12 @@ pub(super) const ADR: Region = Region {
     devtype: "nd_pmem",
     domain: Some("memory_controller"),
 };
+pub(super) const CXL: Region = Region {
+    bus: "platform/ACPI0017:00/root0/nvdimm-bridge0",
+    provider: "CXL",
+    devtype: "nd_pmem",
+    domain: Some("memory_controller"),
+};
 pub(super) const EADR: Region = Region { domain: Some("cpu_cache"), ..ADR };
 
 impl Tree {
@@ -100,7 +106,57 @@ impl Tree {
             self.root
                 .write(&format!("/sys/devices/{at}/persistence_domain"), &format!("{domain}\n"));
         }
+        self.mappings(&at, &[]);
+        match region.provider {
+            "e820" | "virtio-pmem" => {}
+            "CXL" => self.cxl_device(&bus, &at, n),
+            _ => self.nfit_device(&bus, &at, n),
+        }
         at
+    }
+
+    /// The devices of a region, by the line of each mapping.
+    pub(super) fn mappings(&self, region: &str, mappings: &[String]) {
+        let at = format!("/sys/devices/{region}");
+        self.root.write(&format!("{at}/mappings"), &format!("{}\n", mappings.len()));
+        for (n, mapping) in mappings.iter().enumerate() {
+            self.root.write(&format!("{at}/mapping{n}"), &format!("{mapping}\n"));
+        }
+    }
+
+    /// A device that is in order, as drivers/acpi/nfit/core.c shows one.
+    fn nfit_device(&self, bus: &str, region: &str, n: u32) {
+        self.mappings(region, &[format!("nmem{n},0,1073741824,0")]);
+        let at = format!("/sys/devices/{bus}/nmem{n}");
+        for (name, text) in [
+            ("uevent", "DEVTYPE=nvdimm\n".to_owned()),
+            ("nfit/id", format!("8089-a2-1842-0000{n:04}\n")),
+            ("nfit/flags", "\n".to_owned()),
+            ("nfit/dirty_shutdown", "7\n".to_owned()),
+        ] {
+            self.root.write(&format!("{at}/{name}"), &text);
+        }
+    }
+
+    /// A device that is in order, as drivers/cxl/pmem.c of Linux 6.16 shows one.
+    fn cxl_device(&self, bus: &str, region: &str, n: u32) {
+        self.mappings(region, &[format!("nmem{n},0,1073741824,0")]);
+        let at = format!("/sys/devices/{bus}/nmem{n}");
+        for (name, text) in [
+            ("uevent", "DEVTYPE=nvdimm\n".to_owned()),
+            ("cxl/id", format!("{}\n", 3_735_928_559 + u64::from(n))),
+            ("cxl/provider", format!("pmem{n}\n")),
+            ("cxl/dirty_shutdown", "2\n".to_owned()),
+            ("security", "disabled\n".to_owned()),
+        ] {
+            self.root.write(&format!("{at}/{name}"), &text);
+        }
+        let memory = format!("pci0000:0c/0000:0c:00.0/0000:0d:00.0/mem{n}");
+        self.root.write(&format!("/sys/devices/{memory}/security/state"), "disabled\n");
+        self.root.link(
+            &format!("/sys/bus/cxl/devices/pmem{n}"),
+            &format!("../../../devices/{memory}/pmem{n}"),
+        );
     }
 
     /// A device-mapper device over others, given by number and directory.
