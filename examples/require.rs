@@ -36,7 +36,7 @@ fn main() -> ExitCode {
                 for reason in reasons {
                     eprintln!("  {}", reason.text);
                     if let Some(remedy) = &reason.remedy {
-                        eprintln!("    change: {remedy}");
+                        eprintln!("    remedy: {remedy}");
                     }
                 }
             } else {

@@ -34,6 +34,7 @@ mod nvdimm;
 mod obstacles;
 mod promise;
 mod reasons;
+mod remedy;
 mod report;
 mod sentence;
 mod sources;
@@ -48,6 +49,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 pub use memory_device::{MemoryDevice, Security, Shutdowns};
+pub use remedy::Remedy;
 pub use report::{
     BlockDevice, HugePages, MapSync, MemoryRegion, Mount, Namespace, Reason, ReasonCode, Report,
     Target,

@@ -1,4 +1,4 @@
-//! The words of the reasons: what was found, on what, and what to change.
+//! The words of the reasons: what was found, on what, and the remedy.
 
 use std::fmt::Write;
 use std::ops::Range;
@@ -14,31 +14,26 @@ use super::report::{
 /// How many ranges are listed before the rest is only counted.
 const RANGES_LISTED: usize = 8;
 
-fn reason(code: ReasonCode, text: String, remedy: Option<String>) -> Reason {
+fn reason(code: ReasonCode, text: String, remedy: Option<Remedy>) -> Reason {
     Reason { code, text, remedy }
 }
 
-/// A path as a shell takes it.
-pub(super) fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%=,".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        text
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    }
-}
-
-fn remount(mount: &Mount) -> String {
-    let (point, source) = (quoted(&mount.point), quoted(Path::new(&mount.source)));
-    format!("umount {point} && mount -o dax=always {source} {point}")
+/// What a memory region is called: `NVDIMM region region0`.
+fn named(region: &MemoryRegion) -> String {
+    let kind = match region.provider.as_str() {
+        "cxl" => "CXL region",
+        "ACPI.NFIT" => "NVDIMM region",
+        _ => "memory region",
+    };
+    format!("{kind} {}", region.name)
 }
 
 pub(super) fn mounted_dax_never(mount: &Mount) -> Reason {
+    let point = mount.point.display();
     reason(
         ReasonCode::MountedDaxNever,
-        format!("{} is mounted dax=never", mount.point.display()),
-        Some(format!("mount with -o dax=always: {}", remount(mount))),
+        format!("{point} is mounted dax=never"),
+        Some(Remedy::advice(format!("unmount {point} and mount it with dax=always"))),
     )
 }
 

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use super::memory_device::MemoryDevice;
+use super::remedy::Remedy;
 use crate::cpu::WriteBack;
 use crate::durability::{Backend, Durability, Granularity, PersistenceDomain};
 
@@ -235,15 +236,15 @@ impl fmt::Display for ReasonCode {
     }
 }
 
-/// One reason of the verdict, with what to change.
+/// One reason of the verdict, with its remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reason {
     /// The stable code.
     pub code: ReasonCode,
     /// What was found, with the names of the things it was found on.
     pub text: String,
-    /// What to change, as a command where there is one; `None` where nothing helps.
-    pub remedy: Option<String>,
+    /// What to do about it; `None` where nothing helps.
+    pub remedy: Option<Remedy>,
 }
 
 impl fmt::Display for Reason {

@@ -47,7 +47,7 @@ struct JsonResults<'a> {
 struct JsonReason<'a> {
     code: &'static str,
     text: &'a str,
-    remedy: Option<&'a str>,
+    remedy: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -147,7 +147,7 @@ fn convert<'a>(results: &'a Results, summary: &'a [String]) -> JsonResults<'a> {
             .map(|reason| JsonReason {
                 code: reason.code.as_str(),
                 text: &reason.text,
-                remedy: reason.remedy.as_deref(),
+                remedy: reason.remedy.as_ref().map(ToString::to_string),
             })
             .collect(),
         machine: JsonMachine {

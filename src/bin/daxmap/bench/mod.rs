@@ -214,7 +214,7 @@ fn verdict(out: &mut impl Write, report: &Report) -> io::Result<()> {
     for reason in &report.reasons {
         writeln!(out, "  why: {} [{}]", clean(&reason.text), reason.code)?;
         if let Some(remedy) = &reason.remedy {
-            writeln!(out, "  fix: {}", clean(remedy))?;
+            writeln!(out, "  remedy: {}", clean(&remedy.to_string()))?;
         }
     }
     out.flush()
@@ -344,6 +344,6 @@ mod tests {
         assert!(text.starts_with(&format!("{}\n  why: ", report.verdict_sentence())), "{text}");
         assert_eq!(text.matches("\n  why: ").count(), report.reasons.len());
         let remedies = report.reasons.iter().filter(|reason| reason.remedy.is_some()).count();
-        assert!(remedies > 0 && text.matches("\n  fix: ").count() == remedies, "{text}");
+        assert!(remedies > 0 && text.matches("\n  remedy: ").count() == remedies, "{text}");
     }
 }

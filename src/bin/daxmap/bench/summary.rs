@@ -154,8 +154,8 @@ fn remedy(results: &Results) -> Option<String> {
     if results.map_sync {
         return None;
     }
-    let remedy = results.report.reasons.iter().find_map(|reason| reason.remedy.as_deref())?;
-    Some(format!("What to change: {remedy}."))
+    let remedy = results.report.reasons.iter().find_map(|reason| reason.remedy.as_ref())?;
+    Some(format!("Remedy: {remedy}"))
 }
 
 fn without_times(results: &Results, why: &str) -> Vec<String> {
@@ -313,9 +313,8 @@ mod tests {
         let mut results = usual();
         let mut report = daxmap::probe::probe("/dev/shm").unwrap();
         results.report.reasons.append(&mut report.reasons);
-        let remedies: Vec<String> =
-            results.report.reasons.iter().filter_map(|reason| reason.remedy.clone()).collect();
-        assert_eq!(lines(&results)[1], format!("What to change: {}.", remedies[0]));
+        let remedy = results.report.reasons.iter().find_map(|reason| reason.remedy.clone());
+        assert_eq!(lines(&results)[1], format!("Remedy: {}", remedy.unwrap()));
         results.map_sync = true;
         assert_eq!(lines(&results).len(), 1);
     }

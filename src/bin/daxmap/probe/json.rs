@@ -90,7 +90,9 @@ struct JsonDevice<'a> {
 struct JsonReason<'a> {
     code: &'static str,
     text: &'a str,
-    remedy: Option<&'a str>,
+    remedy: Option<String>,
+    remedy_command: Option<&'a str>,
+    remedy_erases_data: bool,
 }
 
 /// Writes one object and a line end.
@@ -196,7 +198,14 @@ fn stack(device: &BlockDevice) -> JsonDevice<'_> {
 }
 
 fn reason(reason: &Reason) -> JsonReason<'_> {
-    JsonReason { code: reason.code.as_str(), text: &reason.text, remedy: reason.remedy.as_deref() }
+    let remedy = reason.remedy.as_ref();
+    JsonReason {
+        code: reason.code.as_str(),
+        text: &reason.text,
+        remedy: remedy.map(ToString::to_string),
+        remedy_command: remedy.and_then(|remedy| remedy.command.as_deref()),
+        remedy_erases_data: remedy.is_some_and(|remedy| remedy.erases_data),
+    }
 }
 
 fn ranges(ranges: &[Range<u64>]) -> Vec<[u64; 2]> {

@@ -11,7 +11,7 @@ pub fn write(out: &mut impl Write, report: &Report) -> io::Result<()> {
     for reason in &report.reasons {
         writeln!(out, "  why: {} [{}]", clean(&reason.text), reason.code)?;
         if let Some(remedy) = &reason.remedy {
-            writeln!(out, "  fix: {}", clean(remedy))?;
+            writeln!(out, "  remedy: {}", clean(&remedy.to_string()))?;
         }
     }
     let mut table = Table::new();
