@@ -6,14 +6,16 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
+use super::badblocks;
 use super::block::{self, Context};
+use super::commands;
 use super::devdax::{self, DaxDevice};
 use super::extents::{self, HUGE_BYTES};
 use super::filesystem::{self, Class, DaxMode};
 use super::mountinfo::{has_option, option};
+use super::remedy::Remedy;
 use super::report::{BlockDevice, HugePages, MapSync, MemoryRegion, Mount, Namespace, Target};
 use super::subject::Subject;
-use super::{badblocks, reasons};
 use crate::cpu::WriteBack;
 use crate::durability::PersistenceDomain;
 
@@ -327,22 +329,23 @@ pub(super) fn weakest(regions: &[&MemoryRegion]) -> PersistenceDomain {
         .unwrap_or(PersistenceDomain::None)
 }
 
-/// Why nothing can be written here: what was found, and what to change, the deepest cause first,
-/// because nothing above it can be changed before.
-pub(super) fn read_only(facts: &Facts) -> Vec<(String, Option<String>)> {
+/// Why nothing can be written here, and the remedy, the deepest cause first: nothing above it can be
+/// changed before it.
+pub(super) fn read_only(facts: &Facts) -> Vec<(String, Option<Remedy>)> {
     let mut out = Vec::new();
     for region in all_regions(facts).into_iter().filter(|region| region.read_only) {
         out.push((
             format!("memory region {} is read-only", region.name),
-            Some(format!("echo 0 > /sys/bus/nd/devices/{}/read_only", region.name)),
+            Some(commands::writable_region(region)),
         ));
     }
     if let Some(device) = facts.device.as_ref().filter(|_| out.is_empty()) {
         walk(device, &mut |device| {
-            if device.read_only {
+            // What is below makes it so.
+            if device.read_only && !device.below.iter().any(|below| below.read_only) {
                 out.push((
                     format!("block device {} is read-only", device.name),
-                    Some(format!("blockdev --setrw /dev/{}", device.name)),
+                    Some(commands::writable_device(device)),
                 ));
             }
         });
@@ -352,10 +355,13 @@ pub(super) fn read_only(facts: &Facts) -> Vec<(String, Option<String>)> {
         if has_option(mount, "ro") {
             out.push((
                 format!("{} is mounted read-only", point.display()),
-                Some(format!("mount -o remount,rw {}", reasons::quoted(point))),
+                Some(commands::writable_mount(facts, mount)),
             ));
         } else if mount.filesystem == "overlay" && option(mount, "upperdir").is_none() {
-            out.push((format!("the overlay on {} has no upper directory", point.display()), None));
+            out.push((
+                format!("the overlay on {} has no upper directory", point.display()),
+                Some(Remedy::advice("put the data on a volume")),
+            ));
         }
     }
     out

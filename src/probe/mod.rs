@@ -22,6 +22,7 @@
 
 mod badblocks;
 mod block;
+mod commands;
 mod devdax;
 mod extents;
 mod facts;

@@ -91,8 +91,8 @@ impl Judge<'_> {
         walk(device, &mut |device| {
             if let Some(namespace) = &device.namespace {
                 match namespace.mode.as_str() {
-                    "raw" => found.push(reasons::raw_namespace(device, namespace)),
-                    "sector" => found.push(reasons::sector_namespace(device, namespace)),
+                    "raw" => found.push(reasons::raw_namespace(facts, device, namespace)),
+                    "sector" => found.push(reasons::sector_namespace(facts, device, namespace)),
                     _ => {}
                 }
             }

@@ -43,7 +43,7 @@ impl Judge<'_> {
                             "no memory region is visible in /sys under {}",
                             facts.path.display()
                         ),
-                        "mount /sys, or use memory that the nvdimm drivers describe",
+                        reasons::SEE_SYS,
                     ));
                     return Durability::Unverified;
                 }
@@ -122,7 +122,7 @@ impl Judge<'_> {
                     .map_or_else(String::new, |mount| format!(" on {}", mount.point.display()));
                 self.push(reasons::layer_unverified(
                     format!("{name}{at} leaves fdatasync to a program or a server that cannot be checked from here"),
-                    "keep the file on a local filesystem: ext4, xfs or btrfs on a disk",
+                    "put the file on a local filesystem: ext4, xfs or btrfs on a disk",
                 ));
                 Durability::Unverified
             }
@@ -164,7 +164,7 @@ impl Judge<'_> {
         }
         self.push(reasons::layer_unverified(
             format!("{point} is an overlay: a write goes to a copy in another filesystem"),
-            "use a directory of a filesystem itself, in a container as a bind mount (volume)",
+            "put the data on a volume, a directory of a filesystem that is not an overlay",
         ));
         let below = upper.map(|upper| {
             // An overlay on an overlay is not followed further than its class.
@@ -182,7 +182,7 @@ impl Judge<'_> {
             format!(
                 "the device under {what} is not visible in /sys, so nothing is known of its flushes"
             ),
-            "mount /sys; in a container, let it see the host's",
+            reasons::SEE_SYS,
         ));
         Durability::Unverified
     }

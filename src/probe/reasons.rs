@@ -2,11 +2,12 @@
 
 use std::fmt::Write;
 use std::ops::Range;
-use std::path::Path;
 
 use rustix::io::Errno;
 
+use super::commands;
 use super::facts::{Facts, all_regions};
+use super::remedy::Remedy;
 use super::report::{
     BlockDevice, HugePages, MemoryRegion, Mount, Namespace, Reason, ReasonCode, Target,
 };
@@ -38,75 +39,53 @@ pub(super) fn mounted_dax_never(mount: &Mount) -> Reason {
 }
 
 pub(super) fn dax_inode_without_flag(facts: &Facts, mount: &Mount) -> Reason {
-    let path = quoted(&facts.path);
     let point = mount.point.display();
-    let directory = match facts.target {
-        Target::Directory => path.clone(),
-        Target::Missing => quoted(
-            facts.path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")),
+    let text = match facts.target {
+        Target::File => {
+            format!("{point} decides DAX by inode, and {} has no DAX flag", facts.path.display())
+        }
+        _ => format!(
+            "{point} decides DAX by inode, and the directory {} has no DAX flag to pass on",
+            commands::directory(facts, mount).display()
         ),
-        _ => String::new(),
     };
-    let (text, remedy) = if directory.is_empty() && facts.target == Target::File {
-        (
-            format!("{point} decides DAX by inode, and {} has no DAX flag", facts.path.display()),
-            format!(
-                "xfs_io -c 'chattr +x' {path}, on a file that is empty, and close it everywhere; or {}",
-                remount(mount)
-            ),
-        )
-    } else if directory.is_empty() {
-        (format!("{point} decides DAX by inode (mount option dax=inode)"), remount(mount))
-    } else {
-        (
-            format!(
-                "{point} decides DAX by inode, and the directory {directory} has no DAX flag to pass on"
-            ),
-            format!(
-                "xfs_io -c 'chattr +x' {directory} (files created in it inherit it); or {}",
-                remount(mount)
-            ),
-        )
-    };
-    reason(ReasonCode::DaxInodeWithoutFlag, text, Some(remedy))
+    reason(ReasonCode::DaxInodeWithoutFlag, text, Some(commands::dax_flag(facts, mount)))
 }
 
 pub(super) fn dax_flag_set_file_open(facts: &Facts) -> Reason {
+    let path = facts.path.display();
     reason(
         ReasonCode::DaxFlagSetFileOpen,
-        format!(
-            "{} has the DAX flag, but was open when it was set, and is not DAX yet",
-            facts.path.display()
-        ),
-        Some(
-            "close the file in every process, then let the inode go: \
-             sync; echo 2 > /proc/sys/vm/drop_caches; or remount"
-                .to_owned(),
-        ),
+        format!("{path} has the DAX flag, but was open when it was set, and is not DAX yet"),
+        Some(Remedy::advice(
+            "close the file in every process (fuser names them): the next one that opens it gets \
+             DAX",
+        )),
     )
 }
 
 pub(super) fn filesystem_without_dax(facts: &Facts, offers_dax: bool) -> Reason {
     let name = facts.filesystem.as_deref().unwrap_or("this filesystem");
-    let remedy = match (&facts.device, &facts.mount) {
-        (Some(device), Some(mount)) if offers_dax => format!(
-            "mkfs.ext4 -b 4096 /dev/{0} (erases it), then mount -o dax=always /dev/{0} {1}",
-            device.name,
-            quoted(&mount.point)
+    let remedy = match &facts.device {
+        Some(device) if offers_dax => Remedy::advice(format!(
+            "copy the files elsewhere, make ext4 or xfs with blocks of {} bytes on {}, and mount it \
+             with dax=always",
+            facts.page_size, device.name
+        ))
+        .erasing(),
+        _ => Remedy::advice(
+            "for MAP_SYNC, use ext4 or xfs on persistent memory, mounted with dax=always",
         ),
-        _ => "use ext4 or xfs on persistent memory, mounted dax=always".to_owned(),
     };
     reason(ReasonCode::FilesystemWithoutDax, format!("{name} has no MAP_SYNC"), Some(remedy))
 }
 
 pub(super) fn block_size_not_page_size(facts: &Facts, block_size: u64) -> Reason {
     let page = facts.page_size;
-    let device = facts.device.as_ref().map_or("DEVICE", |device| device.name.as_str());
-    let remedy = match facts.filesystem.as_deref() {
-        Some("xfs") => {
-            format!("mkfs.xfs -f -b size={page} -d su=2m,sw=1 /dev/{device} (erases it)")
-        }
-        _ => format!("mkfs.ext4 -b {page} /dev/{device} (erases it)"),
+    let device = facts.device.as_ref().map_or("the device", |device| device.name.as_str());
+    let make = match facts.filesystem.as_deref() {
+        Some("xfs") => format!("mkfs.xfs -b size={page}"),
+        _ => format!("mkfs.ext4 -b {page}"),
     };
     reason(
         ReasonCode::BlockSizeNotPageSize,
@@ -114,43 +93,53 @@ pub(super) fn block_size_not_page_size(facts: &Facts, block_size: u64) -> Reason
             "{} on {device} has blocks of {block_size} bytes, and DAX needs the page size, {page}",
             facts.filesystem.as_deref().unwrap_or("the filesystem")
         ),
-        Some(remedy),
+        Some(
+            Remedy::advice(format!(
+                "copy the files elsewhere, and make the filesystem again with that block size \
+                 ({make})"
+            ))
+            .erasing(),
+        ),
     )
 }
 
 pub(super) fn xfs_fell_back(mount: &Mount) -> Reason {
+    let point = mount.point.display();
     reason(
         ReasonCode::XfsFellBackToDaxNever,
         format!(
-            "{} shows dax=never: xfs mounts so, without an error, when dax=always is not possible",
-            mount.point.display()
+            "{point} shows dax=never: xfs mounts so, without an error, when dax=always is not possible"
         ),
-        Some(format!(
-            "remove the cause named beside this (dmesg says \"Turning off DAX\"), then {}",
-            remount(mount)
-        )),
+        Some(Remedy::advice(format!(
+            "remove the other causes named here (the kernel log says \"Turning off DAX\"), then \
+             unmount {point} and mount it with dax=always"
+        ))),
     )
 }
 
-pub(super) fn raw_namespace(device: &BlockDevice, namespace: &Namespace) -> Reason {
+pub(super) fn raw_namespace(facts: &Facts, device: &BlockDevice, namespace: &Namespace) -> Reason {
     reason(
         ReasonCode::RawNamespace,
         format!(
             "{} is a raw namespace ({}), which has no struct pages and so no DAX",
             namespace.name, device.name
         ),
-        Some(format!("ndctl create-namespace -f -e {} -m fsdax (erases it)", namespace.name)),
+        Some(commands::fsdax_namespace(facts, device, namespace)),
     )
 }
 
-pub(super) fn sector_namespace(device: &BlockDevice, namespace: &Namespace) -> Reason {
+pub(super) fn sector_namespace(
+    facts: &Facts,
+    device: &BlockDevice,
+    namespace: &Namespace,
+) -> Reason {
     reason(
         ReasonCode::SectorNamespace,
         format!(
             "{} is a sector namespace ({}), whose translation table (BTT) rules out DAX",
             namespace.name, device.name
         ),
-        Some(format!("ndctl create-namespace -f -e {} -m fsdax (erases it)", namespace.name)),
+        Some(commands::fsdax_namespace(facts, device, namespace)),
     )
 }
 
@@ -160,44 +149,53 @@ pub(super) fn no_dax_device(facts: &Facts) -> Reason {
         |device: &BlockDevice| device.below.iter().any(|below| below.dax == Some(true));
     let (text, remedy) = match &facts.device {
         Some(device) if device.kind == "device-mapper" && below_is_dax(device) => (
-            format!(
-                "device-mapper device {} does not pass on the DAX of what is below it",
-                device.name
-            ),
-            "use only linear and striped targets, over DAX devices alone".to_owned(),
+            format!("device-mapper device {} does not pass on the DAX of its devices", device.name),
+            Remedy::advice("use only linear and striped targets, over DAX devices alone"),
         ),
         Some(device) if device.kind == "partition" && below_is_dax(device) => (
             format!(
                 "partition {} does not begin and end at multiples of the page size, {page} bytes",
                 device.name
             ),
-            "make it begin at a multiple of 2MiB: parted DISK mkpart data 2MiB 100%".to_owned(),
+            Remedy::advice(
+                "copy the files elsewhere, and make the partition again, beginning and ending at \
+                 multiples of 2 MiB",
+            )
+            .erasing(),
         ),
         Some(device) => (
             format!("{} ({}) is not a DAX device", device.name, device.kind),
-            "DAX needs persistent memory: an NVDIMM or CXL namespace of mode fsdax (/dev/pmemN)"
-                .to_owned(),
+            Remedy::advice(
+                "for MAP_SYNC, use persistent memory: an NVDIMM or CXL namespace of mode fsdax \
+                 (/dev/pmemN)",
+            ),
         ),
         None => (
             format!("no block device is visible in /sys under {}", facts.path.display()),
-            "mount /sys; in a container, let it see the host's".to_owned(),
+            Remedy::advice(SEE_SYS),
         ),
     };
     reason(ReasonCode::NoDaxDevice, text, Some(remedy))
 }
 
+/// Where sysfs does not show a device.
+pub(super) const SEE_SYS: &str = "make sysfs visible at /sys (a container runtime may mask parts of it), or probe from outside the \
+     container";
+
+/// When a level of emulated memory means something: the emulator keeps only what its backend keeps.
+const PERSISTENT_BACKEND: &str = "only where its memory-backend-file has pmem=on and share=on, on a DAX file or a device-DAX node of \
+     the host";
+
 pub(super) fn virtio_pmem(region: &MemoryRegion) -> Reason {
     reason(
         ReasonCode::VirtioPmemAsynchronous,
         format!(
-            "memory region {} is virtio-pmem, which flushes through the host and cannot MAP_SYNC",
-            region.name
+            "{} is virtio-pmem, which flushes through the host and cannot MAP_SYNC",
+            named(region)
         ),
-        Some(
-            "give the guest an NVDIMM instead: QEMU -machine nvdimm=on -device nvdimm, backed by \
-             persistent memory"
-                .to_owned(),
-        ),
+        Some(Remedy::advice(format!(
+            "give the guest an NVDIMM instead (QEMU: -device nvdimm), {PERSISTENT_BACKEND}"
+        ))),
     )
 }
 
@@ -209,10 +207,10 @@ pub(super) fn overlay_on_dax(mount: &Mount, upper: &Mount) -> Reason {
             mount.point.display(),
             upper.point.display()
         ),
-        Some(format!(
-            "use a directory of {} itself, in a container as a bind mount (volume)",
-            quoted(&upper.point)
-        )),
+        Some(Remedy::advice(format!(
+            "put the file in a directory of {} itself; in a container, on a volume",
+            upper.point.display()
+        ))),
     )
 }
 
@@ -220,20 +218,19 @@ pub(super) fn persistence_domain_unknown(region: &MemoryRegion) -> Reason {
     let provider = if region.provider.is_empty() { "unknown" } else { region.provider.as_str() };
     reason(
         ReasonCode::PersistenceDomainUnknown,
-        format!("memory region {} (provider {provider}) names no persistence domain", region.name),
-        Some(
-            "firmware has to describe it (ACPI NFIT platform capabilities); in QEMU: \
-             -machine nvdimm-persistence=mem-ctrl"
-                .to_owned(),
-        ),
+        format!("{} (provider {provider}) names no persistence domain", named(region)),
+        Some(Remedy::advice(format!(
+            "the platform has to name it (ACPI NFIT, platform capabilities): update its firmware; \
+             in QEMU, -machine nvdimm-persistence=mem-ctrl, {PERSISTENT_BACKEND}"
+        ))),
     )
 }
 
 pub(super) fn volatile_region(region: &MemoryRegion) -> Reason {
     reason(
         ReasonCode::VolatileRegion,
-        format!("memory region {} (provider {}) is volatile memory", region.name, region.provider),
-        Some("use a persistent region: ndctl list -R shows them".to_owned()),
+        format!("{} (provider {}) is volatile memory", named(region), region.provider),
+        Some(Remedy::advice("use a persistent region (ndctl list -R shows them), or a disk")),
     )
 }
 
@@ -241,14 +238,13 @@ pub(super) fn e820_region(region: &MemoryRegion) -> Reason {
     reason(
         ReasonCode::E820Region,
         format!(
-            "memory region {} comes from the e820 table (memmap= or a legacy NVDIMM): the kernel \
-             maps it as persistent memory, nothing says that it is",
-            region.name
+            "{} comes from the e820 table (memmap= or a legacy NVDIMM): the kernel maps it as \
+             persistent memory, and nothing says that it is",
+            named(region)
         ),
-        Some(
-            "use an NVDIMM that ACPI NFIT describes, or CXL memory; memmap= is for tests"
-                .to_owned(),
-        ),
+        Some(Remedy::advice(
+            "use an NVDIMM that ACPI NFIT describes, CXL memory, or a disk; memmap= is for tests",
+        )),
     )
 }
 
@@ -256,7 +252,7 @@ pub(super) fn kernel_too_old(version: (u32, u32)) -> Reason {
     reason(
         ReasonCode::KernelTooOld,
         format!("Linux {}.{} has no MAP_SYNC", version.0, version.1),
-        Some("run Linux 4.15 or later; 5.8 or later for dax=inode".to_owned()),
+        Some(Remedy::advice("run Linux 4.15 or later; 5.8 or later for dax=inode")),
     )
 }
 
@@ -273,27 +269,29 @@ pub(super) fn huge_pages_misaligned(facts: &Facts) -> Reason {
             ReasonCode::HugePagesMisaligned,
             format!("{text}: the partition begins {shift} bytes past a 2 MiB boundary"),
             Some(
-                "make the partition begin at a multiple of 2MiB: parted DISK mkpart data 2MiB 100%"
-                    .to_owned(),
+                Remedy::advice(
+                    "copy the files elsewhere, and make the partition again, beginning at a \
+                     multiple of 2 MiB",
+                )
+                .erasing(),
             ),
         );
     }
-    let device = facts.device.as_ref().map_or("DEVICE", |device| device.name.as_str());
     let remedy = match (facts.target, facts.filesystem.as_deref()) {
-        (Target::DaxDevice, _) => format!(
-            "ndctl create-namespace -f -e {} -m devdax -a 2M (erases it)",
-            facts.dax_device.as_ref().map_or("NAMESPACE", |(namespace, _)| namespace.name.as_str())
+        (Target::DaxDevice, _) => Remedy::advice(
+            "copy the contents elsewhere, and make the namespace again with an alignment of 2 MiB \
+             (ndctl create-namespace --align)",
+        )
+        .erasing(),
+        (_, Some("xfs")) => Remedy::advice(
+            "copy the files elsewhere, make the filesystem again with mkfs.xfs -d su=2m,sw=1, and \
+             allocate each file whole (fallocate)",
+        )
+        .erasing(),
+        _ => Remedy::advice(
+            "copy the file into a new one, allocated whole (fallocate) in multiples of 2 MiB; on a \
+             full or fragmented filesystem that may not be enough",
         ),
-        (_, Some("xfs")) => {
-            format!(
-                "mkfs.xfs -f -d su=2m,sw=1 /dev/{device} (erases it), then allocate the file whole: fallocate"
-            )
-        }
-        _ => {
-            "write the file anew, allocated whole (fallocate) in multiples of 2 MiB; on a full or \
-              fragmented filesystem: mkfs.ext4 -b 4096 -E stride=512,stripe_width=512"
-                .to_owned()
-        }
     };
     reason(
         ReasonCode::HugePagesMisaligned,
@@ -315,10 +313,14 @@ fn listed(ranges: &[Range<u64>]) -> String {
     out
 }
 
-/// What to do where a write cannot clear an error.
+/// Where a write cannot clear an error.
 const CANNOT_CLEAR: &str = "this platform cannot clear errors (no clear_error among the commands of \
-    its nvdimm bus): copy what can be read to a new file, and leave this one where it is, so that \
-    nothing else gets its blocks";
+    its nvdimm bus): copy what can be read to a new file, and keep this one, so that no other file \
+    gets its blocks";
+
+/// The same for device DAX.
+const CANNOT_CLEAR_DEVICE: &str = "this platform cannot clear errors (no clear_error among the \
+    commands of its nvdimm bus): copy what can be read elsewhere, and leave those bytes unused";
 
 /// Whether some memory behind the path keeps its errors whatever is written to it.
 fn keeps_errors(facts: &Facts) -> bool {
@@ -327,32 +329,36 @@ fn keeps_errors(facts: &Facts) -> bool {
 
 pub(super) fn bad_blocks_in_file(facts: &Facts) -> Reason {
     let page = facts.page_size;
-    let first = facts.bad_ranges.first().map_or(0, |range| range.start / page);
     let remedy = if keeps_errors(facts) {
         CANNOT_CLEAR.to_owned()
     } else {
         format!(
-            "write whole pages over them with pwrite, from a good copy, which clears the poison: \
-             dd if=COPY of={} bs={page} seek={first} skip={first} count=N conv=notrunc,fsync",
-            quoted(&facts.path)
+            "write whole pages of {page} bytes over them with pwrite, from a good copy (dd \
+             conv=notrunc,fsync): a write clears the errors"
         )
     };
     let text = format!("{} has bad bytes {}", facts.path.display(), listed(&facts.bad_ranges));
-    reason(ReasonCode::BadBlocks, text, Some(remedy))
+    reason(ReasonCode::BadBlocks, text, Some(Remedy::advice(remedy)))
 }
 
 pub(super) fn bad_blocks_on_device(facts: &Facts, name: &str, ranges: &[Range<u64>]) -> Reason {
-    let remedy = if keeps_errors(facts) {
-        CANNOT_CLEAR
-    } else {
-        "find the files on them by probing each, and write whole pages over them with pwrite; \
-         ndctl list -M shows them"
+    let remedy = match (facts.target, keeps_errors(facts)) {
+        (Target::DaxDevice, true) => CANNOT_CLEAR_DEVICE,
+        (Target::DaxDevice, false) => {
+            "clear the errors of the namespace (ndctl clear-errors), and restore those bytes from a \
+             good copy"
+        }
+        (_, true) => CANNOT_CLEAR,
+        (_, false) => {
+            "probe each file to find those that lie there, and write whole pages over the bad bytes \
+             with pwrite, from a good copy"
+        }
     };
     let text = format!("{name} has bad bytes {}", listed(ranges));
-    reason(ReasonCode::BadBlocks, text, Some(remedy.to_owned()))
+    reason(ReasonCode::BadBlocks, text, Some(Remedy::advice(remedy)))
 }
 
-pub(super) fn read_only(text: String, remedy: Option<String>) -> Reason {
+pub(super) fn read_only(text: String, remedy: Option<Remedy>) -> Reason {
     reason(ReasonCode::ReadOnly, text, remedy)
 }
 
@@ -360,26 +366,20 @@ pub(super) fn memory_backed(what: &str) -> Reason {
     reason(
         ReasonCode::MemoryBacked,
         format!("{what} is kept in memory and is lost with the running kernel"),
-        Some("keep the file on a filesystem on a disk or on persistent memory".to_owned()),
+        Some(Remedy::advice("put the file on a filesystem on a disk or on persistent memory")),
     )
 }
 
 pub(super) fn layer_unverified(text: String, remedy: &str) -> Reason {
-    reason(ReasonCode::LayerUnverified, text, Some(remedy.to_owned()))
+    reason(ReasonCode::LayerUnverified, text, Some(Remedy::advice(remedy)))
 }
 
 pub(super) fn no_barrier(mount: &Mount, option: &str) -> Reason {
-    let point = quoted(&mount.point);
-    let on = match option {
-        "fsync_mode=nobarrier" => "fsync_mode=posix",
-        "nobarrier" => "barrier",
-        "barrier=none" => "barrier=flush",
-        _ => "barrier=1",
-    };
+    let point = mount.point.display();
     reason(
         ReasonCode::NoBarrier,
         format!("{point} is mounted {option}: fdatasync sends the device no flush"),
-        Some(format!("mount -o remount,{on} {point}")),
+        Some(Remedy::advice(format!("remount {point} without {option}"))),
     )
 }
 
@@ -397,11 +397,20 @@ pub(super) fn not_a_regular_file(text: String) -> Reason {
     reason(
         ReasonCode::NotARegularFile,
         text,
-        Some("name a regular file, a directory, a block device or a device-DAX node".to_owned()),
+        Some(Remedy::advice(
+            "name a regular file, a directory, a block device or a device-DAX node",
+        )),
     )
 }
 
 pub(super) fn permission_denied(facts: &Facts, errno: i32) -> Reason {
+    let remedy = match facts.target {
+        Target::DaxDevice => {
+            "run as a user who may open it for reading and writing; to give it to a group at every \
+             boot, add a udev rule for SUBSYSTEM \"dax\" with GROUP and MODE"
+        }
+        _ => "run as a user who may read it, or give this user access (setfacl, chgrp)",
+    };
     reason(
         ReasonCode::PermissionDenied,
         format!(
@@ -409,10 +418,7 @@ pub(super) fn permission_denied(facts: &Facts, errno: i32) -> Reason {
             facts.path.display(),
             Errno::from_raw_os_error(errno)
         ),
-        Some(format!(
-            "run as a user who may read it, or: setfacl -m u:USER:rw {}",
-            quoted(&facts.path)
-        )),
+        Some(Remedy::advice(remedy)),
     )
 }
 
@@ -424,6 +430,9 @@ pub(super) fn map_sync_refused(facts: &Facts, errno: i32) -> Reason {
             facts.path.display(),
             Errno::from_raw_os_error(errno)
         ),
-        Some("look for \"dax\" in dmesg; files that are encrypted, verity, inline or data=journal are never DAX".to_owned()),
+        Some(Remedy::advice(
+            "look for \"dax\" in the kernel log; files that are encrypted, verity, inline or \
+             data=journal are never DAX",
+        )),
     )
 }

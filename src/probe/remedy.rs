@@ -53,9 +53,8 @@ impl fmt::Display for Remedy {
     }
 }
 
-/// Text as one word of a shell that is no option of a program; `None` if it holds bytes that a
-/// terminal, a log or a copy by hand may change: control characters, whatever is not text, and
-/// characters that look like others or like nothing.
+/// A path as one word of a shell that is no option of a program. `None` if it holds what a terminal,
+/// a log or a copy by hand may change: control and invisible characters, bytes that are not text.
 pub(super) fn word(text: &Path) -> Option<String> {
     let text = text.to_str()?;
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%=,".contains(c);
@@ -68,5 +67,79 @@ pub(super) fn word(text: &Path) -> Option<String> {
         Some(format!("{at}{text}"))
     } else {
         Some(format!("'{at}{}'", text.replace('\'', r"'\''")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    use std::process::Command;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What a shell makes of the word.
+    fn shell(word: &str) -> Vec<u8> {
+        let output =
+            Command::new("sh").arg("-c").arg(format!("printf '%s|' {word}")).output().unwrap();
+        assert!(output.status.success(), "{word}");
+        output.stdout
+    }
+
+    #[test]
+    fn a_word_is_the_path_and_nothing_else() {
+        for path in [
+            "/m",
+            "/a b",
+            "/it's \"here\"",
+            "/$(touch x)`id`;rm -rf ~&|<>*?[a]{b,c}!#\\",
+            "/übung/名前",
+            "'",
+            "a'; echo hurt; '",
+        ] {
+            let word = word(Path::new(path)).unwrap();
+            assert_eq!(shell(&word), [path.as_bytes(), b"|"].concat(), "{word}");
+        }
+        assert_eq!(word(Path::new("-o x")).unwrap(), "'./-o x'");
+        assert_eq!(word(Path::new("-rf")).unwrap(), "./-rf");
+        assert_eq!(word(Path::new("~")).unwrap(), "'~'");
+    }
+
+    /// What a terminal shows or a hand copies would be another path.
+    #[test]
+    fn a_path_that_cannot_be_shown_is_no_word() {
+        for path in [&b""[..], b"/a\nb", b"/a\tb", b"/\x1b[2J", b"/\xff", "/a\u{202e}b".as_bytes()]
+        {
+            assert_eq!(word(Path::new(OsStr::from_bytes(path))), None, "{path:?}");
+        }
+        for odd in ["/a\u{200b}", "/a\u{a0}b", "/a\u{2028}b", "/\u{2019}"] {
+            assert_eq!(word(Path::new(odd)), None, "{odd:?}");
+        }
+    }
+
+    #[test]
+    fn what_erases_says_so_first() {
+        let advice = Remedy::advice("do it by hand");
+        assert_eq!(advice.to_string(), "do it by hand");
+        assert_eq!(advice.erasing().to_string(), "ERASES DATA: do it by hand");
+        let command = Remedy::command("make it new", Some("mkfs /dev/x".to_owned())).erasing();
+        assert_eq!(command.to_string(), "ERASES DATA: make it new: mkfs /dev/x");
+        assert_eq!(Remedy::command("by hand", None), Remedy::advice("by hand"));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn any_word_survives_a_shell(path in r#"[-/a-z '"$`\\;&|<>*?~!#\n(){}=]{1,24}"#) {
+            match word(Path::new(&path)) {
+                Some(word) => {
+                    let at = if path.starts_with('-') { "./" } else { "" };
+                    prop_assert_eq!(shell(&word), format!("{at}{path}|").into_bytes());
+                }
+                None => prop_assert!(path.contains('\n')),
+            }
+        }
     }
 }

@@ -344,6 +344,6 @@ fn bad_blocks_are_those_of_the_file() {
     check_file("bad", &report, &Expected { reasons: &["bad-blocks"], ..ADR });
     // The guest's bus has no clear_error, and a write there fails (seen: EFAULT on DAX, EIO without).
     assert_eq!(report.regions[0].clears_errors, Some(false));
-    assert!(report.reasons[0].remedy.as_ref().unwrap().contains("cannot clear errors"));
+    assert!(report.reasons[0].remedy.as_ref().unwrap().text.contains("cannot clear errors"));
     check_file("good", &at(&capture.root, 512 << 20), &ADR);
 }
