@@ -11,7 +11,7 @@ use super::badblocks::{self, SECTOR_BYTES};
 use super::filesystem::{self, Class};
 use super::mountinfo::{self, Mounts};
 use super::nvdimm;
-use super::report::{BlockDevice, Mount};
+use super::report::{BlockDevice, FilesystemLog, Mount};
 use super::sources::{Number, Sources};
 
 /// How deep a stack of devices is followed, and how many devices of it. Deeper ones are left out,
@@ -87,16 +87,15 @@ impl Walk<'_> {
                 numbers = self.devices_of_source(mount);
             }
         }
-        // An xfs may keep its log or its real-time files on another device.
-        for name in ["logdev", "rtdev"] {
-            if let Some(path) = mountinfo::option(mount, name)
-                && let Some(number) = self.context.sources.block_node(Path::new(path))
-            {
-                numbers.push(number);
-            }
+        // An xfs may keep its real-time files on another device.
+        if let Some(path) = mountinfo::option(mount, "rtdev")
+            && let Some(number) = self.context.sources.block_node(Path::new(path))
+        {
+            numbers.push(number);
         }
         numbers.dedup();
-        match numbers.as_slice() {
+        let log = self.log(mount, depth);
+        let device = match numbers.as_slice() {
             [] => None,
             [number] => self.device(*number, depth),
             [_, _, ..] => {
@@ -113,6 +112,17 @@ impl Walk<'_> {
                     ..BlockDevice::default()
                 })
             }
+        };
+        device.map(|device| BlockDevice { log: Some(log), ..device })
+    }
+
+    /// Where a mounted filesystem keeps its log.
+    fn log(&mut self, mount: &Mount, depth: usize) -> FilesystemLog {
+        let Some(path) = mountinfo::option(mount, "logdev") else { return FilesystemLog::Internal };
+        let number = self.context.sources.block_node(Path::new(path));
+        match number.and_then(|number| self.device(number, depth + 1)) {
+            Some(device) => FilesystemLog::External(Box::new(device)),
+            None => FilesystemLog::Unknown(format!("its log device {path} is not visible here")),
         }
     }
 

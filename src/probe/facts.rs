@@ -25,6 +25,8 @@ pub(super) struct Facts {
     pub(super) path: PathBuf,
     pub(super) target: Target,
     pub(super) mount: Option<Mount>,
+    /// Whether there is a mount table to be read.
+    pub(super) mounts_shown: bool,
     pub(super) filesystem: Option<String>,
     pub(super) class: Option<Class>,
     pub(super) upper: Option<Mount>,
@@ -65,6 +67,7 @@ pub(super) fn gather(
         path: question.path.to_owned(),
         target: target(stat.file_type, question.missing),
         mount: None,
+        mounts_shown: context.mounts().iter().next().is_some(),
         filesystem: None,
         class: None,
         upper: None,
@@ -190,7 +193,7 @@ fn name_filesystem(facts: &mut Facts, subject: &dyn Subject) {
     facts.class = match &facts.filesystem {
         Some(name) => Some(filesystem::class(name)),
         None if facts.target == Target::BlockDevice => None,
-        None => Some(Class::Layered),
+        None => Some(Class::Unknown),
     };
 }
 

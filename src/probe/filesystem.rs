@@ -6,7 +6,8 @@
 //! | [`Class::Local`] | btrfs, f2fs, bcachefs, zfs, ext2, jfs, ... | commits and flushes the device | each one's `fsync` ends in `blkdev_issue_flush` or in a flushed commit; zfs(8) for the intent log |
 //! | [`Class::Memory`] | tmpfs, ramfs, hugetlbfs | does nothing (`noop_fsync`) | mm/shmem.c, fs/ramfs, fs/hugetlbfs |
 //! | [`Class::Overlay`] | overlay | passed on to the upper file, unless mounted `volatile` | Documentation/filesystems/overlayfs.rst |
-//! | [`Class::Layered`] | FUSE, NFS, SMB, 9p, virtiofs, ceph, unknown ones | a message to a server, which may or may not keep its word | fuse(4) `FUSE_FSYNC`; nfs(5) `async` exports |
+//! | [`Class::Layered`] | FUSE, NFS, SMB, 9p, virtiofs, ceph, ... | a message to a program or a server, which may or may not do it | fuse(4) `FUSE_FSYNC`; nfs(5) `async` exports |
+//! | [`Class::Unknown`] | every other | not known | |
 //! | [`Class::Pseudo`] | proc, sysfs, cgroup, ... | holds no files of its own | filesystems(5) |
 //!
 //! `zfs` with the dataset property `sync=disabled`, and a disk that lies about its flushes, cannot
@@ -29,6 +30,8 @@ pub(super) enum Class {
     Overlay,
     /// Another program or machine keeps the data.
     Layered,
+    /// Not known here, so nothing is known of what its `fdatasync` does.
+    Unknown,
     /// An interface of the kernel, not storage.
     Pseudo,
 }
@@ -40,6 +43,13 @@ const LOCAL: &[&str] = &[
 ];
 
 const MEMORY: &[&str] = &["devtmpfs", "hugetlbfs", "ramfs", "rootfs", "tmpfs"];
+
+/// Those that hand a file to a program, to another machine or to another filesystem.
+const LAYERED: &[&str] = &[
+    "9p", "afs", "aufs", "beegfs", "ceph", "cifs", "coda", "ecryptfs", "fuse", "fuseblk", "gpfs",
+    "lustre", "nfs", "nfs4", "orangefs", "prl_fs", "pvfs2", "smb3", "smbfs", "unionfs", "vboxsf",
+    "virtiofs", "vmhgfs",
+];
 
 const PSEUDO: &[&str] = &[
     "anon_inodefs",
@@ -75,8 +85,8 @@ const PSEUDO: &[&str] = &[
     "tracefs",
 ];
 
-/// The class of a filesystem type as mountinfo spells it. A type that is not known keeps no
-/// promise.
+/// The class of a filesystem type as mountinfo spells it. A type that is not known is
+/// `Unknown`.
 pub(super) fn class(filesystem: &str) -> Class {
     match filesystem {
         "ext4" | "ext3" | "xfs" => Class::Dax,
@@ -84,7 +94,8 @@ pub(super) fn class(filesystem: &str) -> Class {
         name if LOCAL.contains(&name) => Class::Local,
         name if MEMORY.contains(&name) => Class::Memory,
         name if PSEUDO.contains(&name) => Class::Pseudo,
-        _ => Class::Layered,
+        name if LAYERED.contains(&name) || name.starts_with("fuse.") => Class::Layered,
+        _ => Class::Unknown,
     }
 }
 
@@ -172,7 +183,10 @@ mod tests {
             ("cifs", Class::Layered),
             ("virtiofs", Class::Layered),
             ("9p", Class::Layered),
-            ("never-heard-of", Class::Layered),
+            ("fuse", Class::Layered),
+            ("never-heard-of", Class::Unknown),
+            ("NOVA", Class::Unknown),
+            ("fused", Class::Unknown),
             ("proc", Class::Pseudo),
             ("cgroup2", Class::Pseudo),
             ("devpts", Class::Pseudo),

@@ -8,7 +8,7 @@
 //! come from one module each: statx, the trial mapping and ioctls of the open file (`subject`, `trial`, `ioctl`),
 //! the mount table (`mountinfo`), block devices (`block`), nvdimm namespaces and regions (`nvdimm`),
 //! their devices (`nmem`), device DAX (`devdax`), bad ranges (`badblocks`), huge page alignment (`extents`). `facts` gathers
-//! them; `verdict` judges them, by the table of rules in `promise` and the obstacles in `obstacles`;
+//! them; `verdict` judges them, by the table of layers in `layers` and the obstacles in `obstacles`;
 //! `reasons` has the words.
 //!
 //! ```
@@ -28,12 +28,12 @@ mod extents;
 mod facts;
 mod filesystem;
 mod ioctl;
+mod layers;
 mod memory_device;
 mod mountinfo;
 mod nmem;
 mod nvdimm;
 mod obstacles;
-mod promise;
 mod reasons;
 mod remedy;
 mod report;
@@ -52,8 +52,8 @@ use rustix::io::Errno;
 pub use memory_device::{MemoryDevice, Security, Shutdowns};
 pub use remedy::Remedy;
 pub use report::{
-    BlockDevice, HugePages, MapSync, MemoryRegion, Mount, Namespace, Reason, ReasonCode, Report,
-    Target,
+    BlockDevice, Cap, FilesystemLog, HugePages, Layer, MapSync, MemoryRegion, Mount, Namespace,
+    Reason, ReasonCode, Report, Target,
 };
 
 use crate::cpu::WriteBack;
@@ -124,8 +124,9 @@ pub fn mounts() -> Result<Vec<PathBuf>> {
 fn storage(context: &Context<'_>, is_file: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
     let holds_files = |mount: &&Mount| {
         let class = filesystem::class(&mount.filesystem);
-        // Only bind mounts can be of a single file; a server is not asked.
-        let bind = mount.root != Path::new("/") && class != Class::Layered;
+        // Only bind mounts can be of a single file; a server, or what may be one, is not asked.
+        let may_wait = matches!(class, Class::Layered | Class::Unknown);
+        let bind = mount.root != Path::new("/") && !may_wait;
         class != Class::Pseudo && mount.filesystem != "devtmpfs" && !(bind && is_file(&mount.point))
     };
     let mut points: Vec<PathBuf> =

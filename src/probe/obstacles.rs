@@ -49,7 +49,7 @@ impl Judge<'_> {
         }
         match (facts.class, &facts.mount) {
             (Some(Class::Overlay), Some(mount)) => self.overlay_obstacle(mount),
-            (Some(Class::Local | Class::Layered), _) => self.filesystem_obstacle(),
+            (Some(Class::Local | Class::Layered | Class::Unknown), _) => self.filesystem_obstacle(),
             (Some(Class::Dax), mount) => {
                 self.device_obstacle();
                 self.mount_obstacle(mount.as_ref());

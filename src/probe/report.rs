@@ -109,6 +109,9 @@ pub struct BlockDevice {
     pub bad_blocks: Vec<Range<u64>>,
     /// A partition: its first byte on the disk.
     pub start: Option<u64>,
+    /// Where the log of the filesystem on this device lies; `None` for a device that is below another
+    /// one, or has no filesystem.
+    pub log: Option<FilesystemLog>,
     /// A loop device: the file behind it.
     pub backing_file: Option<PathBuf>,
     /// A loop device: the mount that file lies in, if it is visible.
@@ -120,6 +123,20 @@ pub struct BlockDevice {
     /// The devices below it: the disk of a partition, the targets of a device-mapper device, the
     /// device of the filesystem that holds a loop device's file.
     pub below: Vec<BlockDevice>,
+}
+
+/// Where a filesystem keeps its log (journal).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FilesystemLog {
+    /// On the device that has the files.
+    Internal,
+    /// On a device of its own.
+    External(Box<BlockDevice>),
+    /// It has none.
+    Absent,
+    /// It cannot be told where; the text names what could not be read.
+    Unknown(String),
 }
 
 /// An nvdimm namespace or device-DAX instance.
@@ -162,6 +179,68 @@ pub struct MemoryRegion {
     pub devices: Vec<MemoryDevice>,
     /// What on the way to its devices could not be read: not every device is in `devices` then.
     pub devices_unread: Vec<PathBuf>,
+}
+
+/// What lies between a store and the medium. Each has a part in the level: see [`Cap`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Layer {
+    /// What this process can see of the others.
+    Visibility,
+    /// The file itself, and how it is written.
+    File,
+    /// An overlay filesystem.
+    Overlay,
+    /// The type of the filesystem.
+    Filesystem,
+    /// The options it is mounted with.
+    MountOptions,
+    /// Its log (journal).
+    Log,
+    /// The block devices, down to the last.
+    BlockStack,
+    /// The region of persistent memory.
+    Region,
+    /// The devices that the region is made of.
+    RegionDevices,
+}
+
+impl Layer {
+    /// The name used in reports and JSON: `mount-options`, `block-stack`, ...
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Visibility => "visibility",
+            Self::File => "file",
+            Self::Overlay => "overlay",
+            Self::Filesystem => "filesystem",
+            Self::MountOptions => "mount-options",
+            Self::Log => "log",
+            Self::BlockStack => "block-stack",
+            Self::Region => "region",
+            Self::RegionDevices => "region-devices",
+        }
+    }
+}
+
+impl fmt::Display for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// What one layer under the path is known to keep. The level of the path is the least of its caps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Cap {
+    /// The layer.
+    pub layer: Layer,
+    /// The most that it keeps, by what was seen.
+    pub level: Durability,
+    /// What was seen, or could not be.
+    pub evidence: String,
+    /// The reason that says so among [`Report::reasons`], where the layer lowers the level.
+    pub reason: Option<ReasonCode>,
 }
 
 /// Why the verdict is what it is. Codes are stable: programs may match on them.
@@ -289,7 +368,7 @@ pub struct Report {
     pub persistence_domain: PersistenceDomain,
     /// The backend a region opened here gets.
     pub backend: Backend,
-    /// What a drained write survives here.
+    /// What a drained write survives here: the least of `caps`.
     pub durability: Durability,
     /// The unit a flush works in here.
     pub granularity: Granularity,
@@ -308,4 +387,6 @@ pub struct Report {
     pub numa_node: Option<i32>,
     /// Why, most important first.
     pub reasons: Vec<Reason>,
+    /// What each layer under the path keeps, from the top down.
+    pub caps: Vec<Cap>,
 }

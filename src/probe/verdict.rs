@@ -1,10 +1,10 @@
 //! From facts to the verdict, without asking the system anything. What a region here survives is
-//! judged in `promise`, what keeps it from being DAX in `obstacles`.
+//! judged in `layers`, what keeps it from being DAX in `obstacles`.
 
 use super::facts::{self, Facts, walk};
 use super::filesystem::Class;
 use super::reasons;
-use super::report::{BlockDevice, MapSync, MemoryRegion, Reason, ReasonCode, Report, Target};
+use super::report::{BlockDevice, Cap, MapSync, MemoryRegion, Reason, ReasonCode, Report, Target};
 use crate::cpu::WriteBack;
 use crate::durability::{Backend, Granularity, PersistenceDomain};
 
@@ -12,9 +12,9 @@ use crate::durability::{Backend, Granularity, PersistenceDomain};
 pub(super) fn judge(facts: Facts) -> Report {
     let regions: Vec<MemoryRegion> = facts::all_regions(&facts).into_iter().cloned().collect();
     let persistence_domain = facts::weakest(&regions.iter().collect::<Vec<_>>());
-    let mut judge = Judge { facts: &facts, reasons: Vec::new() };
+    let mut judge = Judge { facts: &facts, reasons: Vec::new(), caps: Vec::new() };
     let backend = judge.backend();
-    let durability = judge.durability(backend, &regions);
+    let durability = judge.durability(backend);
     let granularity = granularity(backend, persistence_domain);
     judge.obstacles(backend);
     judge.state();
@@ -23,7 +23,7 @@ pub(super) fn judge(facts: Facts) -> Report {
     for (text, remedy) in read_only {
         judge.push(reasons::read_only(text, remedy));
     }
-    let mut reasons = judge.reasons;
+    let Judge { mut reasons, caps, .. } = judge;
     reasons.sort_by_key(|reason| weight(reason.code));
 
     let namespace = match &facts.dax_device {
@@ -53,6 +53,7 @@ pub(super) fn judge(facts: Facts) -> Report {
         read_only: is_read_only,
         bad_ranges: facts.bad_ranges,
         reasons,
+        caps,
     }
 }
 
@@ -112,10 +113,11 @@ fn weight(code: ReasonCode) -> usize {
     ORDER.iter().position(|known| *known == code).unwrap_or(ORDER.len())
 }
 
-/// The facts, and the reasons found so far.
+/// The facts, and the caps and reasons found so far.
 pub(super) struct Judge<'a> {
     pub(super) facts: &'a Facts,
     reasons: Vec<Reason>,
+    pub(super) caps: Vec<Cap>,
 }
 
 impl Judge<'_> {

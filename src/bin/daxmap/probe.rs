@@ -21,6 +21,10 @@ pub struct Args {
     /// One JSON object per path, each on a line of its own.
     #[arg(long)]
     json: bool,
+
+    /// Also show what each layer under the path keeps: the durability is the least of these.
+    #[arg(long, conflicts_with = "json")]
+    layers: bool,
 }
 
 /// Reports on every path, and says whether all went well. The error is that of writing.
@@ -42,6 +46,9 @@ pub fn run(args: &Args) -> io::Result<bool> {
                 }
                 first = false;
                 text::write(&mut out, &report)?;
+                if args.layers {
+                    text::write_layers(&mut out, &report)?;
+                }
             }
             Err(error) => {
                 out.flush()?;

@@ -159,7 +159,8 @@ fn other_filesystems_without_a_device_number() {
     tree.mount("0:40 / /z rw - zfs pool/data rw");
     tree.mount("0:41 / /b rw - bcachefs /dev/sdb:/dev/sdc rw");
     let zfs = FakeFile::new("/z/f", (0, 40)).probe(&tree.root);
-    assert_eq!((zfs.backend, zfs.durability), (Backend::PageCache, Durability::Fsync));
+    assert_eq!((zfs.backend, zfs.durability), (Backend::PageCache, Durability::Unverified));
+    assert!(zfs.reasons[0].text.contains("zfs pool"), "{}", zfs.reasons[0]);
     let bcachefs = FakeFile::new("/b/f", (0, 41)).probe(&tree.root);
     assert_eq!(bcachefs.durability, Durability::Fsync);
     assert_eq!(bcachefs.device.unwrap().below.len(), 2);
@@ -269,12 +270,18 @@ fn files_in_no_visible_mount() {
         assert!(report.mount.is_none());
         assert_eq!(report.durability, durability, "{magic:x}");
     }
-    // By the number of its device, which the table of mounts does not have.
+    // Its device is found by its number, but nobody knows with what options it is mounted.
     tree.disk("8:16", "sdb");
-    let detached = FakeFile::new("detached", (8, 16)).with(|file| file.stat.mount_id = Some(999));
-    let report = detached.probe(&tree.root);
-    assert_eq!(report.durability, Durability::Fsync);
-    assert_eq!(report.device.unwrap().name, "sdb");
+    for (file, backend) in [
+        (FakeFile::new("detached", (8, 16)), Backend::PageCache),
+        (FakeFile::dax("detached", (8, 16)), Backend::FsDax),
+    ] {
+        let report = file.with(|file| file.stat.mount_id = Some(999)).probe(&tree.root);
+        assert_eq!((report.backend, report.durability), (backend, Durability::Unverified));
+        assert_eq!(codes(&report)[0], "layer-unverified");
+        assert!(report.reasons[0].text.contains("mountinfo does not show"), "{:?}", report.reasons);
+        assert_eq!(report.device.unwrap().name, "sdb");
+    }
 }
 
 #[test]

@@ -23,15 +23,21 @@ use std::path::{Path, PathBuf};
 const BUSES: [&str; 3] = ["/sys/bus/nd/devices", "/sys/bus/dax/devices", "/sys/bus/cxl/devices"];
 
 /// What is taken from the directory of a block device. The rest is statistics and tuning.
-const BLOCK_ATTRIBUTES: [&str; 18] = [
+const BLOCK_ATTRIBUTES: [&str; 24] = [
     "alignment_offset",
     "badblocks",
     "bdi",
+    "bcache/state",
+    "cache_type",
     "dev",
     "device",
     "dm/name",
     "dm/uuid",
+    "loop/autoclear",
     "loop/backing_file",
+    "loop/offset",
+    "loop/sizelimit",
+    "md/level",
     "partition",
     "queue/dax",
     "queue/fua",
@@ -69,6 +75,21 @@ pub fn print(paths: &[String]) -> io::Result<()> {
     record("/proc/self/mountinfo");
     record("/proc/cmdline");
     record("/proc/sys/kernel/osrelease");
+    for log in sorted(Path::new("/proc/fs/jbd2")) {
+        // A directory: that it is there says where the log is.
+        record(log.join("info"));
+    }
+    for filesystem in sorted(Path::new("/sys/fs/ext4")) {
+        if let Ok(task) = fs::read_to_string(filesystem.join("journal_task")) {
+            record(filesystem.join("journal_task"));
+            record(Path::new("/proc").join(task.trim()).join("comm"));
+        }
+    }
+    for filesystem in sorted(Path::new("/sys/fs/btrfs")) {
+        for device in sorted(&filesystem.join("devices")) {
+            record(device);
+        }
+    }
     let mut seen = BTreeSet::new();
     for bus in BUSES {
         for entry in sorted(Path::new(bus)) {
@@ -145,6 +166,9 @@ fn block_device(link: &Path) {
         if path.symlink_metadata().is_ok() {
             record(path);
         }
+    }
+    for disk in sorted(&directory.join("device/scsi_disk")) {
+        record(disk.join("cache_type"));
     }
     for relation in ["slaves", "holders"] {
         for entry in sorted(&directory.join(relation)) {

@@ -8,7 +8,8 @@ use std::ops::Range;
 use std::path::Path;
 
 use daxmap::probe::{
-    BlockDevice, HugePages, MapSync, MemoryRegion, Namespace, Reason, Report, Target,
+    BlockDevice, Cap, FilesystemLog, HugePages, MapSync, MemoryRegion, Namespace, Reason, Report,
+    Target,
 };
 use serde::Serialize;
 
@@ -48,6 +49,15 @@ struct JsonReport<'a> {
     device_stack: Option<JsonDevice<'a>>,
     verdict: String,
     reasons: Vec<JsonReason<'a>>,
+    caps: Vec<JsonCap<'a>>,
+}
+
+#[derive(Serialize)]
+struct JsonCap<'a> {
+    layer: &'static str,
+    level: &'static str,
+    evidence: &'a str,
+    reason: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -83,6 +93,8 @@ struct JsonDevice<'a> {
     bad_blocks: Vec<[u64; 2]>,
     namespace: Option<JsonNamespace<'a>>,
     region: Option<&'a str>,
+    log: Option<&'static str>,
+    log_device: Option<Box<JsonDevice<'a>>>,
     below: Vec<JsonDevice<'a>>,
 }
 
@@ -155,6 +167,7 @@ fn convert(report: &Report) -> JsonReport<'_> {
         device_stack: report.device.as_ref().map(stack),
         verdict: report.verdict_sentence(),
         reasons: report.reasons.iter().map(reason).collect(),
+        caps: report.caps.iter().map(cap).collect(),
     }
 }
 
@@ -193,7 +206,26 @@ fn stack(device: &BlockDevice) -> JsonDevice<'_> {
         bad_blocks: ranges(&device.bad_blocks),
         namespace: device.namespace.as_ref().map(namespace),
         region: device.region.as_ref().map(|region| region.name.as_str()),
+        log: device.log.as_ref().map(|log| match log {
+            FilesystemLog::Internal => "internal",
+            FilesystemLog::External(_) => "external",
+            FilesystemLog::Absent => "absent",
+            _ => "unknown",
+        }),
+        log_device: match &device.log {
+            Some(FilesystemLog::External(log)) => Some(Box::new(stack(log))),
+            _ => None,
+        },
         below: device.below.iter().map(stack).collect(),
+    }
+}
+
+fn cap(cap: &Cap) -> JsonCap<'_> {
+    JsonCap {
+        layer: cap.layer.as_str(),
+        level: cap.level.as_str(),
+        evidence: &cap.evidence,
+        reason: cap.reason.map(daxmap::probe::ReasonCode::as_str),
     }
 }
 

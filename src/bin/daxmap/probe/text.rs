@@ -22,6 +22,19 @@ pub fn write(out: &mut impl Write, report: &Report) -> io::Result<()> {
     writeln!(out, "{}", table.trim_fmt())
 }
 
+/// Writes what each layer keeps, from the top down.
+pub fn write_layers(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    for cap in &report.caps {
+        let code = cap.reason.map_or_else(String::new, |code| format!(" [{code}]"));
+        let evidence = format!("{}{code}", clean(&cap.evidence));
+        table.add_row([format!("  {}", cap.layer), cap.level.to_string(), evidence]);
+    }
+    writeln!(out, "  what each layer keeps, of which the least counts:")?;
+    writeln!(out, "{}", table.trim_fmt())
+}
+
 fn facts(report: &Report) -> Vec<(&'static str, String)> {
     let mut rows = vec![("path", report.path.display().to_string())];
     let mut row = |name, value: String| rows.push((name, value));
