@@ -28,4 +28,5 @@ pub mod traced;
 pub mod unprivileged;
 pub mod unreadable;
 pub mod versions;
+pub mod watched;
 pub mod write_log;

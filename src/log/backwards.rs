@@ -12,7 +12,7 @@ use super::block::Places;
 use super::core::Core;
 use super::cursor::Cursor;
 use super::reader::Record;
-use super::table::Usage;
+use super::table::Life;
 
 /// The blocks of a segment between two entries of its index, and the entries before.
 #[derive(Debug)]
@@ -32,6 +32,12 @@ struct Stretch {
 pub struct ReverseReader<'a, R: Region> {
     core: &'a Core<R>,
     stretches: Vec<Stretch>,
+    /// Lives that were taken up at once: open ones, of which nobody knows yet where they end.
+    at_once: Vec<u64>,
+    /// Full lives down to this last Lsn, and number, were taken up.
+    horizon: (u64, u64),
+    /// The last Lsn of the one before, if there is one.
+    upcoming: Option<u64>,
     /// By the first Lsn of each stretch's last block.
     ready: BinaryHeap<(u64, usize)>,
     body: Vec<u8>,
@@ -42,21 +48,25 @@ pub struct ReverseReader<'a, R: Region> {
 
 impl<'a, R: Region> ReverseReader<'a, R> {
     pub(super) fn new(core: &'a Core<R>, from: Lsn) -> Result<Self> {
-        let below = core.watermark.get();
-        let mut stretches = Vec::new();
-        for (segment, life) in core.table.pool().lives.iter().enumerate() {
-            if matches!(life.usage, Usage::Free | Usage::Lost) {
-                continue;
-            }
-            let end = core.table.progress[segment].end.load(Ordering::Acquire);
-            let starts = life.index.iter().map(|(_, at)| u64::from(*at));
-            let index = starts.filter(|&at| at < end).collect();
-            let cursor = Cursor::new(segment, life.header, 0);
-            stretches.push(Stretch { cursor, index, end, blocks: Vec::new() });
+        let from = from.get().min(core.watermark.get() - 1);
+        let mut reader = Self {
+            core,
+            stretches: Vec::new(),
+            at_once: Vec::new(),
+            horizon: (from, 0),
+            upcoming: None,
+            ready: BinaryHeap::new(),
+            body: Vec::new(),
+            records: Vec::new(),
+            from,
+        };
+        let pool = core.table.pool();
+        for segment in pool.catalog.holding(from) {
+            reader.at_once.push(pool.lives[segment].header.life);
+            reader.stretches.push(stretch(core, &pool.lives[segment], segment));
         }
-        let from = from.get().min(below - 1);
-        let (ready, body, records) = (BinaryHeap::new(), Vec::new(), Vec::new());
-        let mut reader = Self { core, stretches, ready, body, records, from };
+        reader.upcoming = pool.catalog.full_before(reader.horizon).map(|((last, _), _)| last);
+        drop(pool);
         for index in 0..reader.stretches.len() {
             reader.advance(index)?;
         }
@@ -79,9 +89,34 @@ impl<'a, R: Region> ReverseReader<'a, R> {
                 let lsn = Lsn::new(lsn);
                 return Ok(Some(Record { lsn, payload: &self.body[range] }));
             }
+            let first = self.ready.peek().map(|(first, _)| *first);
+            if self.upcoming.is_some_and(|last| first.is_none_or(|first| last > first)) {
+                self.take_up()?;
+                continue;
+            }
             let Some((_, index)) = self.ready.pop() else { return Ok(None) };
             self.open(index)?;
             self.advance(index)?;
+        }
+    }
+
+    /// Takes up the full life that ends next below.
+    fn take_up(&mut self) -> Result<()> {
+        let core = self.core;
+        let pool = core.table.pool();
+        let mut taken = None;
+        if let Some((end, segment)) = pool.catalog.full_before(self.horizon) {
+            self.horizon = end;
+            taken = Some((end.1, stretch(core, &pool.lives[segment], segment)));
+        }
+        self.upcoming = pool.catalog.full_before(self.horizon).map(|((last, _), _)| last);
+        drop(pool);
+        match taken {
+            Some((life, stretch)) if !self.at_once.contains(&life) => {
+                self.stretches.push(stretch);
+                self.advance(self.stretches.len() - 1)
+            }
+            _ => Ok(()),
         }
     }
 
@@ -139,6 +174,14 @@ impl<'a, R: Region> ReverseReader<'a, R> {
         }
         lost(self.core, cursor)
     }
+}
+
+/// All of a life, up to what is durable now.
+fn stretch<R: Region>(core: &Core<R>, life: &Life, segment: usize) -> Stretch {
+    let end = core.table.progress[segment].end.load(Ordering::Acquire);
+    let starts = life.index.iter().map(|(_, at)| u64::from(*at));
+    let index = starts.filter(|&at| at < end).collect();
+    Stretch { cursor: Cursor::new(segment, life.header, 0), index, end, blocks: Vec::new() }
 }
 
 /// There is no block where one was.

@@ -18,11 +18,13 @@ pub(super) struct Cursor {
     pub(super) at: u64,
     /// The header's.
     pub(super) key: Key,
+    /// No more blocks will come in this life.
+    pub(super) complete: bool,
 }
 
 impl Cursor {
     pub(super) fn new(segment: usize, header: SegmentHeader, at: u64) -> Self {
-        Self { segment, header, at, key: header.key() }
+        Self { segment, header, at, key: header.key(), complete: header.last != 0 }
     }
 
     fn place(&self, layout: Layout) -> u64 {

@@ -66,16 +66,19 @@
 //! | `table`, `place`, `watermark` | which segment does a writer get, which Lsn, and who may see it? |
 //! | `staging`, `writer` | how does a commit become durable? |
 //! | `options`, `recovery`, `scan` | how is a log made, and what is in it after a crash? |
-//! | `cursor`, `reader`, `backwards`, `follow` | how is it read? |
+//! | `catalog`, `cursor`, `merge` | where are the records from an Lsn on? |
+//! | `reader`, `backwards`, `follow` | how is it read? |
 //! | `truncate`, `space` | how are records given up, and how much is free? |
 
 mod backwards;
 mod block;
+mod catalog;
 mod core;
 mod cursor;
 mod follow;
 mod layout;
 mod lsn;
+mod merge;
 mod options;
 mod place;
 mod reader;

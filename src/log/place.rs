@@ -64,7 +64,7 @@ impl<R: Region> Core<R> {
         self.check_writable(Operation::Append)?;
         // What was filled after its records were released.
         self.table.free_up_to(self.released());
-        let (salt, base) = (self.salts.draw()?, self.watermark.next());
+        let (salt, base) = (self.salts.draw()?, || self.watermark.next());
         let Some(taken) = self.table.take(need, self.layout.segment, salt, base) else {
             let free = self.table.room(self.layout.segment);
             return Err(Error::new(Operation::Append, ErrorKind::Full { needed: need, free }));

@@ -1,7 +1,5 @@
 //! Reading an open log, in the order of Lsns.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::sync::atomic::Ordering;
 
 use crate::error::{Error, ErrorKind, Operation, Result};
@@ -10,9 +8,12 @@ use crate::region::Region;
 
 use super::Lsn;
 use super::block::{Block, Places};
+use super::catalog::Key;
 use super::core::Core;
 use super::cursor::Cursor;
-use super::table::Usage;
+use super::layout::BLOCKS;
+use super::merge::{Look, Merge};
+use super::table::{Life, Usage};
 
 /// A record in the reader's buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,20 +64,20 @@ impl Open {
 /// Reads records in the order of their Lsns, and those appended meanwhile: at the end of what is
 /// durable [`next_record`](Self::next_record) returns `None`, and may be asked again.
 ///
-/// Every record is checked when it is read. As an iterator, a reader gives copies.
+/// Every record is checked when it is read. What a record costs does not depend on how many segments
+/// there are, nor on how often they were used. As an iterator, a reader gives copies.
 #[derive(Debug)]
 pub struct Reader<'a, R: Region> {
     core: &'a Core<R>,
     /// The Lsn of the next record, or one below it.
     next: u64,
-    /// The generation of the table that the cursors are of, and the lives that have one.
+    /// The generation of the table that is known.
     generation: Option<u64>,
-    known: Vec<u64>,
-    cursors: Vec<Cursor>,
-    /// Cursors whose next block is not known yet.
-    waiting: Vec<usize>,
-    /// Next blocks, by their first Lsn.
-    ready: BinaryHeap<Reverse<(u64, usize)>>,
+    /// The lives up to this one were taken up, in the order in which they begin.
+    horizon: Key,
+    /// The base of the one after it, if there is one.
+    upcoming: u64,
+    merge: Merge,
     open: Open,
 }
 
@@ -90,10 +91,9 @@ impl<'a, R: Region> Reader<'a, R> {
             core,
             next: from.get().max(first),
             generation: None,
-            known: Vec::new(),
-            cursors: Vec::new(),
-            waiting: Vec::new(),
-            ready: BinaryHeap::new(),
+            horizon: (0, 0),
+            upcoming: 0,
+            merge: Merge::default(),
             open: Open::default(),
         })
     }
@@ -103,8 +103,9 @@ impl<'a, R: Region> Reader<'a, R> {
     ///
     /// # Errors
     ///
-    /// `Released` if the next commit was; `Damaged` if it is no longer what was written; those of
-    /// the region.
+    /// `Released` if the next record was, whenever that was: no record is passed over for it.
+    /// `Damaged` if it is no longer what was written; those of the region. Asked again after an
+    /// error, the reader tries again from the same record.
     pub fn next_record(&mut self) -> Result<Option<Record<'_>>> {
         loop {
             if let Some((lsn, range)) = self.open.next(self.next) {
@@ -131,18 +132,20 @@ impl<'a, R: Region> Reader<'a, R> {
             self.refresh();
             self.generation = Some(generation);
         }
-        self.poll()?;
-        while let Some(&Reverse((first, index))) = self.ready.peek() {
-            if first >= below {
+        loop {
+            self.poll()?;
+            let first = self.merge.lowest().unwrap_or(u64::MAX);
+            if self.upcoming <= first && self.upcoming < below {
+                self.take_up();
+            } else if first >= below {
                 break;
-            }
-            self.ready.pop();
-            if self.take(index)? {
+            } else if self.take()? {
                 return Ok(true);
             }
-            self.poll()?;
         }
-        // What is not there never will be.
+        // What is not there never will be, unless its segment was used again while it was looked
+        // for.
+        self.check_released()?;
         self.next = self.next.max(below);
         Ok(false)
     }
@@ -155,94 +158,132 @@ impl<'a, R: Region> Reader<'a, R> {
         Ok(())
     }
 
-    /// Opens the block that a cursor is at, and moves the cursor on. False if all of it is before
+    /// Opens the block of the lowest Lsn, and moves its cursor on. False if all of it is before
     /// what is wanted, or if it is passed over.
-    fn take(&mut self, index: usize) -> Result<bool> {
-        let (core, cursor) = (self.core, &mut self.cursors[index]);
+    fn take(&mut self) -> Result<bool> {
+        let core = self.core;
+        let Some(cursor) = self.merge.cursor() else { return Ok(false) };
         let Some(block) = cursor.peek(&core.region, core.layout)? else {
-            return self.pass_over(index);
+            return self.pass_over();
         };
-        let wanted = block.last().min(cursor.header.limit) >= self.next;
+        let limit = cursor.header.limit;
+        let wanted = block.last().min(limit) >= self.next;
         if wanted && !cursor.body(&core.region, core.layout, &block, &mut self.open.body)? {
-            return self.pass_over(index);
+            return self.pass_over();
         }
+        if wanted && block.lsn > self.next {
+            // No commit has what lies between, or its segment was used again meanwhile.
+            self.check_released()?;
+        }
+        if let Some(cursor) = self.merge.cursor() {
+            cursor.at += block.bytes();
+        }
+        self.merge.taken(true);
         if wanted {
-            self.open.start(&block, cursor.header.limit);
+            self.open.start(&block, limit);
         }
-        cursor.at += block.bytes();
-        self.waiting.push(index);
         Ok(wanted)
     }
 
     /// Goes on behind a place where there is no block; false, as no block was opened.
     #[cold]
-    fn pass_over(&mut self, index: usize) -> Result<bool> {
-        if self.lost(index)? {
-            self.waiting.push(index);
+    fn pass_over(&mut self) -> Result<bool> {
+        let (core, next) = (self.core, self.next);
+        if let Some(cursor) = self.merge.cursor() {
+            let goes_on = lost(core, next, cursor)?;
+            self.merge.taken(goes_on);
         }
         Ok(false)
     }
 
-    /// There is no block where one was: the segment is in its next life, and the cursor done, or it
-    /// is damaged. True if the damage is accepted, and the cursor a line further.
-    #[cold]
-    fn lost(&mut self, index: usize) -> Result<bool> {
-        let cursor = &mut self.cursors[index];
-        let life = self.core.table.pool().lives[cursor.segment].header.life;
-        if life != cursor.header.life {
-            // Its records were released.
-            self.check_released()?;
-            return Ok(false);
-        }
-        if !self.core.accepts_damage {
-            return Err(cursor.damaged(self.core.layout));
-        }
-        cursor.at += LINE;
-        Ok(true)
-    }
-
-    /// Takes up the lives that have begun.
+    /// Learns which lives have ended, and which one begins next.
     fn refresh(&mut self) {
-        let pool = self.core.table.pool();
-        self.known.resize(pool.lives.len(), 0);
-        for (segment, life) in pool.lives.iter().enumerate() {
-            let header = life.header;
-            let used = !matches!(life.usage, Usage::Free | Usage::Lost);
-            if used && self.known[segment] != header.life {
-                self.known[segment] = header.life;
-                let cursor = Cursor::new(segment, header, life.start(self.next));
-                self.cursors.push(cursor);
-                self.waiting.push(self.cursors.len() - 1);
+        let core = self.core;
+        let pool = core.table.pool();
+        if self.generation.is_none() {
+            // What is in lives that began before is in these.
+            self.horizon = (self.next, u64::MAX);
+            for segment in pool.catalog.holding(self.next) {
+                let (life, progress) = (&pool.lives[segment], &core.table.progress[segment]);
+                // All that is before the end is before the last.
+                let end = progress.end.load(Ordering::Acquire);
+                let passed = progress.last.load(Ordering::Acquire) < self.next;
+                let at = if passed { end } else { life.start(self.next) };
+                self.merge.add(&cursor(life, segment, at));
             }
         }
+        self.merge.retain_waiting(|cursor| {
+            let life = &pool.lives[cursor.segment];
+            let end = core.table.progress[cursor.segment].end.load(Ordering::Acquire);
+            cursor.complete = is_complete(life);
+            life.header.life == cursor.header.life && !(cursor.complete && cursor.at >= end)
+        });
+        self.upcoming = pool.catalog.after(self.horizon).map_or(u64::MAX, |(key, _)| key.0);
+    }
+
+    /// Takes up the life that begins next.
+    fn take_up(&mut self) {
+        let pool = self.core.table.pool();
+        if let Some((key, segment)) = pool.catalog.after(self.horizon) {
+            self.horizon = key;
+            self.merge.add(&cursor(&pool.lives[segment], segment, BLOCKS));
+        }
+        self.upcoming = pool.catalog.after(self.horizon).map_or(u64::MAX, |(key, _)| key.0);
     }
 
     /// Looks at the next blocks of the cursors of which it is not known.
     fn poll(&mut self) -> Result<()> {
-        for index in std::mem::take(&mut self.waiting) {
-            // Damage may be as long as a segment: line by line, until there is a block again.
-            while !self.look(index)? && self.lost(index)? {}
-        }
-        Ok(())
+        let (core, next) = (self.core, self.next);
+        self.merge.poll(|cursor| {
+            let end = &core.table.progress[cursor.segment].end;
+            while cursor.at < end.load(Ordering::Acquire) {
+                match cursor.peek(&core.region, core.layout)? {
+                    Some(block) if block.last() >= next => return Ok(Look::Block(block.lsn)),
+                    // All of it is before what is wanted.
+                    Some(block) => cursor.at += block.bytes(),
+                    None if lost(core, next, cursor)? => {}
+                    None => return Ok(Look::Done),
+                }
+            }
+            Ok(if cursor.complete { Look::Done } else { Look::Nothing })
+        })
     }
 
-    /// Looks at the next block of a cursor; false if there is none where one should be.
-    fn look(&mut self, index: usize) -> Result<bool> {
-        let core = self.core;
-        let cursor = &mut self.cursors[index];
-        let end = core.table.progress[cursor.segment].end.load(Ordering::Acquire);
-        while cursor.at < end {
-            let Some(block) = cursor.peek(&core.region, core.layout)? else { return Ok(false) };
-            if block.last() >= self.next {
-                self.ready.push(Reverse((block.lsn, index)));
-                return Ok(true);
-            }
-            // All of it is before what is wanted.
-            cursor.at += block.bytes();
-        }
-        self.waiting.push(index);
-        Ok(true)
+    /// How many places this reader looks at, for the tests.
+    #[cfg(test)]
+    pub(super) fn cursors(&self) -> usize {
+        self.merge.len()
     }
+}
+
+fn cursor(life: &Life, segment: usize, at: u64) -> Cursor {
+    Cursor { complete: is_complete(life), ..Cursor::new(segment, life.header, at) }
+}
+
+/// Whether nothing is added to a life any more. Of a full one the end is known.
+fn is_complete(life: &Life) -> bool {
+    !matches!(life.usage, Usage::Idle | Usage::Active)
+}
+
+/// There is no block where one was: the segment is in its next life, and the cursor done, or it is
+/// damaged. True if the damage, which may be as long as a segment, is accepted, and the cursor a line
+/// further.
+#[cold]
+fn lost<R: Region>(core: &Core<R>, next: u64, cursor: &mut Cursor) -> Result<bool> {
+    let life = core.table.pool().lives[cursor.segment].header.life;
+    if life != cursor.header.life {
+        // Its records were released.
+        let first = core.released() + 1;
+        if next < first {
+            return Err(Error::new(Operation::Read, ErrorKind::Released { first }));
+        }
+        return Ok(false);
+    }
+    if !core.accepts_damage {
+        return Err(cursor.damaged(core.layout));
+    }
+    cursor.at += LINE;
+    Ok(true)
 }
 
 impl<R: Region> Iterator for Reader<'_, R> {

@@ -6,11 +6,11 @@ use std::sync::{Mutex, MutexGuard};
 
 use crossbeam::utils::CachePadded;
 
-use super::sync::lock;
-
+use super::catalog::{Catalog, Key};
 use super::layout::BLOCKS;
 use super::scan::{Contents, INDEX_STEP};
 use super::segment::{NO_LIMIT, SegmentHeader};
+use super::sync::lock;
 
 /// What a segment is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +43,11 @@ impl Life {
         Self { header, usage, first: None, index: Vec::new() }
     }
 
+    /// By what the catalog knows it.
+    pub(super) fn key(&self) -> Key {
+        (self.header.base, self.header.life)
+    }
+
     /// Where to begin looking for an Lsn.
     pub(super) fn start(&self, lsn: u64) -> u64 {
         let after = self.index.partition_point(|(first, _)| *first <= lsn);
@@ -68,6 +73,8 @@ impl Progress {
 #[derive(Debug, Default)]
 pub(super) struct Pool {
     pub(super) lives: Vec<Life>,
+    /// The lives that are not free, for who looks for an Lsn.
+    pub(super) catalog: Catalog,
     /// The free ones, the longest free first: readers may be in the others yet.
     free: VecDeque<usize>,
     next_life: u64,
@@ -117,12 +124,20 @@ impl Table {
         }
         pool.next_life = pool.next_life.max(life.header.life + 1);
         pool.lives.push(life);
+        let segment = self.progress.len();
         self.progress.push(Progress::new(end, last));
+        pool.register(segment, last);
     }
 
     /// Takes a segment with room for `need` bytes; none if there is none. A new life begins with
-    /// this salt and this base.
-    pub(super) fn take(&self, need: u64, size: u64, salt: u64, base: u64) -> Option<Taken> {
+    /// this salt, and with the base that is asked for when no other life can begin.
+    pub(super) fn take(
+        &self,
+        need: u64,
+        size: u64,
+        salt: u64,
+        base: impl FnOnce() -> u64,
+    ) -> Option<Taken> {
         let mut pool = self.pool();
         let fits = |segment: &usize| {
             let end = self.progress[*segment].end.load(Ordering::Acquire);
@@ -138,7 +153,7 @@ impl Table {
         let header = SegmentHeader {
             life: pool.next_life,
             salt,
-            base,
+            base: base(),
             limit: NO_LIMIT,
             end: BLOCKS as u32,
             last: 0,
@@ -151,6 +166,7 @@ impl Table {
         *life = Life { header, usage: Usage::Active, first: None, index };
         self.progress[segment].end.store(BLOCKS, Ordering::Release);
         self.progress[segment].last.store(0, Ordering::Release);
+        pool.register(segment, 0);
         self.changed();
         Some(Taken::Begin { segment, header })
     }
@@ -185,6 +201,7 @@ impl Table {
         life.header.end = end as u32;
         life.header.last = self.progress[segment].last.load(Ordering::Acquire);
         let header = life.header;
+        pool.register(segment, header.last);
         drop(pool);
         self.changed();
         header
@@ -197,6 +214,7 @@ impl Table {
             let last = self.progress[segment].last.load(Ordering::Acquire);
             if matches!(life.usage, Usage::Full) && last <= released {
                 life.usage = Usage::Free;
+                pool.catalog.forget(life.key());
                 pool.free.push_back(segment);
             }
         }
@@ -221,6 +239,23 @@ impl Table {
                 pool.free.push_back(segment);
             }
         }
+        // Rarely, and of any number of them.
+        pool.catalog.clear();
+        for (segment, progress) in self.progress.iter().enumerate() {
+            pool.register(segment, progress.last.load(Ordering::Acquire));
+        }
         self.changed();
+    }
+}
+
+impl Pool {
+    /// Tells the catalog what a segment is used for now; `last` is the last Lsn in it.
+    fn register(&mut self, segment: usize, last: u64) {
+        let life = &self.lives[segment];
+        match life.usage {
+            Usage::Free | Usage::Lost => self.catalog.forget(life.key()),
+            Usage::Idle | Usage::Active => self.catalog.open(life.key(), segment),
+            Usage::Full => self.catalog.fill(life.key(), segment, last),
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 mod followers;
 mod found;
+mod readers;
 mod staged;
 
 use super::layout::Layout;
