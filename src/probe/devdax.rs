@@ -5,8 +5,10 @@
 //! specific-purpose memory); and a volatile CXL region. The last two are ordinary memory.
 //! Attributes: Documentation/ABI/testing/sysfs-bus-dax.
 
+use std::ops::Range;
 use std::path::Path;
 
+use super::badblocks;
 use super::nvdimm;
 use super::report::{MemoryRegion, Namespace};
 use super::sources::{Number, Sources};
@@ -17,7 +19,13 @@ use crate::durability::PersistenceDomain;
 pub(super) struct DaxDevice {
     pub(super) namespace: Namespace,
     pub(super) region: MemoryRegion,
+    /// Its bad ranges, from its own start; `None` if its region has some, and where it begins in the
+    /// region cannot be read.
+    pub(super) bad_ranges: Option<Vec<Range<u64>>>,
 }
+
+/// The mode of an instance whose memory the kernel uses as its own (drivers/dax/kmem.c).
+pub(super) const SYSTEM_RAM: &str = "system-ram";
 
 /// The device-DAX instance with this character device number; `None` if it is another kind.
 pub(super) fn find(sources: &Sources, number: Number) -> Option<DaxDevice> {
@@ -29,22 +37,44 @@ pub(super) fn find(sources: &Sources, number: Number) -> Option<DaxDevice> {
         .iter()
         .find_map(|attribute| sources.number::<u64>(directory.join(attribute)))
         .filter(|align| align.is_power_of_two());
+    let is_memory =
+        sources.link_name(directory.join("driver")).is_some_and(|driver| driver == "kmem");
     let mut namespace = Namespace {
         name: nvdimm::name(&directory),
-        mode: "devdax".to_owned(),
+        mode: if is_memory { SYSTEM_RAM } else { "devdax" }.to_owned(),
         size: sources.number(directory.join("size")),
         align,
+        claims: None,
     };
-    let region = match nvdimm::above(sources, &directory, true) {
-        Some(found) => {
-            if namespace.size.is_none() {
-                namespace.size = found.namespace.and_then(|above| above.size);
-            }
-            found.region
-        }
-        None => ordinary_memory(sources, &directory),
+    let Some(found) = nvdimm::above(sources, &directory, true) else {
+        let region = ordinary_memory(sources, &directory);
+        return Some(DaxDevice { namespace, region, bad_ranges: Some(Vec::new()) });
     };
-    Some(DaxDevice { namespace, region })
+    if let Some(above) = found.namespace {
+        namespace.size = namespace.size.or(above.size);
+        namespace.claims = Some(above.name);
+    }
+    let bad_ranges = bad_ranges(sources, &directory, &found.directory, &found.region, &namespace);
+    Some(DaxDevice { namespace, region: found.region, bad_ranges })
+}
+
+/// The region's bad ranges that lie in the instance, from the instance's start. A region lists the
+/// errors of all its namespaces, and an instance begins behind its namespace's own metadata.
+fn bad_ranges(
+    sources: &Sources,
+    instance: &Path,
+    region: &Path,
+    memory: &MemoryRegion,
+    namespace: &Namespace,
+) -> Option<Vec<Range<u64>>> {
+    if memory.bad_blocks.is_empty() {
+        return Some(Vec::new());
+    }
+    let start = sources
+        .address(instance.join("resource"))?
+        .checked_sub(sources.address(region.join("resource"))?)?;
+    let end = start.checked_add(namespace.size?)?;
+    Some(badblocks::within(&memory.bad_blocks, &(start..end)))
 }
 
 /// The memory of an instance without an nvdimm region above it.
@@ -85,6 +115,7 @@ fn ordinary_memory(sources: &Sources, directory: &Path) -> MemoryRegion {
         asynchronous: false,
         bad_blocks: Vec::new(),
         clears_errors: None,
+        scrubs: None,
         devices: Vec::new(),
         devices_unread: Vec::new(),
     }

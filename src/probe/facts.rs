@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::badblocks;
 use super::block::{self, Context};
 use super::commands;
-use super::devdax::{self, DaxDevice};
+use super::devdax::{self, DaxDevice, SYSTEM_RAM};
 use super::extents::{self, HUGE_BYTES};
 use super::filesystem::{self, Class, DaxMode};
 use super::mountinfo::{has_option, option};
@@ -44,6 +44,18 @@ pub(super) struct Facts {
     /// How far the device's first byte lies past a 2 MiB boundary of memory, if known.
     pub(super) shift: Option<u64>,
     pub(super) bad_ranges: Vec<Range<u64>>,
+    /// False if memory below has bad ranges, and which of them lie here cannot be told.
+    pub(super) bad_ranges_known: bool,
+}
+
+impl Facts {
+    /// A device-DAX node that nobody can open: the kernel uses its memory, or it has no driver.
+    pub(super) fn is_unusable(&self) -> bool {
+        let without_driver = [Errno::NXIO, Errno::NODEV].map(Errno::raw_os_error);
+        let is_memory = |(namespace, _): &(Namespace, MemoryRegion)| namespace.mode == SYSTEM_RAM;
+        self.dax_device.as_ref().is_some_and(is_memory)
+            || matches!(self.map_sync, MapSync::NotTried(errno) if without_driver.contains(&errno))
+    }
 }
 
 /// What decides how `gather` looks at its subject.
@@ -83,6 +95,7 @@ pub(super) fn gather(
         huge_pages: HugePages::NotApplicable,
         shift: None,
         bad_ranges: Vec::new(),
+        bad_ranges_known: true,
     };
     match stat.file_type {
         FileType::BlockDevice => {
@@ -91,10 +104,9 @@ pub(super) fn gather(
             facts.statx_dax = None;
         }
         FileType::CharacterDevice => {
-            if let Some(DaxDevice { namespace, region }) = devdax::find(context.sources, stat.node)
-            {
+            if let Some(found) = devdax::find(context.sources, stat.node) {
                 facts.target = Target::DaxDevice;
-                device_dax(&mut facts, subject, namespace, region);
+                device_dax(&mut facts, subject, found);
                 return facts;
             }
             facts.mount = stat.mount_id.and_then(|id| context.mounts().by_id(id)).cloned();
@@ -158,12 +170,10 @@ fn target(file_type: FileType, missing: bool) -> Target {
     }
 }
 
-fn device_dax(
-    facts: &mut Facts,
-    subject: &dyn Subject,
-    namespace: Namespace,
-    region: MemoryRegion,
-) {
+fn device_dax(facts: &mut Facts, subject: &dyn Subject, found: DaxDevice) {
+    let DaxDevice { namespace, region, bad_ranges } = found;
+    facts.bad_ranges_known = bad_ranges.is_some();
+    facts.bad_ranges = bad_ranges.unwrap_or_default();
     // The mapping must be a whole number of the device's own pages (drivers/dax/device.c
     // check_vma).
     let len = namespace.align.unwrap_or(facts.page_size).max(facts.page_size);
@@ -231,18 +241,23 @@ fn devices(facts: &mut Facts, context: &Context<'_>, subject: &dyn Subject) {
 /// Extents are worth asking for only where huge pages or bad blocks are in question.
 fn blocks(facts: &mut Facts, subject: &dyn Subject, size: u64) {
     let mappable = matches!(facts.map_sync, MapSync::Accepted | MapSync::Predicted(true));
+    let bad = facts.device.as_ref().map_or(&[][..], |device| device.bad_blocks.as_slice());
+    facts.bad_ranges_known = facts.device.as_ref().is_none_or(bad_blocks_are_its_own);
+    if facts.target == Target::BlockDevice {
+        facts.bad_ranges = bad.to_vec();
+    }
     if facts.target != Target::File {
         if mappable {
             facts.huge_pages = HugePages::Unknown;
         }
         return;
     }
-    let bad = facts.device.as_ref().map_or(&[][..], |device| device.bad_blocks.as_slice());
     let wants_huge = mappable && size >= HUGE_BYTES;
     if !wants_huge && bad.is_empty() {
         return;
     }
     let extents = subject.extents();
+    facts.bad_ranges_known &= bad.is_empty() || extents.is_some();
     if let Some(extents) = &extents {
         facts.bad_ranges = badblocks::of_file(bad, extents);
     }
@@ -252,6 +267,22 @@ fn blocks(facts: &mut Facts, subject: &dyn Subject, size: u64) {
             None => HugePages::Unknown,
         };
     }
+}
+
+/// Whether the bad blocks of a device are all those of the memory below it: of persistent memory
+/// itself, or of a partition of it. Whatever else lies between may put them anywhere.
+fn bad_blocks_are_its_own(device: &BlockDevice) -> bool {
+    let memory = match device.kind.as_str() {
+        "partition" => device.below.first(),
+        _ => Some(device),
+    };
+    // A sector namespace has a table between, and no list of its own.
+    let is_plain = |memory: &BlockDevice| {
+        memory.kind == "pmem"
+            && memory.namespace.as_ref().is_none_or(|found| found.mode != "sector")
+    };
+    memory.is_some_and(is_plain)
+        || regions(device).iter().all(|region| region.bad_blocks.is_empty())
 }
 
 /// Whether the driver offers DAX on this device.
@@ -336,7 +367,9 @@ pub(super) fn weakest(regions: &[&MemoryRegion]) -> PersistenceDomain {
 /// changed before it.
 pub(super) fn read_only(facts: &Facts) -> Vec<(String, Option<Remedy>)> {
     let mut out = Vec::new();
-    for region in all_regions(facts).into_iter().filter(|region| region.read_only) {
+    // Device DAX does not ask whether its region is read-only (drivers/dax/device.c).
+    let regions = facts.device.as_ref().map_or_else(Vec::new, regions);
+    for region in regions.into_iter().filter(|region| region.read_only) {
         out.push((
             format!("memory region {} is read-only", region.name),
             Some(commands::writable_region(region)),

@@ -30,6 +30,7 @@ mod filesystem;
 mod ioctl;
 mod layers;
 mod memory_device;
+mod memory_reasons;
 mod mountinfo;
 mod nmem;
 mod nvdimm;
@@ -53,7 +54,7 @@ pub use memory_device::{MemoryDevice, Security, Shutdowns};
 pub use remedy::Remedy;
 pub use report::{
     BlockDevice, Cap, FilesystemLog, HugePages, Layer, MapSync, MemoryRegion, Mount, Namespace,
-    Reason, ReasonCode, Report, Target,
+    Reason, ReasonCode, Report, Scrubs, Target,
 };
 
 use crate::cpu::WriteBack;

@@ -127,7 +127,9 @@ fn security(sources: &Sources, directory: &Path, device: &mut MemoryDevice) {
     device.frozen |= sources.flag(directory.join("frozen")).unwrap_or(false);
     // `lock` among the flags: the label area refused to be read (drivers/nvdimm/dimm.c).
     let flags = sources.text(directory.join("flags")).unwrap_or_default();
-    if flags.split_ascii_whitespace().any(|word| word == "lock") {
+    let is_locked = flags.split_ascii_whitespace().any(|word| word == "lock");
+    // POWER has no security commands; it says so among its own flags.
+    if is_locked || device.flags.iter().flatten().any(|flag| flag == "locked") {
         worst = worst.max(Some(Security::Locked));
     }
     device.security = worst.or(device.frozen.then_some(Security::Unknown));

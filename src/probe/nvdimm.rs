@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use super::badblocks;
 use super::nmem;
-use super::report::{MemoryRegion, Namespace};
+use super::report::{MemoryRegion, Namespace, Scrubs};
 use super::sources::Sources;
 use crate::durability::PersistenceDomain;
 
@@ -23,6 +23,8 @@ use crate::durability::PersistenceDomain;
 pub(super) struct Found {
     pub(super) namespace: Option<Namespace>,
     pub(super) region: MemoryRegion,
+    /// The directory of the region.
+    pub(super) directory: PathBuf,
 }
 
 /// `DEVTYPE` of a device directory.
@@ -48,10 +50,15 @@ pub(super) fn above(sources: &Sources, device: &Path, dax: bool) -> Option<Found
                     mode: if dax { "fsdax" } else { "raw" }.to_owned(),
                     size: sources.number(directory.join("size")),
                     align: None,
+                    claims: None,
                 });
             }
             "nd_pmem" | "nd_volatile" | "nd_blk" => {
-                return Some(Found { namespace, region: region(sources, directory, &devtype) });
+                return Some(Found {
+                    namespace,
+                    region: region(sources, directory, &devtype),
+                    directory: directory.to_owned(),
+                });
             }
             _ => {}
         }
@@ -69,6 +76,7 @@ fn claimed(sources: &Sources, directory: &Path, mode: &str) -> Namespace {
         mode: mode.to_owned(),
         size: sources.number(directory.join("size")),
         align: sources.number(directory.join("align")),
+        claims: None,
     }
 }
 
@@ -98,9 +106,17 @@ fn region(sources: &Sources, directory: &Path, devtype: &str) -> MemoryRegion {
         bad_blocks: sources
             .text(directory.join("badblocks"))
             .map_or_else(Vec::new, |text| badblocks::parse(&text)),
+        scrubs: sources.text(bus.join("nfit/scrub")).and_then(|text| scrubs(&text)),
         devices,
         devices_unread,
     }
+}
+
+/// `nfit/scrub`: how many scrubs ended since the driver was loaded, with a `+` while one runs
+/// (sysfs-bus-nfit).
+fn scrubs(text: &str) -> Option<Scrubs> {
+    let number = text.strip_suffix('+').unwrap_or(text);
+    Some(Scrubs { completed: number.parse().ok()?, running: number.len() < text.len() })
 }
 
 /// `numa_node` of a directory; the kernel writes -1 for none.

@@ -1,7 +1,9 @@
 //! What keeps a path from being DAX, or from being as good as it could be.
 
+use super::devdax::SYSTEM_RAM;
 use super::facts::{self, offers_dax, walk};
 use super::filesystem::{self, Class, DaxMode};
+use super::memory_reasons;
 use super::reasons;
 use super::report::{HugePages, MapSync, Mount, Target};
 use super::verdict::Judge;
@@ -34,9 +36,12 @@ impl Judge<'_> {
                 }
                 return;
             }
-            MapSync::NotTried(errno) => {
-                self.push(reasons::permission_denied(facts, errno));
-            }
+            MapSync::NotTried(errno) => self.push(match &facts.dax_device {
+                Some((namespace, _)) if namespace.mode == SYSTEM_RAM => {
+                    memory_reasons::system_ram(facts, namespace)
+                }
+                _ => memory_reasons::not_tried(facts, errno),
+            }),
             MapSync::Refused(errno) => refused = Some(errno),
             MapSync::Predicted(false) => {}
         }
@@ -145,7 +150,13 @@ impl Judge<'_> {
     /// Bad blocks and huge pages.
     pub(super) fn state(&mut self) {
         let facts = self.facts;
-        if !facts.bad_ranges.is_empty() {
+        if let Some((_, region)) = &facts.dax_device {
+            if !facts.bad_ranges.is_empty() {
+                self.push(reasons::bad_blocks_in_node(facts));
+            } else if !facts.bad_ranges_known {
+                self.push(memory_reasons::bad_bytes_somewhere(facts, region));
+            }
+        } else if facts.target == Target::File && !facts.bad_ranges.is_empty() {
             self.push(reasons::bad_blocks_in_file(facts));
         } else if facts.target != Target::File
             || facts.device.as_ref().is_some_and(|device| device.bad_blocks.is_empty())
@@ -167,11 +178,6 @@ impl Judge<'_> {
     /// lies between.
     fn bad_devices(&mut self) {
         let mut found = Vec::new();
-        if let Some((_, region)) = &self.facts.dax_device
-            && !region.bad_blocks.is_empty()
-        {
-            found.push(reasons::bad_blocks_on_device(self.facts, &region.name, &region.bad_blocks));
-        }
         if let Some(device) = &self.facts.device {
             let is_file = self.facts.target == Target::File;
             walk(device, &mut |below| {

@@ -7,6 +7,7 @@ use rustix::io::Errno;
 
 use super::commands;
 use super::facts::{Facts, all_regions};
+use super::memory_reasons;
 use super::remedy::Remedy;
 use super::report::{
     BlockDevice, HugePages, MemoryRegion, Mount, Namespace, Reason, ReasonCode, Target,
@@ -20,9 +21,9 @@ fn reason(code: ReasonCode, text: String, remedy: Option<Remedy>) -> Reason {
 }
 
 /// What a memory region is called: `NVDIMM region region0`.
-fn named(region: &MemoryRegion) -> String {
+pub(super) fn named(region: &MemoryRegion) -> String {
     let kind = match region.provider.as_str() {
-        "cxl" => "CXL region",
+        "cxl" | "CXL" => "CXL region",
         "ACPI.NFIT" => "NVDIMM region",
         _ => "memory region",
     };
@@ -341,18 +342,17 @@ pub(super) fn bad_blocks_in_file(facts: &Facts) -> Reason {
     reason(ReasonCode::BadBlocks, text, Some(Remedy::advice(remedy)))
 }
 
+pub(super) fn bad_blocks_in_node(facts: &Facts) -> Reason {
+    let cannot_clear = keeps_errors(facts).then_some(CANNOT_CLEAR_DEVICE);
+    memory_reasons::bad_bytes_of_node(facts, &listed(&facts.bad_ranges), cannot_clear)
+}
+
 pub(super) fn bad_blocks_on_device(facts: &Facts, name: &str, ranges: &[Range<u64>]) -> Reason {
-    let remedy = match (facts.target, keeps_errors(facts)) {
-        (Target::DaxDevice, true) => CANNOT_CLEAR_DEVICE,
-        (Target::DaxDevice, false) => {
-            "clear the errors of the namespace (ndctl clear-errors), and restore those bytes from a \
-             good copy"
-        }
-        (_, true) => CANNOT_CLEAR,
-        (_, false) => {
-            "probe each file to find those that lie there, and write whole pages over the bad bytes \
-             with pwrite, from a good copy"
-        }
+    let remedy = if keeps_errors(facts) {
+        CANNOT_CLEAR
+    } else {
+        "probe each file to find those that lie there, and write whole pages over the bad bytes \
+         with pwrite, from a good copy"
     };
     let text = format!("{name} has bad bytes {}", listed(ranges));
     reason(ReasonCode::BadBlocks, text, Some(Remedy::advice(remedy)))
@@ -400,25 +400,6 @@ pub(super) fn not_a_regular_file(text: String) -> Reason {
         Some(Remedy::advice(
             "name a regular file, a directory, a block device or a device-DAX node",
         )),
-    )
-}
-
-pub(super) fn permission_denied(facts: &Facts, errno: i32) -> Reason {
-    let remedy = match facts.target {
-        Target::DaxDevice => {
-            "run as a user who may open it for reading and writing; to give it to a group at every \
-             boot, add a udev rule for SUBSYSTEM \"dax\" with GROUP and MODE"
-        }
-        _ => "run as a user who may read it, or give this user access (setfacl, chgrp)",
-    };
-    reason(
-        ReasonCode::PermissionDenied,
-        format!(
-            "{} could not be opened for the trial mapping: {}",
-            facts.path.display(),
-            Errno::from_raw_os_error(errno)
-        ),
-        Some(Remedy::advice(remedy)),
     )
 }
 

@@ -145,12 +145,26 @@ pub enum FilesystemLog {
 pub struct Namespace {
     /// Kernel name: `namespace0.0`, `dax0.0`.
     pub name: String,
-    /// `raw`, `fsdax`, `devdax`, `sector`.
+    /// `raw`, `fsdax`, `devdax`, `sector`; `system-ram` for device DAX that the kernel uses as
+    /// ordinary memory.
     pub mode: String,
     /// Size in bytes.
     pub size: Option<u64>,
     /// Alignment of mappings in bytes.
     pub align: Option<u64>,
+    /// A device-DAX instance: the nvdimm namespace it shows, which is what `ndctl` is given:
+    /// `namespace0.0` for `dax0.0`, and another number for another.
+    pub claims: Option<String>,
+}
+
+/// Address range scrubs: the platform's search for bad memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Scrubs {
+    /// How many ended since the driver was loaded.
+    pub completed: u64,
+    /// True while one runs.
+    pub running: bool,
 }
 
 /// The memory region behind a namespace.
@@ -174,6 +188,9 @@ pub struct MemoryRegion {
     /// Whether a write can clear them: its bus knows the command `clear_error`
     /// (drivers/nvdimm/bus.c `nvdimm_clear_poison`); `None` if the bus does not say.
     pub clears_errors: Option<bool>,
+    /// The scrubs of its bus; `None` if the bus has none: then only those errors are known that were
+    /// met (or that firmware listed).
+    pub scrubs: Option<Scrubs>,
     /// The devices that hold it, each once, in the order of the region's mappings. Empty for a region
     /// that names none (e820, virtio-pmem, ordinary memory as device DAX).
     pub devices: Vec<MemoryDevice>,
@@ -273,6 +290,17 @@ pub enum ReasonCode {
     NotARegularFile,
     PermissionDenied,
     MapSyncRefused,
+    MapSyncNotTried,
+    MemoryDeviceNotArmed,
+    MemoryDeviceFailed,
+    MemoryDeviceLocked,
+    MemoryDeviceErasing,
+    MemoryDeviceUnknown,
+    CxlFlushUnknown,
+    SystemRam,
+    DeviceDaxDisabled,
+    LeaseHeld,
+    MemoryLimit,
 }
 
 impl ReasonCode {
@@ -305,6 +333,17 @@ impl ReasonCode {
             Self::NotARegularFile => "not-a-regular-file",
             Self::PermissionDenied => "permission-denied",
             Self::MapSyncRefused => "map-sync-refused",
+            Self::MapSyncNotTried => "map-sync-not-tried",
+            Self::MemoryDeviceNotArmed => "memory-device-not-armed",
+            Self::MemoryDeviceFailed => "memory-device-failed",
+            Self::MemoryDeviceLocked => "memory-device-locked",
+            Self::MemoryDeviceErasing => "memory-device-erasing",
+            Self::MemoryDeviceUnknown => "memory-device-unknown",
+            Self::CxlFlushUnknown => "cxl-flush-unknown",
+            Self::SystemRam => "system-ram",
+            Self::DeviceDaxDisabled => "device-dax-disabled",
+            Self::LeaseHeld => "lease-held",
+            Self::MemoryLimit => "memory-limit",
         }
     }
 }
@@ -381,8 +420,10 @@ pub struct Report {
     pub block_size: Option<u64>,
     /// True if nothing can be written here (mount, device or region read-only).
     pub read_only: bool,
-    /// Bytes of the file that lie on bad blocks.
+    /// Bytes of the file, block device or device-DAX node that are known to be bad, from its start.
     pub bad_ranges: Vec<Range<u64>>,
+    /// False if memory below has bad ranges, and which of them lie in the path cannot be told.
+    pub bad_ranges_known: bool,
     /// NUMA node of the memory, if known.
     pub numa_node: Option<i32>,
     /// Why, most important first.

@@ -71,6 +71,12 @@ impl Sources {
         self.text(path)?.parse().ok()
     }
 
+    /// An address, hexadecimal with `0x`: `resource` of a region or a namespace, which only root may
+    /// read.
+    pub(super) fn address(&self, path: impl AsRef<Path>) -> Option<u64> {
+        u64::from_str_radix(self.text(path)?.strip_prefix("0x")?, 16).ok()
+    }
+
     /// An attribute that is `0` or `1`.
     pub(super) fn flag(&self, path: impl AsRef<Path>) -> Option<bool> {
         match self.text(path)?.as_str() {

@@ -6,6 +6,7 @@ mod capture;
 mod devices;
 mod guest;
 mod layers;
+mod memory;
 mod nmem;
 mod reasons;
 mod tree;

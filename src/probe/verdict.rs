@@ -52,6 +52,7 @@ pub(super) fn judge(facts: Facts) -> Report {
         block_size: facts.block_size,
         read_only: is_read_only,
         bad_ranges: facts.bad_ranges,
+        bad_ranges_known: facts.bad_ranges_known,
         reasons,
         caps,
     }
@@ -85,13 +86,24 @@ fn granularity(backend: Backend, domain: PersistenceDomain) -> Granularity {
 fn weight(code: ReasonCode) -> usize {
     const ORDER: &[ReasonCode] = &[
         ReasonCode::NotARegularFile,
+        ReasonCode::SystemRam,
+        ReasonCode::DeviceDaxDisabled,
         ReasonCode::PermissionDenied,
+        ReasonCode::LeaseHeld,
+        ReasonCode::MemoryLimit,
+        ReasonCode::MapSyncNotTried,
         ReasonCode::ReadOnly,
         ReasonCode::BadBlocks,
         ReasonCode::E820Region,
         ReasonCode::VolatileRegion,
         ReasonCode::MemoryBacked,
+        ReasonCode::MemoryDeviceErasing,
+        ReasonCode::MemoryDeviceLocked,
+        ReasonCode::MemoryDeviceNotArmed,
+        ReasonCode::MemoryDeviceFailed,
         ReasonCode::PersistenceDomainUnknown,
+        ReasonCode::MemoryDeviceUnknown,
+        ReasonCode::CxlFlushUnknown,
         ReasonCode::NoBarrier,
         ReasonCode::OverlayOnDax,
         ReasonCode::LayerUnverified,
@@ -138,8 +150,10 @@ impl Judge<'_> {
         let can_write_back = facts.write_back != WriteBack::None;
         match facts.target {
             // A device-DAX node has no write(2): without a durable mapping nothing is left but
-            // memory. If it may not be opened, what it is still decides.
+            // memory. If it may not be opened, what it is still decides; what nobody can open is
+            // nothing.
             Target::DaxDevice => match facts.map_sync {
+                MapSync::NotTried(_) if facts.is_unusable() => Backend::Volatile,
                 MapSync::Accepted | MapSync::NotTried(_) if can_write_back => Backend::DevDax,
                 _ => Backend::Volatile,
             },

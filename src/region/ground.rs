@@ -180,6 +180,7 @@ mod tests {
             asynchronous: true,
             bad_blocks: Vec::new(),
             clears_errors: None,
+            scrubs: None,
             devices: Vec::new(),
             devices_unread: Vec::new(),
         };

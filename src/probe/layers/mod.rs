@@ -14,6 +14,7 @@
 //! | [`log`](mod@log) | the filesystem's log is on the same device, or what that device bears | the same | `Unverified` |
 //! | [`block_stack`] | every device down to persistent memory | every device down to the last passes flushes on | `Unverified` |
 //! | [`region`] | it names a persistence domain | the same; virtio-pmem flushes through the host | `Unverified`; volatile and e820 memory: `ProcessOnly` |
+//! | [`region_devices`] | all are visible, and none reports a fault; a CXL device counts its unsafe shutdowns | the same | `Unverified` |
 //! | visibility | the mount table shows the mount, and sysfs the devices | the same | `Unverified` |
 //!
 //! What a drive's firmware or a hypervisor does with a flush that reached it cannot be read. That it
@@ -26,6 +27,7 @@ mod log;
 mod mount_options;
 mod overlay;
 mod region;
+mod region_devices;
 mod words;
 
 use super::facts::Facts;

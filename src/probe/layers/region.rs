@@ -7,7 +7,7 @@
 //! | virtio-pmem | `Unverified` | `Fsync` | drivers/nvdimm/virtio_pmem.c: a flush is an fsync on the host |
 //! | volatile or e820 | `ProcessOnly` | the same | drivers/nvdimm/e820.c: RAM declared with `memmap=` |
 
-use super::{Way, words};
+use super::{Way, region_devices, words};
 use crate::durability::{Durability, PersistenceDomain};
 use crate::probe::reasons;
 use crate::probe::report::{Layer, MemoryRegion};
@@ -36,6 +36,7 @@ pub(super) fn cap(judge: &mut Judge<'_>, region: &MemoryRegion, way: Way) {
             judge.limit(layer, Durability::Unverified, reason);
         }
     }
+    region_devices::cap(judge, region);
 }
 
 /// A mapping with no region to be seen behind it.

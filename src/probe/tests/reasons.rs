@@ -8,7 +8,7 @@ use crate::cpu::WriteBack;
 use crate::probe::extents::Extent;
 use crate::probe::report::{MapSync, ReasonCode, Report};
 
-const EVERY: [ReasonCode; 25] = [
+const EVERY: [ReasonCode; 36] = [
     ReasonCode::MountedDaxNever,
     ReasonCode::DaxInodeWithoutFlag,
     ReasonCode::DaxFlagSetFileOpen,
@@ -34,6 +34,17 @@ const EVERY: [ReasonCode; 25] = [
     ReasonCode::NotARegularFile,
     ReasonCode::PermissionDenied,
     ReasonCode::MapSyncRefused,
+    ReasonCode::MapSyncNotTried,
+    ReasonCode::MemoryDeviceNotArmed,
+    ReasonCode::MemoryDeviceFailed,
+    ReasonCode::MemoryDeviceLocked,
+    ReasonCode::MemoryDeviceErasing,
+    ReasonCode::MemoryDeviceUnknown,
+    ReasonCode::CxlFlushUnknown,
+    ReasonCode::SystemRam,
+    ReasonCode::DeviceDaxDisabled,
+    ReasonCode::LeaseHeld,
+    ReasonCode::MemoryLimit,
 ];
 
 /// An fsdax namespace mounted on `/m`, with these options.
@@ -174,6 +185,17 @@ fn produce(code: ReasonCode) -> (Report, &'static str, &'static str) {
             let report = file().probe(&plain("fsdax", "ext4", ",dax=always"));
             (report, "/m/f", "kernel log")
         }
+        ReasonCode::MapSyncNotTried
+        | ReasonCode::MemoryDeviceNotArmed
+        | ReasonCode::MemoryDeviceFailed
+        | ReasonCode::MemoryDeviceLocked
+        | ReasonCode::MemoryDeviceErasing
+        | ReasonCode::MemoryDeviceUnknown
+        | ReasonCode::CxlFlushUnknown
+        | ReasonCode::SystemRam
+        | ReasonCode::DeviceDaxDisabled
+        | ReasonCode::LeaseHeld
+        | ReasonCode::MemoryLimit => super::memory::produce(code),
     }
 }
 

@@ -179,6 +179,19 @@ impl Tree {
         self.block(number, &format!("virtual/block/{name}"), &attributes);
     }
 
+    /// The device-DAX instance of region 0 of a bus, `/dev/dax0.0` (252:0), with this driver.
+    pub(super) fn devdax(&self, region: Region, driver: &str) -> String {
+        let at = format!("{}/dax0.1", self.region(0, region));
+        self.root.write(&format!("/sys/devices/{at}/uevent"), "DEVTYPE=nd_dax\n");
+        self.root.write(&format!("/sys/devices/{at}/namespace"), "namespace0.0\n");
+        let node = format!("{at}/dax0.0");
+        self.dax_node("252:0", &node, "2097152\n");
+        let up = "../".repeat(node.split('/').count() + 1);
+        let drivers = format!("{up}bus/dax/drivers/{driver}");
+        self.root.link(&format!("/sys/devices/{node}/driver"), &drivers);
+        node
+    }
+
     /// A device-DAX node in this directory below `/sys/devices`.
     pub(super) fn dax_node(&self, number: &str, directory: &str, align: &str) {
         let at = format!("/sys/devices/{directory}");

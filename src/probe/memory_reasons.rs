@@ -1,0 +1,238 @@
+//! The words of the reasons that persistent memory gives: its devices, and device DAX.
+
+use std::path::Path;
+
+use rustix::io::Errno;
+
+use super::facts::Facts;
+use super::memory_device::MemoryDevice;
+use super::reasons::named as named_region;
+use super::remedy::Remedy;
+use super::report::{MemoryRegion, Namespace, Reason, ReasonCode, Target};
+
+fn advice(code: ReasonCode, text: String, remedy: impl Into<String>) -> Reason {
+    Reason { code, text, remedy: Some(Remedy::advice(remedy)) }
+}
+
+/// `nmem0 (serial)`.
+fn named(device: &MemoryDevice) -> String {
+    match &device.identity {
+        Some(identity) => format!("{} ({identity})", device.name),
+        None => device.name.clone(),
+    }
+}
+
+const NO_DATA: &str = "keep no data here that must survive a power loss";
+
+/// A flag that says that a save at a power loss failed, or will.
+pub(super) fn device_flag(region: &MemoryRegion, device: &MemoryDevice, flag: &str) -> Reason {
+    let what = match (flag, device.family.as_str()) {
+        ("not_armed", "papr") => "its contents do not survive a power loss",
+        ("not_armed", _) => "nothing is ready to save its contents at a power loss",
+        ("save_fail", _) => "its contents were not saved at the last power loss",
+        ("restore_fail", _) => "its contents were not restored after the last power loss",
+        ("flush_fail", _) => "the processor's buffers did not reach it at the last power loss",
+        ("map_fail", _) => "firmware could not map it",
+        _ => "this version does not know what that means",
+    };
+    let code = match flag {
+        "not_armed" => ReasonCode::MemoryDeviceNotArmed,
+        "save_fail" | "restore_fail" | "flush_fail" | "map_fail" => ReasonCode::MemoryDeviceFailed,
+        _ => ReasonCode::MemoryDeviceUnknown,
+    };
+    advice(
+        code,
+        format!(
+            "memory device {} of {} reports {flag}: {what}",
+            named(device),
+            named_region(region)
+        ),
+        match code {
+            ReasonCode::MemoryDeviceNotArmed => format!(
+                "replace its battery or capacitor, or the device (ndctl list -DH shows its health); \
+                 until then, {NO_DATA}"
+            ),
+            ReasonCode::MemoryDeviceFailed => format!(
+                "check the data against a copy, then the device: ndctl list -DH shows its health, \
+                 its vendor's tools clear the flag; until then, {NO_DATA}"
+            ),
+            _ => format!("look it up in the kernel's documentation; until then, {NO_DATA}"),
+        },
+    )
+}
+
+pub(super) fn device_locked(region: &MemoryRegion, device: &MemoryDevice) -> Reason {
+    let remedy = if device.frozen {
+        "its security state is frozen: power the machine off and on, then unlock it"
+    } else {
+        "unlock it with its passphrase: ndctl load-keys, then enable its region again"
+    };
+    advice(
+        ReasonCode::MemoryDeviceLocked,
+        format!("memory device {} of {} is locked", named(device), named_region(region)),
+        remedy,
+    )
+}
+
+pub(super) fn device_erasing(region: &MemoryRegion, device: &MemoryDevice) -> Reason {
+    advice(
+        ReasonCode::MemoryDeviceErasing,
+        format!(
+            "memory device {} of {} is being overwritten: nothing stored there stays",
+            named(device),
+            named_region(region)
+        ),
+        "wait until it is done: ndctl wait-overwrite",
+    )
+}
+
+pub(super) fn device_security_unknown(region: &MemoryRegion, device: &MemoryDevice) -> Reason {
+    advice(
+        ReasonCode::MemoryDeviceUnknown,
+        format!(
+            "memory device {} of {} does not say whether it is locked",
+            named(device),
+            named_region(region)
+        ),
+        "ndctl list -D shows its security state",
+    )
+}
+
+/// Something on the way to a device, or of it, that could not be read.
+pub(super) fn device_unread(region: &MemoryRegion, path: &Path) -> Reason {
+    advice(
+        ReasonCode::MemoryDeviceUnknown,
+        format!(
+            "{} cannot be read, so nothing is known of a memory device of {}",
+            path.display(),
+            named_region(region)
+        ),
+        "let this process read it: mount /sys; a container may mask it",
+    )
+}
+
+/// A region that names no device.
+pub(super) fn no_devices(region: &MemoryRegion) -> Reason {
+    advice(
+        ReasonCode::MemoryDeviceUnknown,
+        format!(
+            "{} (provider {}) names no memory device, so nothing says that its contents are saved \
+             at a power loss",
+            named_region(region),
+            region.provider
+        ),
+        "use memory whose devices the platform describes: ndctl list -RD shows them",
+    )
+}
+
+/// A CXL device that shows no sign of being able to flush at a power loss.
+pub(super) fn cxl_flush_unknown(region: &MemoryRegion, device: &MemoryDevice) -> Reason {
+    advice(
+        ReasonCode::CxlFlushUnknown,
+        format!(
+            "{} is CXL memory, for which the kernel names memory_controller whatever its devices \
+             can do, and {} shows no count of unsafe shutdowns: nothing says that it flushes at a \
+             power loss (Global Persistent Flush)",
+            named_region(region),
+            named(device)
+        ),
+        "use a device with Global Persistent Flush, and Linux 6.16 or later, which shows such a \
+         device's cxl/dirty_shutdown",
+    )
+}
+
+/// A device-DAX node whose memory the kernel uses.
+pub(super) fn system_ram(facts: &Facts, namespace: &Namespace) -> Reason {
+    advice(
+        ReasonCode::SystemRam,
+        format!(
+            "{} is in mode system-ram: the kernel uses {} as ordinary memory",
+            facts.path.display(),
+            namespace.name
+        ),
+        "take the memory from the kernel, which moves what is on it elsewhere, and make it device \
+         DAX again: daxctl offline-memory, then daxctl reconfigure-device --mode=devdax",
+    )
+}
+
+/// Bad bytes of a device-DAX node.
+pub(super) fn bad_bytes_of_node(facts: &Facts, ranges: &str, cannot_clear: Option<&str>) -> Reason {
+    let namespace = facts.dax_device.as_ref().and_then(|(found, _)| found.claims.as_deref());
+    let remedy = match (cannot_clear, namespace) {
+        (Some(cannot), _) => cannot.to_owned(),
+        (None, Some(namespace)) => format!(
+            "copy what can be read, close the device everywhere, then ndctl clear-errors \
+             {namespace}, which replaces the bad bytes by zeros"
+        ),
+        (None, None) => "copy what can be read, and clear the errors with ndctl".to_owned(),
+    };
+    let text = format!("{} has bad bytes {ranges}", facts.path.display());
+    advice(ReasonCode::BadBlocks, text, remedy)
+}
+
+/// Bad bytes of a region, some of which may be those of a device-DAX node.
+pub(super) fn bad_bytes_somewhere(facts: &Facts, region: &MemoryRegion) -> Reason {
+    advice(
+        ReasonCode::BadBlocks,
+        format!(
+            "{} has bad bytes, and whether they lie in {} cannot be told: only root may read where \
+             it begins (resource)",
+            named_region(region),
+            facts.path.display()
+        ),
+        "probe as root",
+    )
+}
+
+/// The trial mapping could not be tried, with what stood in the way.
+pub(super) fn not_tried(facts: &Facts, errno: i32) -> Reason {
+    let path = facts.path.display();
+    let errno = Errno::from_raw_os_error(errno);
+    let is_node = facts.target == Target::DaxDevice;
+    let (code, why, remedy) = match errno {
+        Errno::ACCESS if is_node => (
+            ReasonCode::PermissionDenied,
+            "the permission bits of the node forbid it to this user",
+            "run as a user who may open it for reading and writing; to give it to a group at every \
+             boot, add a udev rule for SUBSYSTEM \"dax\" with GROUP and MODE",
+        ),
+        Errno::ACCESS => (
+            ReasonCode::PermissionDenied,
+            "its permission bits, or a directory's, forbid it to this user",
+            "run as a user who may read it, or give this user access (setfacl, chgrp)",
+        ),
+        Errno::PERM => (
+            ReasonCode::PermissionDenied,
+            "a policy forbids it, not the permission bits",
+            "let the container, its seccomp filter or the security module allow it: a container \
+             needs the device among those it was started with",
+        ),
+        Errno::NXIO | Errno::NODEV if is_node => (
+            ReasonCode::DeviceDaxDisabled,
+            "no driver is bound to it",
+            "enable it: daxctl enable-device, or ndctl enable-namespace for its namespace",
+        ),
+        Errno::NOMEM => (
+            ReasonCode::MemoryLimit,
+            "this process has no address space or too many mappings for it",
+            "raise the limits of the process: ulimit -v, vm.max_map_count",
+        ),
+        Errno::AGAIN if is_node => (
+            ReasonCode::MemoryLimit,
+            "this process locks its memory, and may not lock so much",
+            "raise the limit of locked memory (ulimit -l), or do not call mlockall",
+        ),
+        Errno::AGAIN => (
+            ReasonCode::LeaseHeld,
+            "another process holds a lease on it, or this one may lock no more memory",
+            "probe again when that program has given the lease back",
+        ),
+        _ => (
+            ReasonCode::MapSyncNotTried,
+            "the kernel gave no reason that is known here",
+            "look for \"dax\" in dmesg",
+        ),
+    };
+    let text = format!("{path} could not be opened for the trial mapping: {why} ({errno})");
+    advice(code, text, remedy)
+}
