@@ -26,6 +26,8 @@ const BLOCK: usize = 4096;
 const JOURNAL: [usize; 2] = [1, 4];
 /// Blocks that the filesystem's own structures need at the start, and more.
 const METADATA_BLOCKS: usize = 64;
+/// How often it is made, until its structures are known to fill what is below the cut.
+const FORMATS_MAX: usize = 4;
 
 /// The disk, mounted. Dropping it takes everything down; a killed process leaves nothing mounted
 /// either, because the mounts are in a namespace of its own.
@@ -69,19 +71,36 @@ impl Device {
         file.set_len(BYTES)?;
         // Few inodes and a small journal, all below the cut, and nothing left to be written later.
         // The other blocks there are declared bad: the data of files then lies above.
-        let bad = device.directory.path().join("bad");
-        fs::write(&bad, bad_blocks())?;
-        let [start, size] = JOURNAL;
-        let layout = format!(
-            "-b {BLOCK} -N 128 -O ^resize_inode -J size={size},location={start}M \
-             -E lazy_itable_init=0,lazy_journal_init=0,nodiscard"
-        );
-        succeed("mkfs.ext4", &format!("-q -F {layout} -l"), &[&bad, &image])?;
+        device.format(&image)?;
         // mkfs punches holes where it wants zeros.
         rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, CUT)?;
         device.node = succeed("losetup", "--find --show", &[&image])?.into();
         succeed("mount", "-t ext4 -o errors=remount-ro", &[&device.node, &mounted])?;
         Ok(device)
+    }
+
+    /// Makes the filesystem, without a free block below the cut.
+    fn format(&self, image: &Path) -> Result<(), Box<dyn Error>> {
+        let [start, size] = JOURNAL;
+        let layout = format!(
+            "-b {BLOCK} -N 128 -O ^resize_inode -J size={size},location={start}M \
+             -E lazy_itable_init=0,lazy_journal_init=0,nodiscard"
+        );
+        let list = self.directory.path().join("bad");
+        let mut bad = bad_blocks();
+        for _ in 0..FORMATS_MAX {
+            let lines: String = bad.iter().map(|block| format!("{block}\n")).collect();
+            fs::write(&list, lines)?;
+            succeed("mkfs.ext4", &format!("-q -F {layout} -l"), &[&list, image])?;
+            let free = free_blocks_below_the_cut(&succeed("dumpe2fs", "", &[image])?);
+            if free.is_empty() {
+                return Ok(());
+            }
+            // The structures took less than there was room for.
+            bad.extend(free);
+            bad.sort_unstable();
+        }
+        Err("mkfs.ext4 leaves free blocks below the cut".into())
     }
 
     fn tmpfs(&self) -> PathBuf {
@@ -140,11 +159,20 @@ impl Device {
     }
 }
 
-/// Blocks below the cut that are neither the filesystem's own nor the journal's.
-fn bad_blocks() -> String {
+/// Blocks below the cut that are neither the filesystem's own nor the journal's, sorted.
+fn bad_blocks() -> Vec<usize> {
     let [start, size] = JOURNAL.map(|mib| (mib << 20) / BLOCK);
-    let bad = (METADATA_BLOCKS..start).chain(start + size..CUT as usize / BLOCK);
-    bad.map(|block| block.to_string() + "\n").collect()
+    (METADATA_BLOCKS..start).chain(start + size..CUT as usize / BLOCK).collect()
+}
+
+/// The free blocks that dumpe2fs(8) lists, below the cut: lines such as `  Free blocks: 9-63, 2048`.
+fn free_blocks_below_the_cut(listed: &str) -> Vec<usize> {
+    let ranges = listed.lines().filter_map(|line| line.trim().strip_prefix("Free blocks: "));
+    let ranges = ranges.flat_map(|line| line.split(", ")).filter_map(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        Some(first.trim().parse().ok()?..=last.trim().parse().ok()?)
+    });
+    ranges.flatten().take_while(|block| *block < CUT as usize / BLOCK).collect()
 }
 
 /// Takes all the space that is left.
