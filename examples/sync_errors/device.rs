@@ -89,8 +89,8 @@ impl Device {
         let list = self.directory.path().join("bad");
         let mut bad = bad_blocks();
         for _ in 0..FORMATS_MAX {
-            let lines: String = bad.iter().map(|block| format!("{block}\n")).collect();
-            fs::write(&list, lines)?;
+            let lines: Vec<_> = bad.iter().map(usize::to_string).collect();
+            fs::write(&list, lines.join("\n"))?;
             succeed("mkfs.ext4", &format!("-q -F {layout} -l"), &[&list, image])?;
             let free = free_blocks_below_the_cut(&succeed("dumpe2fs", "", &[image])?);
             if free.is_empty() {
@@ -172,7 +172,8 @@ fn free_blocks_below_the_cut(listed: &str) -> Vec<usize> {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         Some(first.trim().parse().ok()?..=last.trim().parse().ok()?)
     });
-    ranges.flatten().take_while(|block| *block < CUT as usize / BLOCK).collect()
+    // The count of the superblock, in a line alike, is above it.
+    ranges.flatten().filter(|block| *block < CUT as usize / BLOCK).collect()
 }
 
 /// Takes all the space that is left.
