@@ -101,12 +101,22 @@ pub enum ErrorKind {
         /// Required alignment in bytes.
         align: u64,
     },
-    /// The file is shorter than the length asked for.
+    /// The file is shorter than the length asked for. To open a shorter file and make it longer,
+    /// open it without [`Options::len`](crate::Options::len) and grow the region.
     TooShort {
         /// Length of the file in bytes.
         len: u64,
         /// Length asked for in bytes.
         asked: u64,
+    },
+    /// The file is longer than the region, which is a part of it or was not told of a growth. What
+    /// lies past the region is not the region's to change.
+    /// [`Region::grow_to_file`](crate::Region::grow_to_file) makes it the region's.
+    FileLonger {
+        /// Length of the file in bytes.
+        file: u64,
+        /// Length of the region in bytes.
+        region: u64,
     },
     /// The path names something that cannot hold a region (a directory, a FIFO, ...).
     WrongFileType(&'static str),
@@ -355,8 +365,13 @@ impl fmt::Display for ErrorKind {
             Self::Empty => write!(f, "a region of zero bytes cannot be mapped"),
             Self::Unaligned { align } => write!(f, "not a multiple of {align} bytes"),
             Self::TooShort { len, asked } => {
-                write!(f, "the file has {len} bytes, {asked} were asked for")
+                write!(f, "{len} bytes, shorter than the {asked} that are needed")
             }
+            Self::FileLonger { file, region } => write!(
+                f,
+                "the file is {file} bytes, longer than the region, which has {region}; \
+                 `grow_to_file` takes in what lies behind"
+            ),
             Self::WrongFileType(found) => {
                 write!(f, "{found}, where a regular file or a device-DAX node is needed")
             }
@@ -436,6 +451,7 @@ impl From<Error> for std::io::Error {
             | ErrorKind::Empty
             | ErrorKind::Unaligned { .. }
             | ErrorKind::SizeMismatch { .. }
+            | ErrorKind::FileLonger { .. }
             | ErrorKind::WrongFileType(_) => std::io::ErrorKind::InvalidInput,
             ErrorKind::WrongFormat(_)
             | ErrorKind::NewerFormat { .. }
@@ -477,6 +493,7 @@ mod tests {
             ErrorKind::Empty,
             ErrorKind::Unaligned { align: 8 },
             ErrorKind::SizeMismatch { found: 1, asked: 2 },
+            ErrorKind::FileLonger { file: 2, region: 1 },
             ErrorKind::WrongFileType("a pipe"),
         ] {
             assert_eq!(kind(wrong), Io::InvalidInput);

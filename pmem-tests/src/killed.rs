@@ -32,7 +32,7 @@ impl<R> Killed<R> {
 }
 
 impl<R: Region> Region for Killed<R> {
-    pass_on!(region: len durability granularity backend is_emulated read write write_flush
+    pass_on!(region: sync_all len durability granularity backend is_emulated read write write_flush
         fill_flush flush load_u64 store_u64 compare_exchange_u64 grow slices);
 
     fn drain(&self) -> Result<()> {

@@ -26,6 +26,7 @@ macro_rules! pass_on {
         $crate::pass_on!(@@$to flush(offset: u64, len: u64) -> ::daxmap::Result<()>);
     };
     (@drain $to:ident) => { $crate::pass_on!(@@$to drain() -> ::daxmap::Result<()>); };
+    (@sync_all $to:ident) => { $crate::pass_on!(@@$to sync_all() -> ::daxmap::Result<()>); };
     (@deep_flush $to:ident) => {
         $crate::pass_on!(@@$to deep_flush(offset: u64, len: u64) -> ::daxmap::Result<()>);
     };

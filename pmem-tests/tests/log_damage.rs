@@ -331,7 +331,7 @@ impl Halfway {
 }
 
 impl Region for Halfway {
-    pass_on!(region: len durability backend is_emulated read write fill_flush flush drain deep_flush
+    pass_on!(region: sync_all len durability backend is_emulated read write fill_flush flush drain deep_flush
         load_u64 store_u64 compare_exchange_u64 grow close slices);
 
     fn granularity(&self) -> Granularity {

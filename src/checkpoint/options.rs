@@ -167,7 +167,7 @@ impl Options {
     /// them, and of [`WorkingSet::open`].
     pub fn open(&self, path: impl AsRef<Path>) -> Result<WorkingSet<AnyRegion>> {
         let path = path.as_ref();
-        let region = self.region.clone().read_only(self.read_only).open(path)?;
+        let region = self.region.for_any_length().read_only(self.read_only).open(path)?;
         WorkingSet::open(region, self).map_err(|error| error.at(path))
     }
 

@@ -39,7 +39,7 @@ pub struct WorkingSet<R: Region> {
     read_only: bool,
     timed: bool,
     /// The process that this working set is of.
-    process: u32,
+    process: u64,
     /// The error after which the file is not what this value thinks.
     failed: Option<Error>,
     closed: bool,
@@ -258,7 +258,7 @@ impl<R: Region> WorkingSet<R> {
 
     /// A child has a copy of the memory and the same file: two would write one root.
     fn check_process(&self, operation: Operation) -> Result<()> {
-        if primitive!("checkpoint.fork", std::process::id() != self.process, false) {
+        if primitive!("checkpoint.fork", crate::region::process::mark() != self.process, false) {
             let why = "in a forked child, where the working set is a copy of its parent's";
             return Err(Error::new(operation, ErrorKind::Unsupported(why)));
         }
@@ -416,7 +416,7 @@ impl Loaded {
             last: state.last,
             read_only: options.read_only,
             timed: options.seed.is_none(),
-            process: std::process::id(),
+            process: crate::region::process::mark(),
             failed: None,
             closed: false,
         })

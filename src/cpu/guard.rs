@@ -5,26 +5,45 @@
 //! here looks where it happened: inside a routine of the architecture's file it resumes at that
 //! routine's error exit; anywhere else the handler that was there before decides.
 //!
+//! Handlers come and go: a library that saved what it found may put it back, and the one installed
+//! here is gone. So whoever needs it asks for it anew, and what is found then is passed on to from
+//! then on. It may itself pass on to the one installed here, which it had replaced: a signal that
+//! comes round again goes to what was there before that.
+//!
 //! # Safety
 //!
-//! The handler is async-signal-safe: it reads constants and one atomic pointer, and calls only
-//! sigaction(2), pthread_sigmask(3) and the previous handler.
+//! The handler is async-signal-safe: it reads constants, one atomic pointer and a thread-local
+//! variable that needs no initialisation, and calls only sigaction(2), pthread_sigmask(3) and the
+//! previous handlers.
 
+use std::cell::Cell;
 use std::mem::MaybeUninit;
 use std::ptr;
-use std::sync::Once;
-use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use libc::{c_int, c_void, siginfo_t};
 
 use super::arch;
 
-/// What SIGBUS did before; null until installed. Leaked: the handler may run at any time.
-static PREVIOUS: AtomicPtr<libc::sigaction> = AtomicPtr::new(ptr::null_mut());
+/// What SIGBUS did before, and before that.
+struct Previous {
+    action: libc::sigaction,
+    before: *const Self,
+}
+
+/// The newest of them; null until installed. Leaked: the handler may run at any time.
+static PREVIOUS: AtomicPtr<Previous> = AtomicPtr::new(ptr::null_mut());
+
+thread_local! {
+    /// The signal that this thread passes on, by its context and its address, and how often it came
+    /// round.
+    static PASSING: Cell<((usize, usize), usize)> = const { Cell::new(((0, 0), 0)) };
+}
 
 /// Makes [`Fault`](super::Fault) an error in this process instead of a signal: installs the
-/// handler, once. Returns whether it is in place; it cannot be on an architecture whose copies
-/// have no error exit.
+/// handler, where it is not the one that is in place. Returns whether it is now; it cannot be on an
+/// architecture whose copies have no error exit. Every opening of a region asks anew.
 ///
 /// A thread that blocks SIGBUS is killed all the same: the kernel does not hold an access fault
 /// back (signal(7)).
@@ -32,12 +51,19 @@ static PREVIOUS: AtomicPtr<libc::sigaction> = AtomicPtr::new(ptr::null_mut());
 /// A program that installs a SIGBUS handler of its own after this must pass on what is not its
 /// own to the handler it replaced.
 pub fn guard_faults() -> bool {
-    static INSTALL: Once = Once::new();
-    static INSTALLED: AtomicBool = AtomicBool::new(false);
-    INSTALL.call_once(|| {
-        INSTALLED.store(!arch::GUARDED.is_empty() && install(), Ordering::Release);
-    });
-    INSTALLED.load(Ordering::Acquire)
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    if arch::GUARDED.is_empty() {
+        return false;
+    }
+    let _held = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    match sigaction(ptr::null()) {
+        Some(present) => is_own(&present) || install(present),
+        None => false,
+    }
+}
+
+fn is_own(action: &libc::sigaction) -> bool {
+    action.sa_sigaction == on_sigbus as *const () as usize
 }
 
 fn sigaction(new: *const libc::sigaction) -> Option<libc::sigaction> {
@@ -53,8 +79,17 @@ fn sigaction(new: *const libc::sigaction) -> Option<libc::sigaction> {
     }
 }
 
-fn remember(previous: libc::sigaction) {
-    PREVIOUS.store(Box::into_raw(Box::new(previous)), Ordering::Release);
+/// Puts an action before those known so far, unless it is the newest of them.
+fn remember(action: libc::sigaction) {
+    let before = PREVIOUS.load(Ordering::Acquire).cast_const();
+    // SAFETY: null, or set by this function, never freed, never written again.
+    let newest = unsafe { before.as_ref() };
+    let same = |known: &Previous| {
+        known.action.sa_sigaction == action.sa_sigaction && known.action.sa_flags == action.sa_flags
+    };
+    if !newest.is_some_and(same) {
+        PREVIOUS.store(Box::into_raw(Box::new(Previous { action, before })), Ordering::Release);
+    }
 }
 
 fn own_action() -> libc::sigaction {
@@ -65,14 +100,13 @@ fn own_action() -> libc::sigaction {
     action
 }
 
-fn install() -> bool {
+fn install(present: libc::sigaction) -> bool {
     // Known before the handler can run for the first time.
-    let Some(previous) = sigaction(ptr::null()) else { return false };
-    remember(previous);
+    remember(present);
     let action = own_action();
     let Some(replaced) = sigaction(&raw const action) else { return false };
-    if replaced.sa_sigaction != previous.sa_sigaction {
-        // Another thread installed one between the two calls.
+    if !is_own(&replaced) {
+        // Other than before if another thread installed one between the two calls.
         remember(replaced);
     }
     true
@@ -111,11 +145,40 @@ extern "C" fn on_sigbus(signal: c_int, info: *mut siginfo_t, context: *mut c_voi
 /// (sigaction(2)).
 const BUS_MCEERR_AO: c_int = 5;
 
+/// The action that a signal goes to which came round `rounds` times: each time, one that was there
+/// earlier. The earliest knew nothing of this handler, and passes nothing on to it.
+fn earlier(rounds: usize) -> &'static libc::sigaction {
+    let newest = PREVIOUS.load(Ordering::Acquire).cast_const();
+    // SAFETY: set before the handler was installed, never freed, never written again.
+    let mut previous = unsafe { &*newest };
+    for _ in 0..rounds {
+        // SAFETY: null, or as above.
+        match unsafe { previous.before.as_ref() } {
+            Some(before) => previous = before,
+            None => break,
+        }
+    }
+    &previous.action
+}
+
 /// Does what would have happened without this handler.
 fn pass_on(by_access: bool, signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
-    let previous = PREVIOUS.load(Ordering::Acquire);
-    // SAFETY: set before the handler was installed, never freed, never written again.
-    let previous = unsafe { &*previous };
+    // SAFETY: the kernel passes a valid siginfo, of which any field may be looked at.
+    let key = (context.addr(), unsafe { (*info).si_addr() }.addr());
+    let outer = PASSING.get();
+    let rounds = if outer.0 == key { outer.1 + 1 } else { 0 };
+    PASSING.set((key, rounds));
+    pass_to(earlier(rounds), by_access, signal, info, context);
+    PASSING.set(outer);
+}
+
+fn pass_to(
+    previous: &libc::sigaction,
+    by_access: bool,
+    signal: c_int,
+    info: *mut siginfo_t,
+    context: *mut c_void,
+) {
     match previous.sa_sigaction {
         libc::SIG_IGN => {
             if by_access {

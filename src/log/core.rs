@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::LINE;
 use crate::format::salts::Salts;
 use crate::primitives::primitive;
-use crate::region::Region;
+use crate::region::{Region, process};
 
 use super::layout::{BLOCKS, Layout};
 use super::place::{Active, Shared};
@@ -37,6 +37,8 @@ pub(super) struct Core<R> {
     pub(super) spare: Mutex<Vec<State>>,
     pub(super) released: AtomicU64,
     pub(super) read_only: bool,
+    /// The process that opened the log. A forked child changes nothing in it, be it by dropping it.
+    pub(super) process: u64,
     pub(super) accepts_damage: bool,
     /// An operation that needed the log for itself has failed: no more appends.
     pub(super) stuck: AtomicBool,
@@ -66,10 +68,20 @@ impl<R: Region> Core<R> {
         if self.read_only {
             return Err(Error::new(operation, ErrorKind::ReadOnly));
         }
+        self.check_process(operation)?;
         if self.stuck.load(Ordering::Acquire) {
             return Err(Error::new(operation, ErrorKind::Closed));
         }
         Ok(())
+    }
+
+    /// Refuses in a forked child: two processes would write in one place.
+    pub(super) fn check_process(&self, operation: Operation) -> Result<()> {
+        if self.process == process::mark() {
+            return Ok(());
+        }
+        let why = "in a forked child: the log is its parent's, open it there";
+        Err(Error::new(operation, ErrorKind::Unsupported(why)))
     }
 
     /// Runs what leaves the log unusable until it is opened anew, if it fails.
@@ -92,6 +104,7 @@ impl<R: Region> Core<R> {
     /// Gives a segment up for the next writer, or notes that it is full: nothing will be written behind
     /// its last block, which would show that this one was there.
     pub(super) fn leave(&self, active: &Active) -> Result<()> {
+        self.check_process(Operation::Append)?;
         if active.at + LINE <= self.layout.segment {
             self.table.leave(active.segment);
             return Ok(());

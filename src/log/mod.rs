@@ -259,6 +259,7 @@ impl<R: Region> Log<R> {
     /// Those of the region. The log is then as after a crash.
     pub fn close(mut self) -> Result<()> {
         self.finished = true;
+        self.core.check_process(Operation::Close)?;
         if self.core.check_writable(Operation::Close).is_err() {
             return Ok(());
         }

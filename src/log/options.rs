@@ -120,7 +120,7 @@ impl LogOptions {
     /// As [`Options::open`] and [`open_region`](Self::open_region).
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Log<AnyRegion>> {
         let path = path.as_ref();
-        let open = || self.open_region(self.region.open(path)?);
+        let open = || self.open_region(self.region.for_any_length().open(path)?);
         open().map_err(|error: Error| error.at(path))
     }
 

@@ -12,7 +12,7 @@ use crate::format::header::Header;
 use crate::format::salts::Salts;
 use crate::format::{LINE, rewrite};
 use crate::primitives::primitive;
-use crate::region::Region;
+use crate::region::{Region, process};
 
 use super::core::Core;
 use super::layout::{BLOCKS, Layout, SEGMENTS_MIN};
@@ -135,6 +135,7 @@ pub(super) fn open<R: Region>(region: R, header: Header, copies: u8, how: How) -
         spare: Mutex::new(Vec::new()),
         released: AtomicU64::new(root.released),
         read_only: how.read_only,
+        process: process::mark(),
         accepts_damage: how.accepts_damage,
         stuck: AtomicBool::new(false),
     };

@@ -57,6 +57,8 @@ pub use report::{
     Reason, ReasonCode, Report, Scrubs, Target,
 };
 
+pub(crate) use reasons::{HUGETLBFS, cached_pages_stay};
+
 use crate::cpu::WriteBack;
 use crate::error::{Error, Operation, Result};
 use block::Context;

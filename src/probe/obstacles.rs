@@ -150,6 +150,9 @@ impl Judge<'_> {
     /// Bad blocks and huge pages.
     pub(super) fn state(&mut self) {
         let facts = self.facts;
+        if facts.filesystem.as_deref() == Some("hugetlbfs") {
+            self.push(reasons::hugetlbfs(&facts.path));
+        }
         if let Some((_, region)) = &facts.dax_device {
             if !facts.bad_ranges.is_empty() {
                 self.push(reasons::bad_blocks_in_node(facts));

@@ -3,6 +3,8 @@
 use std::fmt::Write;
 use std::ops::Range;
 
+use std::path::Path;
+
 use rustix::io::Errno;
 
 use super::commands;
@@ -400,6 +402,33 @@ pub(super) fn not_a_regular_file(text: String) -> Reason {
         Some(Remedy::advice(
             "name a regular file, a directory, a block device or a device-DAX node",
         )),
+    )
+}
+
+pub(crate) fn cached_pages_stay(path: &Path) -> Reason {
+    reason(
+        ReasonCode::LayerUnverified,
+        format!(
+            "pages of {} stay cached, since another process has them mapped, and what they show may \
+             not be on the medium",
+            path.display()
+        ),
+        Some(Remedy::advice("open the file with its lock, or close it in the other process")),
+    )
+}
+
+/// What opening a region on hugetlbfs is refused with.
+pub(crate) const HUGETLBFS: &str =
+    "hugetlbfs maps whole huge pages and has no write(2); use tmpfs, mounted with huge=within_size";
+
+pub(super) fn hugetlbfs(path: &Path) -> Reason {
+    reason(
+        ReasonCode::NotARegularFile,
+        format!(
+            "{} is on hugetlbfs, which maps whole huge pages and has no write(2)",
+            path.display()
+        ),
+        Some(Remedy::advice("use tmpfs, mounted with huge=within_size")),
     )
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::contract::{Region, delegate};
 use super::mapped::{self, MappedRegion};
 use super::page_cache::{self, PageCacheRegion};
+use super::reopen::Shows;
 use super::siblings::Membership;
 use crate::durability::{Backend, Durability, Granularity};
 use crate::error::Result;
@@ -16,6 +17,7 @@ use crate::probe::Report;
 pub struct AnyRegion {
     inner: Inner,
     report: Box<Report>,
+    shows: Shows,
 }
 
 #[derive(Debug)]
@@ -33,7 +35,7 @@ impl AnyRegion {
         report: Report,
     ) -> Self {
         let inner = Inner::Mapped(MappedRegion::new(path.to_owned(), fd, parts, file));
-        Self { inner, report: Box::new(report) }
+        Self { inner, report: Box::new(report), shows: Shows::Medium }
     }
 
     pub(super) fn page_cache(
@@ -44,7 +46,21 @@ impl AnyRegion {
         report: Report,
     ) -> Self {
         let inner = Inner::PageCache(PageCacheRegion::new(path.to_owned(), fd, parts, file));
-        Self { inner, report: Box::new(report) }
+        Self { inner, report: Box::new(report), shows: Shows::Medium }
+    }
+
+    /// The same region, of a file that showed this when it was opened.
+    pub(super) fn showing(self, shows: Shows) -> Self {
+        Self { shows, ..self }
+    }
+
+    /// True if everything that the region showed when it was opened was on the medium. False if it
+    /// cannot be known: the region was opened read-only, or without the lock, and pages were cached
+    /// that a failed sync of another process may have left behind. Then open the file for writing,
+    /// with the lock, before what it holds is relied on.
+    #[must_use]
+    pub fn shows_medium(&self) -> bool {
+        self.shows == Shows::Medium
     }
 
     /// What lies under the file, as it was found when the region was opened.

@@ -21,6 +21,7 @@ use rustix::io::{self, Errno, Result};
 
 use super::ground;
 use super::quirks::Quirks;
+use super::reopen;
 use super::unwritten;
 use crate::probe::Report;
 
@@ -186,6 +187,11 @@ calls! {
     /// posix_fadvise(2), `POSIX_FADV_DONTNEED`, of the whole file: clean pages leave the cache.
     fn forget_cached(file: BorrowedFd<'_>) -> Result<()> {
         fs::fadvise(file, 0, None, fs::Advice::DontNeed)
+    }
+
+    /// cachestat(2): how many pages of the file are cached.
+    fn cached_pages(file: BorrowedFd<'_>) -> Result<u64> {
+        reopen::cached_pages(file)
     }
 
     /// posix_fadvise(2), `POSIX_FADV_RANDOM`: no read-ahead.

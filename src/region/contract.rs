@@ -22,27 +22,33 @@ use crate::error::Result;
 ///    (fsync(2), NOTES). So the first failure poisons the region: every later write, flush and
 ///    drain returns [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned), in every thread and in
 ///    every other region of the file in this process. Reads go on. The way on is to drop the
-///    regions, reopen, and recover from the medium.
+///    regions, reopen, and recover from the medium. A write that the kernel refuses, of any size,
+///    is such a failure too: readers may have seen it.
 /// 4. **Ready when returned.** Space is allocated, written with zeros and synced, and the file
-///    and its directory entry are durable. A full disk is an error at create or grow. (Where an
-///    overwrite takes new space, on btrfs and on a file that shares extents, it is also one of
-///    `write` or `drain`, and final there.)
+///    and its directory entry are durable. A full disk is an error at create or grow. Where a write
+///    takes new space, it is also one of `write` or `drain`, whatever its size, and final there: on
+///    btrfs, and in an existing file that is sparse or shares extents.
 /// 5. **Safe methods stay safe.** They copy in and out. A page that is gone (file truncated by
 ///    another process, memory poisoned) is [`ErrorKind::Gone`](crate::ErrorKind::Gone). Two
 ///    threads or processes that access the same bytes at once get interleaved 8-byte pieces. (Of
 ///    another process's write through the page cache, smaller pieces may be seen: the kernel
 ///    copies it as it likes.)
+///
+///    Regions of one file in this process know each other where the kernel keeps inode numbers
+///    unique: ext2 to ext4, xfs, btrfs, f2fs, tmpfs, device DAX. On others (overlay, FUSE, network,
+///    exfat, vfat) each stands alone, as if the others were in other processes.
 /// 6. **Growth keeps the base.** [`grow`](Self::grow) never moves the region in memory, and when
 ///    it fails the region is as it was.
 /// 7. **Close reports.** [`close`](Self::close) returns the error that `Drop` could not.
 ///
 /// A `drain` covers the flushes of the calling thread: a store fence orders only the write-backs
 /// that its own core issued (SDM vol. 2, SFENCE; Arm ARM, DSB). A thread that wants another's
-/// data durable lets that thread drain.
+/// data durable calls [`sync_all`](Self::sync_all).
 ///
-/// After fork(2), a region is its parent's. On the page cache the child's `drain`, `grow` and
-/// `close` are refused: it has the same open file, and would be told of an error in its parent's
-/// place. It opens the file anew.
+/// After fork(2), a region is its parent's, be the child in a process namespace of its own or not.
+/// The child's changes of the length are refused, and on the page cache its `drain`, `sync_all` and
+/// `close` too: it has the same open file, and would be told of an error in its parent's place. It
+/// opens the file anew. A child that drops a region changes nothing.
 ///
 /// Every method but `read`, `load_u64`, `slice` and the accessors returns `ErrorKind::Poisoned`
 /// after the first durability error, `ErrorKind::Closed` after `close`; every method with a range returns
@@ -133,6 +139,34 @@ pub trait Region: Send + Sync {
     /// `Os` from `fdatasync`. This poisons the region.
     fn drain(&self) -> Result<()>;
 
+    /// Waits until everything is durable that was written and flushed through the region, by
+    /// whatever thread of this process: by [`write_flush`](Self::write_flush),
+    /// [`write_stream`](Self::write_stream), [`fill_flush`](Self::fill_flush) or
+    /// [`flush`](Self::flush), before this call in happens-before order. For a thread that commits
+    /// what others wrote. Stores through a pointer are covered once their range is flushed.
+    ///
+    /// Costs what [`drain`](Self::drain) costs, and on persistent memory an interrupt of every core
+    /// that runs the process, some microseconds (membarrier(2)). Other calls do not get dearer for
+    /// it on x86-64. On AArch64, and where the kernel refuses membarrier when the region is opened,
+    /// each flush has a fence of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`drain`](Self::drain); `Os` from membarrier(2) if it is refused now and was not at open,
+    /// by a seccomp filter say. That fails nothing: each thread can still drain what it flushed.
+    fn sync_all(&self) -> Result<()>;
+
+    /// Sends to the file what the region has kept back of small writes, so that other processes
+    /// read it. Not durable. Where nothing is kept back, it does nothing.
+    ///
+    /// # Errors
+    ///
+    /// `Os` from `pwrite`, which poisons the region; `Unsupported` in a forked child, whose parent
+    /// sends them.
+    fn send(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// [`flush`](Self::flush), then [`drain`](Self::drain).
     fn persist(&self, offset: u64, len: u64) -> Result<()> {
         self.flush(offset, len)?;
@@ -213,15 +247,30 @@ pub trait Region: Send + Sync {
 
     /// Makes the region `new_len` bytes long. New bytes are zero, allocated, durable; the base
     /// does not move. Other threads may go on using the region meanwhile. A `new_len` not above
-    /// the present length changes nothing.
+    /// the present length changes nothing. Growth never changes a byte that the file already has:
+    /// not what lies past a [view](crate::Options::view), not what another process has added.
     ///
     /// # Errors
     ///
-    /// `TooLarge` past the address space reserved at open
-    /// ([`Options::max_len`](crate::Options::max_len)); `Os(ENOSPC)` and the like. The region is
-    /// then as it was, and so is the file, but for bytes it had past the region's end, which a
-    /// growth zeroes. A failed sync, and a file that was cut, poison the region.
+    /// `FileLonger` if the file has bytes past the region, other than those that a region of the
+    /// same file in this process added; `TooLarge` past the address space reserved at open
+    /// ([`Options::max_len`](crate::Options::max_len)); `Os(ENOSPC)` and the like; `Unsupported` in
+    /// a forked child. The region is then as it was, and so is the file. A failed sync, and a file
+    /// that was cut, poison the region.
     fn grow(&self, new_len: u64) -> Result<()>;
+
+    /// Makes the region as long as its file, where the file has become longer by other means, or
+    /// the region is a [view](crate::Options::view) of its first part. Returns the length, in bytes.
+    /// The bytes stay as they are, and the length of the file is durable on return. A file that is
+    /// not longer changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// `TooLarge` past the address space reserved at open; `Os`; `Unsupported` in a forked child.
+    /// The region is then as it was. A failed sync poisons the region.
+    fn grow_to_file(&self) -> Result<u64> {
+        Ok(self.len())
+    }
 
     /// Drains and closes: reports what `Drop` could not. Every later call but the accessors
     /// returns `Closed`; the memory stays mapped until the region is dropped. Like `drain`, it
@@ -246,6 +295,8 @@ macro_rules! delegate {
             fn fill_flush(offset: u64, len: u64, byte: u8) -> Result<()>;
             fn flush(offset: u64, len: u64) -> Result<()>;
             fn drain() -> Result<()>;
+            fn sync_all() -> Result<()>;
+            fn send() -> Result<()>;
             fn persist(offset: u64, len: u64) -> Result<()>;
             fn write_persist(offset: u64, data: &[u8]) -> Result<()>;
             fn deep_flush(offset: u64, len: u64) -> Result<()>;
@@ -254,6 +305,7 @@ macro_rules! delegate {
             fn compare_exchange_u64(offset: u64, current: u64, new: u64)
                 -> Result<std::result::Result<u64, u64>>;
             fn grow(new_len: u64) -> Result<()>;
+            fn grow_to_file() -> Result<u64>;
             fn close() -> Result<()>;
         }
 

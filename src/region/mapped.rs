@@ -1,17 +1,19 @@
 //! Regions whose stores go straight into a shared mapping: fsdax, devdax and volatile.
 
+mod growth;
+
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::mm::{MapFlags, ProtFlags};
+use rustix::mm::MapFlags;
 
 use super::bounds;
 use super::contract::Region;
-use super::descriptor::Descriptor;
-use super::mapping::{Mapping, page_size};
-use super::siblings::{Membership, lock};
-use super::storage;
+use super::cores::OtherCores;
+use super::descriptor::{self, Descriptor};
+use super::mapping::Mapping;
+use super::siblings::Membership;
 use crate::cpu::Fault;
 use crate::durability::{Backend, Durability, Granularity};
 use crate::error::{Error, ErrorKind, Operation, Result};
@@ -37,6 +39,7 @@ pub struct MappedRegion {
     parts: Parts,
     len: AtomicU64,
     file: Membership,
+    other_cores: OtherCores,
 }
 
 impl std::fmt::Debug for MappedRegion {
@@ -54,7 +57,8 @@ impl MappedRegion {
     pub(super) fn new(path: PathBuf, fd: OwnedFd, parts: Parts, file: Membership) -> Self {
         let fd = Descriptor::new(fd);
         let len = AtomicU64::new(parts.len);
-        Self { path, fd, parts, len, file }
+        let other_cores = OtherCores::arrange();
+        Self { path, fd, parts, len, file, other_cores }
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
@@ -92,9 +96,27 @@ impl MappedRegion {
         primitive!("mapped.poison", self.file.shared.poison(error), error)
     }
 
+    /// A forked child may store and drain, but the file's length is its parent's business: what the
+    /// child adds, the parent knows nothing of.
+    fn check_ours(&self, operation: Operation) -> Result<()> {
+        if self.fd.is_ours() {
+            return Ok(());
+        }
+        Err(descriptor::in_a_child(operation).at(&self.path))
+    }
+
     #[cold]
     fn gone(&self, operation: Operation, offset: u64, len: u64) -> Error {
         Error::new(operation, ErrorKind::Gone).at(&self.path).over(offset, len)
+    }
+
+    /// After write-backs that only a later [`sync_all`](Region::sync_all) of another thread may wait
+    /// for.
+    #[inline]
+    fn written_back(&self) {
+        if self.other_cores == OtherCores::Fenced {
+            self.parts.mapping.cpu.fence();
+        }
     }
 
     #[inline]
@@ -152,7 +174,7 @@ impl Region for MappedRegion {
         let (at, _) = self.range(Operation::Write, offset, len)?;
         let mapping = &self.parts.mapping;
         let written = if self.writes_lines_back() {
-            mapping.write_flush(at, data)
+            mapping.write_flush(at, data).inspect(|()| self.written_back())
         } else {
             mapping.write_flush_cached_domain(at, data)
         };
@@ -185,6 +207,7 @@ impl Region for MappedRegion {
         self.parts
             .mapping
             .write_stream(at, data)
+            .inspect(|()| self.written_back())
             .map_err(|Fault| self.gone(Operation::Write, offset, len))
     }
 
@@ -200,7 +223,7 @@ impl Region for MappedRegion {
         let (at, bytes) = self.range(Operation::Write, offset, len)?;
         let mapping = &self.parts.mapping;
         if self.writes_lines_back() {
-            mapping.fill_flush(at, bytes, byte)
+            mapping.fill_flush(at, bytes, byte).inspect(|()| self.written_back())
         } else {
             mapping.fill(at, bytes, byte)
         }
@@ -216,7 +239,9 @@ impl Region for MappedRegion {
         }
         let flushed =
             primitive!("mapped.flush.write_back", self.parts.mapping.flush(at, bytes), Ok(()));
-        flushed.map_err(|Fault| self.poison(self.gone(Operation::Flush, offset, len)))
+        flushed
+            .inspect(|()| self.written_back())
+            .map_err(|Fault| self.poison(self.gone(Operation::Flush, offset, len)))
     }
 
     #[inline]
@@ -225,6 +250,19 @@ impl Region for MappedRegion {
             .map_err(|e| e.at(&self.path))?;
         primitive!("mapped.drain.fence", self.parts.mapping.cpu.fence(), ());
         Ok(())
+    }
+
+    fn sync_all(&self) -> Result<()> {
+        self.drain()?;
+        if !self.writes_lines_back() {
+            // A store that this thread can see is within reach of the caches' power supply.
+            return Ok(());
+        }
+        self.other_cores
+            .wait()
+            .map_err(|errno| Error::os(Operation::Drain, "membarrier", errno).at(&self.path))?;
+        // What failed meanwhile was not covered.
+        self.file.latch.check(Operation::Drain).map_err(|e| e.at(&self.path))
     }
 
     fn deep_flush(&self, offset: u64, len: u64) -> Result<()> {
@@ -311,52 +349,11 @@ impl Region for MappedRegion {
     }
 
     fn grow(&self, new_len: u64) -> Result<()> {
-        self.check_writable(Operation::Grow)?;
-        let growth = lock(&self.file.shared.growth);
-        let old_len = self.len();
-        if new_len <= old_len {
-            return Ok(());
-        }
-        let parts = &self.parts;
-        let max = parts.mapping.capacity() as u64;
-        if parts.backend == Backend::DevDax || new_len > max {
-            let max = if parts.backend == Backend::DevDax { old_len } else { max };
-            return Err(Error::new(Operation::Grow, ErrorKind::TooLarge { max })
-                .at(&self.path)
-                .over(old_len, new_len - old_len));
-        }
-        let explain = |error: Error| error.at(&self.path).over(old_len, new_len - old_len);
-        // What another region has grown to is not new.
-        let known = old_len.max(self.file.shared.longest());
-        let mut file_len = None;
-        if new_len > known {
-            let extended = storage::extend(self.fd.as_fd(), known, new_len);
-            file_len = Some(extended.map_err(|e| self.file.shared.poison_if_final(explain(e)))?);
-        }
-        let mapped = (old_len as usize).next_multiple_of(page_size());
-        let wanted = (new_len as usize).next_multiple_of(page_size());
-        let prot = ProtFlags::READ | ProtFlags::WRITE;
-        let ready = parts
-            .mapping
-            .map(self.fd.as_fd(), mapped, wanted, prot, parts.flags)
-            .map_err(|errno| Error::os(Operation::Grow, "mmap", errno))
-            .and_then(|()| {
-                // From the start: the fsync of the growth write-protected every page that was
-                // dirty, and a store to it would fault.
-                primitive!("mapped.grow.populate", parts.mapping.populate(0, wanted, true), Ok(()))
-                    .map_err(|errno| Error::os(Operation::Grow, "madvise", errno))
-            });
-        if let Err(error) = ready {
-            // What was mapped beyond the old length stays mapped and out of bounds.
-            if let Some(file_len) = file_len {
-                storage::shrink_back(self.fd.as_fd(), file_len);
-            }
-            return Err(explain(error));
-        }
-        self.file.latch.announce(new_len);
-        self.len.store(new_len, Ordering::Release);
-        drop(growth);
-        Ok(())
+        self.grow_to(new_len)
+    }
+
+    fn grow_to_file(&self) -> Result<u64> {
+        self.adopt_length()
     }
 
     fn close(&self) -> Result<()> {

@@ -159,6 +159,26 @@ impl Mapping {
         Ok(())
     }
 
+    /// Maps `len` bytes of the file from `offset` on at the base.
+    pub(super) fn map_at(
+        &self,
+        fd: BorrowedFd<'_>,
+        offset: u64,
+        len: usize,
+        prot: ProtFlags,
+        flags: MapFlags,
+    ) -> Result<(), Errno> {
+        if !matches!(self.owner, Owner::Reserved(reserved) if len <= reserved) {
+            return Err(Errno::INVAL);
+        }
+        // SAFETY: MAP_FIXED stays within the reservation, which is ours alone; the caller, who has
+        // just made it, holds no pointer into it.
+        unsafe {
+            mm::mmap(self.at(0).cast(), len, prot, flags | MapFlags::FIXED, fd, offset)?;
+        }
+        Ok(())
+    }
+
     /// Lets faults in `from..to`, which is mapped, read single pages into the page cache instead
     /// of large folios (madvise(2), `MADV_RANDOM`: no read-ahead; `do_sync_mmap_readahead`,
     /// mm/filemap.c). Advice: where it is not taken, stores dirty more.

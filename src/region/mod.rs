@@ -6,15 +6,17 @@
 //! | `options` | how is one opened and created? |
 //! | `calls` | which system calls is all of this made of? |
 //! | `storage`, `unwritten` | how does a file come to be complete, and grow? |
+//! | `reopen` | is what an existing file shows on the medium? |
 //! | `draft`, `quirks`, `ground` | how does a file get its name, durably, and where? |
-//! | `descriptor`, `siblings`, `mapping`, `kernel_copy`, `bounds`, `latch` | what do all backends share? |
-//! | `mapped`, with `fsdax`, `devdax`, `volatile` | stores into a shared mapping |
+//! | `descriptor`, `process`, `identity`, `siblings`, `mapping`, `kernel_copy`, `bounds`, `latch` | what do all backends share? |
+//! | `mapped`, with `fsdax`, `devdax`, `volatile`, `cores` | stores into a shared mapping |
 //! | `page_cache`, with `gather`, `group`, `event` | `pwrite` and `fdatasync`, few and shared |
 
 mod any;
 pub(crate) mod bounds;
 pub(crate) mod calls;
 mod contract;
+mod cores;
 mod descriptor;
 mod devdax;
 pub(crate) mod draft;
@@ -23,13 +25,16 @@ mod fsdax;
 mod gather;
 mod ground;
 mod group;
+mod identity;
 mod kernel_copy;
 mod latch;
 mod mapped;
 mod mapping;
 mod options;
 mod page_cache;
+pub(crate) mod process;
 pub(crate) mod quirks;
+mod reopen;
 mod siblings;
 mod storage;
 mod unwritten;

@@ -9,8 +9,10 @@ use rustix::io::Errno;
 use super::any::AnyRegion;
 use super::calls;
 use super::draft::{self, Place};
+use super::identity::Driver;
 use super::mapping::Reserve;
 use super::quirks::{Quirks, overwrites_in_place};
+use super::reopen::{self, Shows};
 use super::siblings::Membership;
 use super::{devdax, fsdax, page_cache, storage, volatile};
 use crate::durability::{Backend, Durability};
@@ -46,6 +48,7 @@ pub enum Emulation {
 #[allow(clippy::struct_excessive_bools)] // independent switches
 pub struct Options {
     len: Option<u64>,
+    view: Option<u64>,
     max_len: Option<u64>,
     mode: u32,
     require: Option<Durability>,
@@ -54,6 +57,7 @@ pub struct Options {
     lock: bool,
     fault_guard: bool,
     writable_mapping: bool,
+    gather: bool,
 }
 
 impl Default for Options {
@@ -72,6 +76,7 @@ impl Options {
     pub const fn new() -> Self {
         Self {
             len: None,
+            view: None,
             max_len: None,
             mode: 0o600,
             require: None,
@@ -80,14 +85,27 @@ impl Options {
             lock: true,
             fault_guard: true,
             writable_mapping: false,
+            gather: true,
         }
     }
 
-    /// Length of the region in bytes. Needed to create; when opening, the file must be at least
-    /// this long, and without it the region is as long as the file.
+    /// Length in bytes of a region that is created. An existing file keeps its length: the region
+    /// is as long as the file, and opening fails with [`ErrorKind::TooShort`] if that is less than
+    /// `bytes`. To have a shorter file made longer, open it without `len` and
+    /// [grow](crate::Region::grow) it.
     #[must_use]
     pub const fn len(mut self, bytes: u64) -> Self {
         self.len = Some(bytes);
+        self
+    }
+
+    /// Open only the first `bytes` of an existing file. What lies behind them stays as it is: such
+    /// a region does not [grow](crate::Region::grow), but can be made as long as its file
+    /// ([`grow_to_file`](crate::Region::grow_to_file)). Without effect on a file that is created.
+    /// Default: the whole file.
+    #[must_use]
+    pub const fn view(mut self, bytes: u64) -> Self {
+        self.view = Some(bytes);
         self
     }
 
@@ -186,6 +204,22 @@ impl Options {
         self
     }
 
+    /// Keep small writes that touch each other in this process until they are
+    /// [sent](crate::Region::send) or drained, and send them to the file as one. Default: true.
+    /// With false, each write is a system call, and other processes that read the file see it at
+    /// once. Where the region is a shared mapping, they do in any case. On filesystems whose inode
+    /// numbers do not tell files apart (overlay, FUSE, network, exfat and vfat) nothing is kept back.
+    #[must_use]
+    pub const fn gather(mut self, yes: bool) -> Self {
+        self.gather = yes;
+        self
+    }
+
+    /// For an existing file of a format that knows how long it is: any length will do.
+    pub(crate) fn for_any_length(&self) -> Self {
+        Self { len: None, view: None, ..self.clone() }
+    }
+
     /// Creates the file, which must not exist, and opens it.
     ///
     /// The file is allocated, filled with zeros, synced and mapped before it gets its name, so a
@@ -205,10 +239,15 @@ impl Options {
     /// Opens an existing file or device-DAX node. Its contents are not changed.
     ///
     /// For writing, file and directory are synced once, since whoever made the file may not
-    /// have: a drained write must not be lost with the file's size or name. Then cached pages are
-    /// dropped, so that the region shows what the medium holds. A directory that
+    /// have: a drained write must not be lost with the file's size or name. A directory that
     /// may not be read is left out. On DAX, every page is faulted in for writing, which fills
     /// the holes of a sparse file with allocated zeros.
+    ///
+    /// The region shows what the medium holds, also after another process's sync has failed. Cached
+    /// pages are dropped. Pages that stay, since another process has them mapped, are written once
+    /// more with what they show; that needs the [lock](Self::lock). Without the lock the level is
+    /// then at most [`Durability::Unverified`], with the reason. A region opened read-only may show
+    /// what the medium has not: see [`AnyRegion::shows_medium`].
     ///
     /// # Errors
     ///
@@ -314,6 +353,7 @@ impl Options {
     ) -> Result<(AnyRegion, Quirks)> {
         let len = self.creation_len()?;
         let (mut report, quirks) = calls::glance(fd.as_fd(), path)?;
+        check_unit(fd.as_fd())?;
         self.check_level(&report)?;
         self.check_storable(&report)?;
         if primitive!("publish.named_when_synced", quirks.no_journal, false) {
@@ -387,21 +427,49 @@ impl Options {
                 return Ok(None);
             }
         }
-        let (report, _) = self.judge(fd.as_fd(), path)?;
+        let (mut report, _) = self.judge(fd.as_fd(), path)?;
         let file_len = match report.target {
             Target::DaxDevice => report.namespace.as_ref().and_then(|n| n.size).unwrap_or(0),
             _ => found.st_size.cast_unsigned(),
         };
-        let len = self.len.unwrap_or(file_len);
+        let len = self.view.unwrap_or(file_len);
         self.check_len(Operation::Open, len)?;
-        if len > file_len {
-            let kind = ErrorKind::TooShort { len: file_len, asked: len };
+        let asked = len.max(self.len.unwrap_or(0));
+        if asked > file_len {
+            let kind = ErrorKind::TooShort { len: file_len, asked };
             return Err(Error::new(Operation::Open, kind));
         }
-        if report.target == Target::File && !self.read_only {
-            sync_existing(fd.as_fd(), path)?;
+        let mut shows = Shows::Medium;
+        if report.target == Target::File {
+            if !self.read_only {
+                reopen::sync_existing(fd.as_fd(), path)?;
+            }
+            if report.backend == Backend::PageCache {
+                shows = self.read_anew(fd.as_fd(), file_len, &mut report)?;
+            }
         }
-        self.attach(path, fd, len, report).map(Some)
+        Ok(Some(self.attach(path, fd, len, report)?.showing(shows)))
+    }
+
+    /// Has the file show what the medium holds, as far as this opening may. A writer who cannot
+    /// know does not get a level.
+    fn read_anew(&self, fd: BorrowedFd<'_>, len: u64, report: &mut Report) -> Result<Shows> {
+        if self.read_only {
+            // A reader drops nothing: others are at work.
+            let cached = calls::cached_pages(fd);
+            return Ok(if cached == Ok(0) { Shows::Medium } else { Shows::Cache });
+        }
+        let shows = reopen::read_anew(fd, len, self.lock)?;
+        // A region of this process that has been told of no error keeps them for a good reason.
+        if shows == Shows::Cache && Membership::has_writer(fd)? {
+            return Ok(Shows::Medium);
+        }
+        if shows == Shows::Cache && report.durability > Durability::Unverified {
+            report.durability = Durability::Unverified;
+            report.reasons.push(probe::cached_pages_stay(&report.path));
+            self.check_level(report)?;
+        }
+        Ok(shows)
     }
 
     /// What lies under the file, and whether that is enough.
@@ -412,6 +480,7 @@ impl Options {
             let what = "a device that is not device DAX";
             return Err(Error::new(Operation::Open, ErrorKind::WrongFileType(what)));
         }
+        check_unit(fd)?;
         self.check_level(&report)?;
         self.check_storable(&report)?;
         Ok((report, quirks))
@@ -467,6 +536,7 @@ impl Options {
             guard: self.fault_guard,
             emulate: self.emulate,
             writable_mapping: self.writable_mapping && !self.read_only,
+            gather: self.gather,
         };
         if self.emulate.is_some() && report.backend != Backend::Volatile {
             let why = "emulation needs a memory-backed file: put it on tmpfs";
@@ -489,33 +559,19 @@ impl Options {
     }
 }
 
-/// Makes the size, the extents and the name of a file that somebody else made durable, once:
-/// neither `MAP_SYNC` nor `fdatasync` does (mmap(2); fsync(2) on directory entries), and a
-/// drained write would be lost with them.
-///
-/// Then the file is read anew: after a failed sync the page cache holds, marked clean, what the
-/// medium does not (fsync(2), NOTES), and whoever was told of the error may be gone. Pages that
-/// somebody has mapped stay.
-fn sync_existing(fd: BorrowedFd<'_>, path: &Path) -> Result<()> {
-    let failed = |call| move |errno| Error::os(Operation::Sync, call, errno);
-    primitive!("open.fsync", calls::fsync(fd), Ok(())).map_err(failed("fsync"))?;
-    // Advice: where it is not taken, there is nothing to be done.
-    let _ = primitive!("open.forget_cached", calls::forget_cached(fd), Ok(()));
-    let Ok(real) = calls::canonicalize(path) else { return Ok(()) };
-    let Some(parent) = real.parent() else { return Ok(()) };
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    match calls::open(parent, flags, Mode::empty()) {
-        Ok(directory) => {
-            primitive!("open.fsync_directory", calls::fsync_directory(directory.as_fd()), Ok(()))
-                .map_err(failed("fsync of the directory"))
-        }
-        // A directory that may be searched but not read: its entry cannot be synced from here.
-        Err(Errno::ACCESS) => Ok(()),
-        Err(errno) => Err(failed("open of the directory")(errno)),
+/// Refuses files that the kernel maps in larger units than pages: it would make the mapping longer
+/// than it was asked for, over whatever lies behind it.
+fn check_unit(fd: BorrowedFd<'_>) -> Result<()> {
+    let driver = Driver::of(fd).map_err(|errno| Error::os(Operation::Open, "fstatfs", errno))?;
+    if driver.is_hugetlbfs() {
+        let kind = ErrorKind::Unsupported(probe::HUGETLBFS);
+        return Err(Error::new(Operation::Open, kind));
     }
+    Ok(())
 }
 
 /// What a backend needs to know to map a file.
+#[allow(clippy::struct_excessive_bools)] // independent switches
 pub(super) struct Plan {
     pub(super) len: u64,
     pub(super) reserve: Reserve,
@@ -523,6 +579,7 @@ pub(super) struct Plan {
     pub(super) guard: bool,
     pub(super) emulate: Option<Emulation>,
     pub(super) writable_mapping: bool,
+    pub(super) gather: bool,
 }
 
 /// A mapped file that still lacks its descriptor.

@@ -32,9 +32,10 @@ use rustix::mm::{MapFlags, ProtFlags};
 use super::bounds;
 use super::calls;
 use super::contract::Region;
-use super::descriptor::Descriptor;
+use super::descriptor::{self, Descriptor};
 use super::gather::{Gather, WRITE_MAX};
 use super::group::Group;
+use super::identity;
 use super::kernel_copy;
 use super::mapping::{Mapping, page_size};
 use super::options::Plan;
@@ -51,14 +52,21 @@ use crate::probe::Report;
 /// Small writes that touch each other are gathered in this process and sent to the file as one,
 /// at the latest by `drain`. Every region of the file in this process sees them at once; other
 /// processes see them when they are sent.
+#[allow(clippy::struct_excessive_bools)] // independent facts
 pub struct PageCacheRegion {
     path: PathBuf,
     fd: Descriptor,
     mapping: Mapping,
     read_only: bool,
+    /// Small writes may be kept back from the file for a while.
+    gathers: bool,
     /// The caller may store through the mapping: see `Options::writable_mapping`.
     writable_mapping: bool,
     guarded: bool,
+    /// The file may be replaced by a copy under its descriptor.
+    may_be_copied: bool,
+    /// When the file was made that is mapped.
+    born: Option<(i64, u32)>,
     durability: Durability,
     len: AtomicU64,
     file: Membership,
@@ -81,6 +89,7 @@ impl std::fmt::Debug for PageCacheRegion {
 const OPTIMISTIC_READS: u32 = 3;
 
 /// What mapping settles.
+#[allow(clippy::struct_excessive_bools)] // independent facts
 pub(super) struct Parts {
     mapping: Mapping,
     len: u64,
@@ -88,6 +97,7 @@ pub(super) struct Parts {
     writable_mapping: bool,
     guarded: bool,
     durability: Durability,
+    gathers: bool,
 }
 
 pub(super) fn map(plan: &Plan, fd: BorrowedFd<'_>, report: &Report) -> Result<Parts> {
@@ -113,6 +123,7 @@ pub(super) fn map(plan: &Plan, fd: BorrowedFd<'_>, report: &Report) -> Result<Pa
         writable_mapping: plan.writable_mapping,
         guarded: plan.guard,
         durability: report.durability,
+        gathers: plan.gather,
     })
 }
 
@@ -123,7 +134,13 @@ fn access(writable_mapping: bool) -> ProtFlags {
 impl PageCacheRegion {
     pub(super) fn new(path: PathBuf, fd: OwnedFd, parts: Parts, file: Membership) -> Self {
         let fd = Descriptor::new(fd);
-        let Parts { mapping, len, read_only, writable_mapping, guarded, durability } = parts;
+        let Parts { mapping, len, read_only, writable_mapping, guarded, durability, gathers } =
+            parts;
+        // Where another region of the file cannot be found, it could not see what is kept back.
+        let gathers = gathers && file.known;
+        // Of a file that may be replaced under its descriptor, the mapping would show the old one.
+        let may_be_copied = read_only && file.may_be_copied;
+        let born = if may_be_copied { identity::born(fd.as_fd()) } else { None };
         if writable_mapping {
             file.shared.lends_memory.store(true, Ordering::Relaxed);
         }
@@ -133,8 +150,11 @@ impl PageCacheRegion {
             fd,
             mapping,
             read_only,
+            gathers,
             writable_mapping,
-            guarded,
+            guarded: guarded && !may_be_copied,
+            may_be_copied,
+            born,
             durability,
             len,
             file,
@@ -263,7 +283,7 @@ impl PageCacheRegion {
 
     /// Sends the gathered run to the file. A failure is final: the writes in the run have
     /// returned `Ok`, and readers have seen them.
-    fn send(&self, gather: &mut Gather) -> Result<()> {
+    fn send_gathered(&self, gather: &mut Gather) -> Result<()> {
         if gather.is_empty() {
             return Ok(());
         }
@@ -299,20 +319,22 @@ impl PageCacheRegion {
     ) -> Result<()> {
         // Where somebody stores through a pointer, a write that is sent later would undo the store.
         let gathers = primitive!("page_cache.write.at_once", !self.lends_memory(), true);
-        if data.len() <= WRITE_MAX && gathers {
+        if data.len() <= WRITE_MAX && gathers && self.gathers {
             if !gather.accepts(at, data.len()) {
-                self.send(gather)?;
+                self.send_gathered(gather)?;
             }
             self.changing(gather, |gather| gather.put(at, data));
         } else {
             if gather.overlaps(at, data.len()) {
-                self.send(gather)?;
+                self.send_gathered(gather)?;
             }
             primitive!("page_cache.write.length", self.check_length(0), Ok(()))
                 .map_err(|error| self.poison(gather, error))?;
-            self.changing(gather, |_| self.put(at, data)).map_err(|errno| {
-                let error = Error::os(operation, "pwrite", errno);
-                error.at(&self.path).over(at, data.len() as u64)
+            let put = self.changing(gather, |_| self.put(at, data));
+            // Final, as for a write that is gathered: one rule for every size.
+            put.map_err(|errno| {
+                let error = Error::os(operation, "pwrite", errno).at(&self.path);
+                self.poison(gather, error.over(at, data.len() as u64))
             })?;
         }
         self.file.shared.written.fetch_add(1, Ordering::Release);
@@ -326,6 +348,20 @@ impl PageCacheRegion {
         Ok(gather)
     }
 
+    /// A view is of the file that was mapped, and shows nothing of a copy that has taken its place.
+    fn check_not_copied(&self, offset: u64, len: u64) -> Result<()> {
+        if !self.may_be_copied {
+            return Ok(());
+        }
+        if self.born.is_some() && identity::born(self.fd.as_fd()) == self.born {
+            return Ok(());
+        }
+        let why = "a view: the overlay has put a copy in the place of the file since it was opened; \
+                   open it anew, or use `read`";
+        let error = Error::new(Operation::View, ErrorKind::Unsupported(why));
+        Err(error.at(&self.path).over(offset, len))
+    }
+
     /// A view is of the file, which must have what is gathered of the range.
     fn send_for_view(&self, at: u64, len: usize) -> Result<()> {
         let mut gather = lock(&self.file.shared.gather);
@@ -337,7 +373,7 @@ impl PageCacheRegion {
             let error = Error::new(Operation::View, ErrorKind::Unsupported(why));
             return Err(error.at(&self.path).over(at, len as u64));
         }
-        self.send(&mut gather)
+        self.send_gathered(&mut gather)
     }
 
     /// The file must still be as long as the region: a `pwrite` past a truncation would succeed
@@ -368,8 +404,7 @@ impl PageCacheRegion {
         if primitive!("page_cache.drain.fork", self.fd.is_ours(), true) {
             return Ok(());
         }
-        let why = "in a forked child: the region is its parent's, open it anew";
-        Err(Error::new(operation, ErrorKind::Unsupported(why)).at(&self.path))
+        Err(descriptor::in_a_child(operation).at(&self.path))
     }
 
     /// One sync of everything written to the file so far; returns the number of the last write
@@ -382,7 +417,7 @@ impl PageCacheRegion {
                 primitive!("page_cache.sync.length", self.check_length(0), Ok(()))
                     .map_err(|error| self.poison(&mut gather, error))?;
             }
-            primitive!("page_cache.sync.send", self.send(&mut gather), Ok(()))?;
+            primitive!("page_cache.sync.send", self.send_gathered(&mut gather), Ok(()))?;
             shared.written.load(Ordering::Acquire)
         };
         // Not repeated after EINTR: whether an error was reported and cleared is unknown.
@@ -498,6 +533,16 @@ impl Region for PageCacheRegion {
         self.group.commit(mine, check, || self.sync())
     }
 
+    /// A drain covers whatever was written by then, by whomever.
+    fn sync_all(&self) -> Result<()> {
+        self.drain()
+    }
+
+    fn send(&self) -> Result<()> {
+        self.check_writable(Operation::Write)?;
+        self.send_gathered(&mut *self.writer(Operation::Write)?)
+    }
+
     fn deep_flush(&self, offset: u64, len: u64) -> Result<()> {
         self.persist(offset, len)
     }
@@ -542,6 +587,7 @@ impl Region for PageCacheRegion {
     unsafe fn slice(&self, offset: u64, len: u64) -> Result<&[u8]> {
         self.check_readable(Operation::View)?;
         let (at, len) = self.range(Operation::View, offset, len)?;
+        self.check_not_copied(offset, len as u64)?;
         self.send_for_view(at as u64, len)?;
         // SAFETY: the range is mapped for as long as self is borrowed, and the caller vouches
         // that nobody changes it meanwhile.
@@ -566,6 +612,10 @@ impl Region for PageCacheRegion {
 
     fn grow(&self, new_len: u64) -> Result<()> {
         self.grow_to(new_len)
+    }
+
+    fn grow_to_file(&self) -> Result<u64> {
+        self.adopt_length()
     }
 
     fn close(&self) -> Result<()> {

@@ -3,8 +3,10 @@
 //!
 //! A failed sync is reported once to each open file description and never again
 //! (Documentation/filesystems/vfs.rst, "Handling errors during writeback"), so every region of
-//! the file has to hear of it. Files are told apart by device and inode number, which stay taken
-//! for as long as the file is open.
+//! the file has to hear of it.
+//!
+//! Files are told apart by their [`identity`]. Where the kernel keeps none, each region stands
+//! alone: as far as it can know, every other region is of another file.
 
 use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
@@ -15,6 +17,7 @@ use crossbeam::utils::CachePadded;
 use rustix::fs;
 
 use super::gather::Gather;
+use super::identity::{self, Driver, Identity};
 use super::latch::Latch;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::primitives::primitive;
@@ -44,9 +47,7 @@ struct Members {
     poisoned: bool,
 }
 
-type Key = (u64, u64);
-
-static OPEN: Mutex<Option<HashMap<Key, Weak<Shared>>>> = Mutex::new(None);
+static OPEN: Mutex<Option<HashMap<Identity, Weak<Shared>>>> = Mutex::new(None);
 
 /// A mutex whose data stays consistent when a holder panics.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -57,6 +58,11 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(super) struct Membership {
     pub(super) shared: Arc<Shared>,
     pub(super) latch: Arc<Latch>,
+    /// The file has an identity, by which every region of it in this process is found. If not,
+    /// nothing may be kept back from the file: nobody else in this process would see it.
+    pub(super) known: bool,
+    /// The file may be replaced under its descriptor by a copy: [`Driver::is_overlay`].
+    pub(super) may_be_copied: bool,
 }
 
 impl Membership {
@@ -65,20 +71,36 @@ impl Membership {
     ///
     /// A writer [announces](Self::announce) itself once it is made.
     pub(super) fn join(fd: BorrowedFd<'_>) -> Result<Self> {
-        let found = fs::fstat(fd).map_err(|errno| Error::os(Operation::Open, "fstat", errno))?;
+        let (driver, key) = Self::identity(fd)?;
+        let latch = Arc::new(Latch::new());
+        let join = |shared| Self {
+            shared,
+            latch: Arc::clone(&latch),
+            known: key.is_some(),
+            may_be_copied: driver.is_overlay(),
+        };
+        let Some(key) = key else { return Ok(join(Shared::with(&latch))) };
         let mut open = lock(&OPEN);
         let files = open.get_or_insert_default();
         files.retain(|_, file| file.strong_count() > 0);
-        let key = (found.st_dev, found.st_ino);
-        let latch = Arc::new(Latch::new());
         let present = files.get(&key).and_then(Weak::upgrade).filter(|file| file.admit(&latch));
-        let shared = present.unwrap_or_else(|| {
-            let fresh = Arc::new(Shared::default());
-            fresh.admit(&latch);
-            fresh
-        });
+        let shared = present.unwrap_or_else(|| Shared::with(&latch));
         files.insert(key, Arc::downgrade(&shared));
-        Ok(Self { shared, latch })
+        Ok(join(shared))
+    }
+
+    /// Whether a region of the file in this process is written, and no error has been made final.
+    pub(super) fn has_writer(fd: BorrowedFd<'_>) -> Result<bool> {
+        let Some(key) = Self::identity(fd)?.1 else { return Ok(false) };
+        let file = lock(&OPEN).as_ref().and_then(|files| files.get(&key).and_then(Weak::upgrade));
+        Ok(file.is_some_and(|file| file.longest() > 0 && !lock(&file.members).poisoned))
+    }
+
+    fn identity(fd: BorrowedFd<'_>) -> Result<(Driver, Option<Identity>)> {
+        let failed = |call| move |errno| Error::os(Operation::Open, call, errno);
+        let found = fs::fstat(fd).map_err(failed("fstat"))?;
+        let driver = Driver::of(fd).map_err(failed("fstatfs"))?;
+        Ok((driver, identity::identity(driver, &found)))
     }
 
     /// Tells the others of a writer of `len` bytes, which they must not take for new.
@@ -90,6 +112,13 @@ impl Membership {
 }
 
 impl Shared {
+    /// A file of which this is the only region so far.
+    fn with(latch: &Arc<Latch>) -> Arc<Self> {
+        let fresh = Arc::new(Self::default());
+        fresh.admit(latch);
+        fresh
+    }
+
     /// Takes a region in, unless an error has been made final: then `false`. Under one lock with
     /// [`poison`](Self::poison), so that no region misses it.
     fn admit(&self, latch: &Arc<Latch>) -> bool {

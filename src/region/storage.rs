@@ -23,16 +23,18 @@ const PIECE: usize = 1 << 20;
 const ASKED_FIRST: u64 = 64 << 20;
 
 /// Makes `from..to` of the file allocated, zero, written and durable, and the file at least `to`
-/// bytes long. Returns how long the file was before; on an error it is that long again. It may be
-/// longer than `from`: a region can be the first part of a file.
+/// bytes long. The file is `from` bytes long before, and again after an error.
 ///
 /// Allocation comes first, so that a full disk is noticed before anything is written, and with
 /// nothing taken that is not given back. The zeros
 /// are really written: an unwritten extent costs a journal commit at its first fault under
 /// `MAP_SYNC`, and its conversion at every first write elsewhere.
 ///
-/// Bytes that the file has past `from` are zeroed, and may be so even on an error.
-pub(super) fn extend(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<u64> {
+/// # Errors
+///
+/// `Gone` if the file is shorter than `from`, `FileLonger` if it is longer: what lies there is
+/// somebody's, and nothing is changed.
+pub(super) fn extend(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {
     if i64::try_from(to).is_err() {
         return Err(Error::new(Operation::Allocate, ErrorKind::TooLarge { max: i64::MAX as u64 }));
     }
@@ -41,6 +43,10 @@ pub(super) fn extend(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<u64> {
     if primitive!("storage.extend.cut", file_len < from, false) {
         // Somebody cut it: growing over the cut would leave a hole where data was.
         return Err(Error::new(Operation::Allocate, ErrorKind::Gone));
+    }
+    if file_len > from {
+        let kind = ErrorKind::FileLonger { file: file_len, region: from };
+        return Err(Error::new(Operation::Allocate, kind));
     }
     let extended =
         primitive!("storage.extend.allocate", allocate(fd, from, to, Taken::by(&found)), Ok(true))
@@ -62,11 +68,11 @@ pub(super) fn extend(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<u64> {
     if extended.is_err() {
         primitive!("storage.extend.shrink_back", shrink_back(fd, file_len), ());
     }
-    extended.map(|()| file_len)
+    extended
 }
 
 /// Cuts the file back to the `len` bytes it had before a failed growth. If even that fails, the
-/// file stays longer than the region, which harms nothing.
+/// file stays longer than the region, and the next growth says so.
 pub(super) fn shrink_back(fd: BorrowedFd<'_>, len: u64) {
     let _ = calls::ftruncate(fd, len);
 }
@@ -79,7 +85,11 @@ pub(super) fn reserve(fd: BorrowedFd<'_>, len: u64) -> Result<()> {
     let allocated = allocate(fd, 0, len, Taken { file_len: 0, bytes: 0 })?;
     match calls::unwritten(fd, len) {
         Ok(parts) if allocated && parts.first() == Some(&(0..len)) => Ok(()),
-        _ => extend(fd, 0, len).map(drop),
+        _ => {
+            calls::ftruncate(fd, 0)
+                .map_err(|errno| Error::os(Operation::Allocate, "ftruncate", errno))?;
+            extend(fd, 0, len)
+        }
     }
 }
 
@@ -258,7 +268,7 @@ mod tests {
         bytes
     }
 
-    /// Whole pieces, parts of pieces, and a file that goes on past the region.
+    /// Whole pieces and parts of pieces.
     #[test]
     fn what_is_extended_is_zero_and_no_longer_than_that_and_the_rest_stays() {
         const PIECE: usize = super::PIECE;
@@ -267,22 +277,29 @@ mod tests {
             (0, 0, PIECE + PIECE / 2),
             (100, 100, 2 * PIECE),
             (PIECE + 4096, PIECE + 4096, 3 * PIECE + 17),
-            (PIECE, 4096, PIECE / 2),
-            (2 * PIECE, PIECE / 2, PIECE + 5),
         ] {
             let file = file();
             file.write_all_at(&vec![7; before], 0).unwrap();
-            let was = extend(file.as_fd(), from as u64, to as u64).unwrap();
-            assert_eq!(was, before as u64);
+            extend(file.as_fd(), from as u64, to as u64).unwrap();
             let bytes = contents(&file);
-            assert_eq!(bytes.len(), before.max(to), "{before} {from} {to}");
+            assert_eq!(bytes.len(), to, "{before} {from} {to}");
             assert!(bytes[..from].iter().all(|&byte| byte == 7), "{before} {from} {to}");
             assert!(bytes[from..to].iter().all(|&byte| byte == 0), "{before} {from} {to}");
-            let rest = &bytes[to..];
-            assert!(rest.iter().all(|&byte| byte == 7), "{before} {from} {to}");
             // Written, not a hole.
             assert!(file.metadata().unwrap().blocks() * 512 >= bytes.len() as u64);
         }
+    }
+
+    #[test]
+    fn what_a_file_has_past_the_region_is_never_zeroed() {
+        let file = file();
+        file.write_all_at(&[7; 9000], 0).unwrap();
+        for to in [8193, 9000, 9001, 1 << 20] {
+            let error = extend(file.as_fd(), 8192, to).unwrap_err();
+            let longer = ErrorKind::FileLonger { file: 9000, region: 8192 };
+            assert_eq!(format!("{:?}", error.kind()), format!("{longer:?}"));
+        }
+        assert!(contents(&file) == [7; 9000]);
     }
 
     #[test]

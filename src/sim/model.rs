@@ -333,12 +333,29 @@ impl Model {
         self.drop_clean();
     }
 
+    /// Makes durable what every thread captured.
+    pub(super) fn drain_all(&mut self) {
+        let threads: Vec<u16> = self.captures.iter().map(|(thread, _)| *thread).collect();
+        for thread in threads {
+            self.drain(thread);
+        }
+    }
+
     /// Forgets what this thread captured, as a failed sync does: the kernel marks the pages clean,
     /// so no later sync covers them, whoever asks and whatever is flushed again, until something is
     /// stored there.
     pub(super) fn lose_captures(&mut self, thread: u16) {
+        self.lose(|of| of == thread);
+    }
+
+    /// The same of every thread.
+    pub(super) fn lose_all_captures(&mut self) {
+        self.lose(|_| true);
+    }
+
+    fn lose(&mut self, whose: impl Fn(u16) -> bool) {
         let mut mine = Vec::new();
-        for (_, captures) in self.captures.iter_mut().filter(|(of, _)| *of == thread) {
+        for (_, captures) in self.captures.iter_mut().filter(|(of, _)| whose(*of)) {
             mine.append(captures);
         }
         for Capture { line, before } in mine {

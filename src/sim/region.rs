@@ -7,7 +7,7 @@ use super::driver::Driver;
 use super::history::History;
 use super::image::{Fate, Image, Policy};
 use super::model::Model;
-use super::state::{Faults, Latch, State, failed};
+use super::state::{Faults, Latch, State, Whose, failed};
 use super::thread::this_thread;
 use super::trace::Kind;
 use crate::durability::{Backend, Durability, Granularity};
@@ -372,7 +372,13 @@ impl Region for SimRegion {
     fn drain(&self) -> Result<()> {
         self.turn();
         self.crash_point();
-        self.lock().drain(Operation::Drain)
+        self.lock().drain(Operation::Drain, Whose::Own)
+    }
+
+    fn sync_all(&self) -> Result<()> {
+        self.turn();
+        self.crash_point();
+        self.lock().drain(Operation::Drain, Whose::All)
     }
 
     /// As [`persist`](Self::persist): the model knows no deeper medium.
@@ -486,7 +492,7 @@ impl Region for SimRegion {
         self.turn();
         self.crash_point();
         let mut state = self.lock();
-        let drained = state.drain(Operation::Close);
+        let drained = state.drain(Operation::Close, Whose::Own);
         let cause = match &state.latch {
             Latch::Poisoned(cause) | Latch::Closed(Some(cause)) => Some(Arc::clone(cause)),
             Latch::Open | Latch::Closed(None) => None,

@@ -26,6 +26,15 @@ pub struct Faults {
     pub lazy_growth: bool,
 }
 
+/// Whose flushes a drain covers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// The calling thread's.
+    Own,
+    /// Those of every thread.
+    All,
+}
+
 /// Once it has left `Open` it does not return; a cause stays what later calls report.
 pub(super) enum Latch {
     Open,
@@ -129,15 +138,18 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn drain(&mut self, operation: Operation) -> Result<()> {
+    pub(super) fn drain(&mut self, operation: Operation, whose: Whose) -> Result<()> {
         self.writable(operation)?;
-        self.step(Kind::Drain, 0, 0);
+        self.step(if whose == Whose::Own { Kind::Drain } else { Kind::SyncAll }, 0, 0);
         self.drains += 1;
         if self.faults.failing_drain == Some(self.drains) {
             if let Some(step) = self.trace.last_mut() {
                 step.failed = true;
             }
-            self.model.lose_captures(this_thread());
+            match whose {
+                Whose::Own => self.model.lose_captures(this_thread()),
+                Whose::All => self.model.lose_all_captures(),
+            }
             let cause = Error::os(operation, "fdatasync", Errno::IO).at(Path::new("simulated"));
             let cause = cause.unknown();
             if !self.faults.forgets_errors {
@@ -145,7 +157,10 @@ impl State {
             }
             return Err(cause);
         }
-        self.model.drain(this_thread());
+        match whose {
+            Whose::Own => self.model.drain(this_thread()),
+            Whose::All => self.model.drain_all(),
+        }
         self.old_len = None;
         self.version += 1;
         Ok(())

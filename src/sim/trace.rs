@@ -11,6 +11,7 @@ pub(super) enum Kind {
     Exchange,
     Flush,
     Drain,
+    SyncAll,
     Grow,
 }
 
@@ -43,6 +44,8 @@ impl fmt::Display for Step {
             Kind::Exchange => write!(f, "compare_exchange_u64 {:#x}", self.offset),
             Kind::Flush => write!(f, "flush [{:#x}, {end:#x})", self.offset),
             Kind::Drain => f.write_str(if self.failed { "drain, which failed" } else { "drain" }),
+            Kind::SyncAll if self.failed => f.write_str("sync_all, which failed"),
+            Kind::SyncAll => f.write_str("sync_all"),
             Kind::Grow => write!(f, "grow from {:#x} to {end:#x}", self.offset),
         }
     }

@@ -138,7 +138,7 @@ pub struct State<T: Plain, R: Region = AnyRegion> {
     read_only: bool,
     recovery: Recovery,
     /// The process that opened it: a forked child must not write what it took along.
-    process: u32,
+    process: u64,
     /// The last value whose store has returned `Ok`. Locked for moments only.
     current: Mutex<Image<T>>,
     /// Locked during a store.
@@ -390,7 +390,7 @@ impl<T: Plain, R: Region> State<T, R> {
         let writer = &mut *lock(&self.writer);
         if writer.check(self.read_only).is_err()
             || writer.settled
-            || self.process != std::process::id()
+            || self.process != crate::region::process::mark()
         {
             return Ok(());
         }

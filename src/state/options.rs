@@ -150,7 +150,7 @@ impl<T: Plain> StateOptions<T> {
     /// As [`Options::open`] and [`open_region`](Self::open_region).
     pub fn open(&self, path: impl AsRef<Path>) -> Result<State<T>> {
         let path = path.as_ref();
-        let region = self.region.clone().read_only(self.read_only).open(path)?;
+        let region = self.region.for_any_length().read_only(self.read_only).open(path)?;
         self.open_region(region).map_err(|error| error.at(path))
     }
 
@@ -328,7 +328,7 @@ impl<T: Plain> StateOptions<T> {
             version: self.version,
             read_only: self.read_only,
             recovery,
-            process: std::process::id(),
+            process: crate::region::process::mark(),
             current: Mutex::new(Image::of(value)),
             writer: Mutex::new(writer),
         }

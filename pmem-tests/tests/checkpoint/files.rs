@@ -400,7 +400,7 @@ impl Failing {
 }
 
 impl Region for Failing {
-    pass_on!(region: len durability granularity backend is_emulated read fill_flush flush
+    pass_on!(region: sync_all len durability granularity backend is_emulated read fill_flush flush
         drain deep_flush load_u64 store_u64 compare_exchange_u64 grow close slices);
 
     /// A short root is written so, and flushed by itself.

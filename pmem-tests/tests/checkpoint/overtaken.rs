@@ -26,7 +26,7 @@ struct Overtaken<'a> {
 }
 
 impl Region for Overtaken<'_> {
-    pass_on!(region: len durability granularity backend is_emulated write fill_flush
+    pass_on!(region: sync_all len durability granularity backend is_emulated write fill_flush
         flush drain deep_flush load_u64 store_u64 compare_exchange_u64 grow close slices);
 
     fn read(&self, offset: u64, into: &mut [u8]) -> Result<()> {
@@ -190,7 +190,7 @@ impl Pace {
 }
 
 impl Region for Paced {
-    pass_on!(region: len durability granularity backend is_emulated read write fill_flush flush
+    pass_on!(region: sync_all len durability granularity backend is_emulated read write fill_flush flush
         deep_flush load_u64 store_u64 compare_exchange_u64 grow close slices);
 
     fn write_flush(&self, offset: u64, data: &[u8]) -> Result<()> {

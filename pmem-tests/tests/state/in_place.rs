@@ -34,7 +34,7 @@ impl Failing {
 }
 
 impl Region for Failing {
-    pass_on!(region: len durability granularity backend is_emulated write fill_flush flush deep_flush load_u64
+    pass_on!(region: sync_all len durability granularity backend is_emulated write fill_flush flush deep_flush load_u64
         store_u64 compare_exchange_u64 grow close slices);
 
     fn read(&self, offset: u64, into: &mut [u8]) -> Result<()> {

@@ -261,7 +261,7 @@ impl Mortal {
 }
 
 impl Region for Mortal {
-    pass_on!(region: len durability granularity backend is_emulated read write write_flush
+    pass_on!(region: sync_all len durability granularity backend is_emulated read write write_flush
         fill_flush flush deep_flush load_u64 store_u64 compare_exchange_u64 grow close slices);
 
     fn drain(&self) -> Result<()> {

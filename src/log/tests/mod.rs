@@ -321,6 +321,9 @@ impl Region for Undrained {
     fn drain(&self) -> Result<()> {
         Ok(())
     }
+    fn sync_all(&self) -> Result<()> {
+        Ok(())
+    }
     fn deep_flush(&self, offset: u64, len: u64) -> Result<()> {
         self.0.flush(offset, len)
     }

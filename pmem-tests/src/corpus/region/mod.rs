@@ -77,6 +77,7 @@ bugs! {
     double_replay,
     eadr_assumed,
     fence_by_another_thread,
+    fence_of_the_caller,
     flag_evicted_before_data,
     flush_before_store,
     flush_of_wrong_range,

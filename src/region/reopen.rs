@@ -1,0 +1,199 @@
+//! What does an existing file hold: is what the page cache shows on the medium?
+//!
+//! After a failed sync the kernel marks the pages clean that it could not write: reads go on showing
+//! them, and no later sync writes them (fsync(2), NOTES). Whoever was told of the error may be gone.
+//! So the cached pages are dropped, and the file is read anew. Pages that somebody has mapped or is
+//! using stay, and cachestat(2) tells that there are some (Linux 6.5; mincore(2) before).
+//!
+//! What stayed is made dirty again, and synced: the medium then has what the cache shows. That
+//! writes no byte. A write fault alone marks a page dirty (`do_shared_fault`, mm/memory.c), and what
+//! another process stores into the page at the same time stays stored. It is done for the holder
+//! of the exclusive lock only: nobody else decides what the file holds. Whoever opens the file
+//! without the lock, or for reading, cannot know.
+
+#![allow(unsafe_code)]
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mm::{MapFlags, ProtFlags};
+
+use super::calls;
+use super::identity::Driver;
+use super::mapping::{Mapping, Reserve, page_size};
+use crate::error::{Error, Operation, Result};
+use crate::primitives::primitive;
+
+/// What a region shows when it is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shows {
+    /// What the medium holds.
+    Medium,
+    /// Pages that were cached before, of which nobody can say whether the medium has them.
+    Cache,
+}
+
+/// Makes the size, the extents and the name of a file that somebody else made durable, once:
+/// neither `MAP_SYNC` nor `fdatasync` does (mmap(2); fsync(2) on directory entries), and a
+/// drained write would be lost with them.
+pub(super) fn sync_existing(fd: BorrowedFd<'_>, path: &Path) -> Result<()> {
+    let failed = |call| move |errno| Error::os(Operation::Sync, call, errno);
+    primitive!("open.fsync", calls::fsync(fd), Ok(())).map_err(failed("fsync"))?;
+    let Ok(real) = calls::canonicalize(path) else { return Ok(()) };
+    let Some(parent) = real.parent() else { return Ok(()) };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match calls::open(parent, flags, Mode::empty()) {
+        Ok(directory) => {
+            primitive!("open.fsync_directory", calls::fsync_directory(directory.as_fd()), Ok(()))
+                .map_err(failed("fsync of the directory"))
+        }
+        // A directory that may be searched but not read: its entry cannot be synced from here.
+        Err(Errno::ACCESS) => Ok(()),
+        Err(errno) => Err(failed("open of the directory")(errno)),
+    }
+}
+
+/// Drops what is cached of a synced file of `len` bytes. Where pages stay and the file is locked
+/// `exclusively`, makes the medium have them.
+///
+/// # Errors
+///
+/// `Os` where a page that stayed cannot be written: what the file shows is not on the medium.
+pub(super) fn read_anew(fd: BorrowedFd<'_>, len: u64, exclusively: bool) -> Result<Shows> {
+    // Advice: where it is not taken, there is nothing to be done.
+    let _ = primitive!("open.forget_cached", calls::forget_cached(fd), Ok(()));
+    match calls::cached_pages(fd) {
+        Ok(0) => return Ok(Shows::Medium),
+        _ if !exclusively => return Ok(Shows::Cache),
+        Ok(_) | Err(_) => {}
+    }
+    match dirty_cached(fd, len) {
+        // No mapping for stores: the pages cannot be marked.
+        Err(Errno::NODEV | Errno::ACCESS | Errno::PERM | Errno::NOMEM) => Ok(Shows::Cache),
+        Err(errno) => Err(Error::os(Operation::Sync, "madvise", errno)),
+        Ok(0) => Ok(Shows::Medium),
+        Ok(_) => {
+            calls::fsync(fd).map_err(|errno| Error::os(Operation::Sync, "fsync", errno))?;
+            Ok(Shows::Medium)
+        }
+    }
+}
+
+/// Bytes that are mapped at a time to look for cached pages.
+const WINDOW: usize = 64 << 20;
+
+/// Marks every page of the file dirty that is cached. Returns how many there are.
+fn dirty_cached(fd: BorrowedFd<'_>, len: u64) -> std::result::Result<usize, Errno> {
+    let page = page_size();
+    let len = (len as usize).next_multiple_of(page);
+    let mut marked = 0;
+    for start in (0..len).step_by(WINDOW) {
+        let bytes = WINDOW.min(len - start);
+        let window = Mapping::reserve(&Reserve { wanted: bytes, least: bytes }, page, true)?;
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        window.map_at(fd, start as u64, bytes, access, MapFlags::SHARED)?;
+        let cached = cached(&window, bytes);
+        let mut at = 0;
+        while let Some(first) = (at..cached.len()).find(|&page| cached[page]) {
+            at = (first..cached.len()).find(|&page| !cached[page]).unwrap_or(cached.len());
+            window.populate(first * page, at * page, true)?;
+            marked += at - first;
+        }
+    }
+    Ok(marked)
+}
+
+/// Which pages of a mapping are cached: all, as far as can be known, if the kernel does not say.
+fn cached(window: &Mapping, bytes: usize) -> Vec<bool> {
+    let mut pages = vec![1_u8; bytes / page_size()];
+    // SAFETY: the mapping is `bytes` long, and the vector has a byte for each of its pages.
+    let told = unsafe { libc::mincore(window.at(0).cast(), bytes, pages.as_mut_ptr()) };
+    pages.into_iter().map(|page| told != 0 || page & 1 == 1).collect()
+}
+
+/// How many pages of a file are cached, by cachestat(2).
+///
+/// # Errors
+///
+/// `ENOSYS` before Linux 6.5 and on an overlay, whose files have their pages elsewhere.
+pub(super) fn cached_pages(fd: BorrowedFd<'_>) -> std::result::Result<u64, Errno> {
+    /// The same number on every architecture (include/uapi/asm-generic/unistd.h).
+    const CACHESTAT: libc::c_long = 451;
+    if Driver::of(fd)?.is_overlay() {
+        return Err(Errno::NOSYS);
+    }
+    // `struct cachestat_range` and `struct cachestat` (include/uapi/linux/mman.h): a length of 0 is
+    // that of the file.
+    let range = [0_u64; 2];
+    let mut found = [0_u64; 5];
+    // SAFETY: both arrays have the size and alignment of the structures.
+    let result =
+        unsafe { libc::syscall(CACHESTAT, fd.as_raw_fd(), range.as_ptr(), found.as_mut_ptr(), 0) };
+    if result == 0 {
+        // Cached; dirty and in write-back are among them.
+        Ok(found[0])
+    } else {
+        Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    fn written(pages: usize) -> File {
+        let file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        file.write_all_at(&vec![7; pages * page_size()], 0).unwrap();
+        file.sync_all().unwrap();
+        file
+    }
+
+    fn mapped(file: &File, pages: usize) -> Mapping {
+        let bytes = pages * page_size();
+        let reserve = Reserve { wanted: bytes, least: bytes };
+        let mapping = Mapping::reserve(&reserve, page_size(), true).unwrap();
+        mapping.map_at(file.as_fd(), 0, bytes, ProtFlags::READ, MapFlags::SHARED).unwrap();
+        mapping
+    }
+
+    #[test]
+    fn what_nobody_uses_leaves_the_cache() {
+        let file = written(8);
+        assert!(cached_pages(file.as_fd()).unwrap() > 0);
+        assert_eq!(read_anew(file.as_fd(), 8 << 12, false).unwrap(), Shows::Medium);
+        assert_eq!(cached_pages(file.as_fd()).unwrap(), 0);
+    }
+
+    /// Pages that are mapped stay. With the lock they are written once more, and without it nobody
+    /// says that they are on the medium.
+    #[test]
+    fn what_is_mapped_stays_and_is_written_only_with_the_lock() {
+        let file = written(8);
+        let mapping = mapped(&file, 8);
+        mapping.populate(0, 8 * page_size(), false).unwrap();
+        let len = 8 * page_size() as u64;
+        assert_eq!(read_anew(file.as_fd(), len, false).unwrap(), Shows::Cache);
+        assert_eq!(dirty_cached(file.as_fd(), len), Ok(8));
+        assert_eq!(read_anew(file.as_fd(), len, true).unwrap(), Shows::Medium);
+        let mut bytes = vec![0; len as usize];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        assert!(bytes.iter().all(|&byte| byte == 7), "no byte changes");
+    }
+
+    #[test]
+    fn only_pages_that_are_cached_are_marked() {
+        let file = written(64);
+        let mapping = mapped(&file, 64);
+        calls::forget_cached(file.as_fd()).unwrap();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Random).unwrap();
+        mapping.fault_single_pages(0, 64 * page_size());
+        mapping.populate(0, page_size(), false).unwrap();
+        let marked = dirty_cached(file.as_fd(), 64 * page_size() as u64).unwrap();
+        assert!((1..64).contains(&marked), "{marked} pages");
+    }
+}
