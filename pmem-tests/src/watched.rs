@@ -61,7 +61,7 @@ impl<R> Watched<R> {
 }
 
 impl<R: Region> Region for Watched<R> {
-    pass_on!(region: len durability granularity backend is_emulated write write_flush fill_flush
+    pass_on!(region: sync_all len durability granularity backend is_emulated write write_flush fill_flush
         flush drain deep_flush load_u64 store_u64 compare_exchange_u64 grow close slices);
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {

@@ -9,7 +9,7 @@
 use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::atomic::{AtomicI32, AtomicU32};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicUsize};
 
 use daxmap::{ErrorKind, Options, Region};
 
@@ -108,6 +108,23 @@ extern "C" fn mends(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut lib
     }
 }
 
+/// The handler of the library, and how often it was passed a signal by the next one.
+static GUARD: AtomicUsize = AtomicUsize::new(0);
+static PASSED_ON: AtomicU32 = AtomicU32::new(0);
+
+/// Passes everything on to the handler that it replaced, as it should.
+extern "C" fn passes_on(
+    signal: libc::c_int,
+    info: *mut libc::siginfo_t,
+    context: *mut libc::c_void,
+) {
+    PASSED_ON.fetch_add(1, SeqCst);
+    // SAFETY: the address is that of a handler with these arguments.
+    let guard: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) =
+        unsafe { std::mem::transmute(GUARD.load(SeqCst)) };
+    guard(signal, info, context);
+}
+
 /// What SIGBUS does from here on.
 fn set(handler: libc::sighandler_t, flags: libc::c_int, block_user: bool) {
     // SAFETY: an initialised action with a handler of the right kind for its flags.
@@ -155,7 +172,7 @@ fn calls() -> u32 {
 }
 
 /// What each kind of disposition makes of a signal that is none of the library's.
-const CASES: [Case; 12] = [
+const CASES: [Case; 14] = [
     Case {
         name: "the default action, for a signal that was sent",
         before: || set(libc::SIG_DFL, 0, false),
@@ -261,6 +278,34 @@ const CASES: [Case; 12] = [
         before: || set(gives_up as *const () as usize, 0, false),
         then: fault_elsewhere,
         ends: Ends::BySigbus,
+    },
+    Case {
+        name: "a library puts back what it had found: the next region is guarded again",
+        before: || set(plain as *const () as usize, 0, false),
+        then: || {
+            set(plain as *const () as usize, 0, false);
+            gone();
+            raise_sigbus(BUS_MCEERR_AO);
+            assert_eq!(calls(), 1, "once, however often the guard was installed");
+            set(libc::SIG_DFL, 0, false);
+            gone();
+            assert!(daxmap::cpu::guard_faults());
+        },
+        ends: Ends::Well,
+    },
+    Case {
+        name: "a handler over the guard that passes on to it, with a guard over that",
+        before: || set(plain as *const () as usize, 0, false),
+        then: || {
+            GUARD.store(handler(), SeqCst);
+            set(passes_on as *const () as usize, libc::SA_SIGINFO, false);
+            gone();
+            for round in 1..4 {
+                raise_sigbus(BUS_MCEERR_AO);
+                assert_eq!((PASSED_ON.load(SeqCst), calls()), (round, round), "each once");
+            }
+        },
+        ends: Ends::Well,
     },
 ];
 

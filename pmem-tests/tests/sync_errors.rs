@@ -235,3 +235,39 @@ fn the_region_stays_with_the_error_and_a_new_one_shows_the_medium() {
         });
     }
 }
+
+/// With a mapping of the file, which keeps its pages in the cache: what a new region shows is on the
+/// medium all the same, since the holder of the lock has it written once more.
+#[test]
+fn pages_that_another_mapping_keeps_are_written_before_a_region_shows_them() {
+    for filesystem in IN_PLACE {
+        with_file(filesystem, |disk, path| {
+            let file = File::open(path).unwrap();
+            // SAFETY: nobody cuts the file while it is mapped.
+            #[allow(unsafe_code)]
+            let mapping = unsafe { memmap2::Mmap::map(&file) }.unwrap();
+            assert_eq!(mapping[..4096], OLD);
+            let region = Options::new().open(path).unwrap();
+            region.write_flush(0, &NEW).unwrap();
+            disk.plan(Fault::nth_write(1, Errno::IO));
+            assert_eq!(region.drain().unwrap_err().errno(), Some(Errno::IO), "{filesystem}");
+            drop(region);
+            assert_eq!(page_on_medium(disk, filesystem), OLD, "{filesystem}");
+            let region = Options::new().open(path).unwrap();
+            let mut found = [0; 4096];
+            region.read(0, &mut found).unwrap();
+            assert_eq!(found, page_on_medium(disk, filesystem), "{filesystem}");
+            assert!(region.shows_medium(), "{filesystem}");
+            drop(region);
+            // Where that cannot be written either, there is no region.
+            let region = Options::new().open(path).unwrap();
+            region.write_flush(0, &[3; 4096]).unwrap();
+            disk.plan(Fault::nth_write(1, Errno::IO));
+            assert!(region.drain().is_err(), "{filesystem}");
+            drop(region);
+            disk.plan(Fault::nth_write(1, Errno::IO));
+            let error = Options::new().open(path).unwrap_err();
+            assert_eq!(error.errno(), Some(Errno::IO), "{filesystem}: {error}");
+        });
+    }
+}

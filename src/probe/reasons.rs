@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 use std::ops::Range;
-
 use std::path::Path;
 
 use rustix::io::Errno;
