@@ -79,6 +79,8 @@ const NOT_ASKED: &[(&str, &str)] = &[
     ("no_drain_without_sync", "system calls that fail"),
     ("drain_of_shortened_file", "a file that can be cut"),
     ("first_stores", "pages that are faulted in"),
+    ("shrinks", "a file that can be cut"),
+    ("sync_all_waits", "system calls that fail"),
     ("reopen", "a file that outlives its regions"),
     ("one_writer", "a lock"),
     ("read_only", "access rights"),

@@ -146,7 +146,7 @@ fn a_full_disk_is_an_error_of_open() {
 
     File::create(&path).and_then(|file| file.set_len(4 << 20)).expect("a sparse file");
     // A length within a page: a store allocates all of the page.
-    let region = options.len((4 << 20) - 5000).open(&path).expect("there is room for 4 MiB");
+    let region = options.view((4 << 20) - 5000).open(&path).expect("there is room for 4 MiB");
     let allocated = fs::metadata(&path).expect("it is there").blocks() * 512;
     assert!(allocated >= (4 << 20) - 4096, "{allocated} bytes are allocated");
     store(&region, 1 << 20);
@@ -185,7 +185,7 @@ fn a_cut_file_is_not_made_longer_again() {
     let path = filesystem.path().join("cut");
     let file = build(&path);
     let options = Options::new().writable_mapping(true);
-    let region = options.clone().len(4 << 20).open(&path).expect("open");
+    let region = options.clone().view(4 << 20).open(&path).expect("open");
     let _whole = options.lock(false).open(&path).expect("another writer of the whole file");
     file.set_len(2 << 20).expect("the file can be cut");
     let error = region.grow(8 << 20).expect_err("the region's bytes are gone");
@@ -216,26 +216,29 @@ fn a_store_after_a_write_stays() {
     }
 }
 
-/// What a region that is gone, or only reads, had of the file is new to one that grows over it.
+/// What the file has past a view is not new, whoever has it open or had.
 #[test]
-fn new_bytes_are_zero_whoever_had_the_file_open() {
+fn what_lies_past_a_view_stays_whoever_had_the_file_open() {
     let filesystem = Filesystem::looped(HERE, "ext4", 64 << 20);
     let path = filesystem.path().join("fives");
     build(&path).write_all_at(&vec![5; 8 << 20], 0).expect("write");
     for writable_mapping in [false, true] {
         let options = Options::new().writable_mapping(writable_mapping);
-        let region = options.clone().len(PART).open(&path).expect("open");
+        let region = options.clone().view(PART).open(&path).expect("open");
         let _reader = options.clone().read_only(true).open(&path).expect("a reader");
         drop(options.lock(false).open(&path).expect("another writer"));
-        region.grow(PART + 4096).expect("grow");
+        let error = region.grow(PART + 4096).expect_err("the file has bytes there");
+        assert!(matches!(error.kind(), ErrorKind::FileLonger { .. }), "{error}");
+        let len = region.grow_to_file().expect("they become the region's");
         let mut found = [9; 4096];
         region.read(PART, &mut found).expect("read");
-        assert!(found.iter().all(|&byte| byte == 0), "old bytes are taken for new ones");
-        File::options()
-            .write(true)
-            .open(&path)
-            .and_then(|file| file.write_all_at(&[5; 4096], PART))
-            .expect("write");
+        assert_eq!(len, BYTES);
+        assert!(found.iter().all(|&byte| byte == 5), "the file's bytes");
+        region.grow(len + 4096).expect("grow");
+        region.read(len, &mut found).expect("read");
+        assert!(found.iter().all(|&byte| byte == 0), "new bytes");
+        drop(region);
+        File::options().write(true).open(&path).and_then(|file| file.set_len(len)).expect("cut");
     }
 }
 

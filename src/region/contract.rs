@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::durability::{Backend, Durability, Granularity};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Operation, Result};
 
 /// A durable region of a file.
 ///
@@ -37,8 +37,8 @@ use crate::error::Result;
 ///    Regions of one file in this process know each other where the kernel keeps inode numbers
 ///    unique: ext2 to ext4, xfs, btrfs, f2fs, tmpfs, device DAX. On others (overlay, FUSE, network,
 ///    exfat, vfat) each stands alone, as if the others were in other processes.
-/// 6. **Growth keeps the base.** [`grow`](Self::grow) never moves the region in memory, and when
-///    it fails the region is as it was.
+/// 6. **Growth keeps the base.** [`grow`](Self::grow) and [`shrink`](Self::shrink) never move the
+///    region in memory, and when they fail the region is as it was.
 /// 7. **Close reports.** [`close`](Self::close) returns the error that `Drop` could not.
 ///
 /// A `drain` covers the flushes of the calling thread: a store fence orders only the write-backs
@@ -55,10 +55,10 @@ use crate::error::Result;
 /// `ErrorKind::OutOfBounds`, and changes nothing, if the range does not lie in `0..len()`. A
 /// range of zero bytes inside `0..=len()` is a no-op.
 pub trait Region: Send + Sync {
-    /// Length in bytes; at least 1. Grows, never shrinks.
+    /// Length in bytes.
     fn len(&self) -> u64;
 
-    /// Always false: a region has at least one byte.
+    /// True of a region of 0 bytes.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -272,6 +272,24 @@ pub trait Region: Send + Sync {
         Ok(self.len())
     }
 
+    /// Makes the region and its file `new_len` bytes long, 0 among them, and that durable. The base
+    /// does not move. From then on, access past the new length is `OutOfBounds`, and a slice that
+    /// reaches past it breaks its own safety rule. A crash during the call leaves the old length or
+    /// the new one. What was cut off reads as zero once the region has grown again, after a crash too.
+    /// A `new_len` not below the present length changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// `FileLonger` if the file has bytes past the region; `Unsupported` for a device, in a forked
+    /// child, and while another region of the file in this process is longer than `new_len`; `Os` from
+    /// `ftruncate`. The region and the file are then as they were. A failed sync, and a file that was
+    /// cut by others, poison the region.
+    fn shrink(&self, new_len: u64) -> Result<()> {
+        let _ = new_len;
+        let why = "this region cannot shrink";
+        Err(Error::new(Operation::Shrink, ErrorKind::Unsupported(why)))
+    }
+
     /// Drains and closes: reports what `Drop` could not. Every later call but the accessors
     /// returns `Closed`; the memory stays mapped until the region is dropped. Like `drain`, it
     /// covers the calling thread's flushes.
@@ -306,6 +324,7 @@ macro_rules! delegate {
                 -> Result<std::result::Result<u64, u64>>;
             fn grow(new_len: u64) -> Result<()>;
             fn grow_to_file() -> Result<u64>;
+            fn shrink(new_len: u64) -> Result<()>;
             fn close() -> Result<()>;
         }
 

@@ -265,6 +265,11 @@ impl Region for MappedRegion {
         self.file.latch.check(Operation::Drain).map_err(|e| e.at(&self.path))
     }
 
+    /// A store is in the file as soon as it is made.
+    fn send(&self) -> Result<()> {
+        self.check_writable(Operation::Write)
+    }
+
     fn deep_flush(&self, offset: u64, len: u64) -> Result<()> {
         self.check_writable(Operation::Flush)?;
         let (at, bytes) = self.range(Operation::Flush, offset, len)?;
@@ -354,6 +359,10 @@ impl Region for MappedRegion {
 
     fn grow_to_file(&self) -> Result<u64> {
         self.adopt_length()
+    }
+
+    fn shrink(&self, new_len: u64) -> Result<()> {
+        self.shrink_to(new_len)
     }
 
     fn close(&self) -> Result<()> {

@@ -12,6 +12,7 @@
 use std::ffi::c_void;
 use std::os::fd::BorrowedFd;
 use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::io::Errno;
 use rustix::mm::{self, Advice, MapFlags, MsyncFlags, ProtFlags};
@@ -54,6 +55,9 @@ pub(super) struct Mapping {
     base: NonNull<u8>,
     owner: Owner,
     access: Access,
+    /// Bytes from the base on that have been mapped: they stay mapped when the file becomes shorter,
+    /// and are there when it becomes longer again.
+    mapped: AtomicUsize,
     pub(super) cpu: &'static Cpu,
 }
 
@@ -109,14 +113,16 @@ impl Mapping {
         }
         let base = NonNull::new(base.cast()).ok_or(Errno::NOMEM)?;
         let access = if guard && guard_faults() { Access::Guarded } else { Access::Kernel };
-        Ok(Self { base, owner: Owner::Reserved(len), access, cpu: Cpu::get() })
+        let mapped = AtomicUsize::new(0);
+        Ok(Self { base, owner: Owner::Reserved(len), access, mapped, cpu: Cpu::get() })
     }
 
     /// Takes over an ordinary read mapping.
     pub(super) fn adopt(map: memmap2::Mmap, guard: bool) -> Self {
         let base = NonNull::new(map.as_ptr().cast_mut()).unwrap_or(NonNull::dangling());
         let access = if guard && guard_faults() { Access::Guarded } else { Access::Kernel };
-        Self { base, owner: Owner::Adopted(map), access, cpu: Cpu::get() }
+        let mapped = AtomicUsize::new(map.len());
+        Self { base, owner: Owner::Adopted(map), access, mapped, cpu: Cpu::get() }
     }
 
     /// Bytes that can be mapped.
@@ -127,8 +133,9 @@ impl Mapping {
         }
     }
 
-    /// Maps the bytes `from..to` of the file at the same distance from the base; both are
-    /// multiples of the page size within the reservation.
+    /// Maps the bytes `from..to` of the file at the same distance from the base, but for those that
+    /// are mapped already; both are multiples of the page size within the reservation. The callers
+    /// see to it that one thread at a time does.
     pub(super) fn map(
         &self,
         fd: BorrowedFd<'_>,
@@ -141,11 +148,12 @@ impl Mapping {
         if from > to || to > reserved {
             return Err(Errno::INVAL);
         }
-        if from == to {
+        let from = from.max(self.mapped.load(Ordering::Relaxed));
+        if from >= to {
             return Ok(());
         }
-        // SAFETY: MAP_FIXED stays within the reservation, which is ours alone. The callers map
-        // each range once, so no pointer into it exists yet.
+        // SAFETY: MAP_FIXED stays within the reservation, which is ours alone, and past what was ever
+        // mapped of it, so no pointer into it exists yet.
         unsafe {
             mm::mmap(
                 self.at(from).cast(),
@@ -156,6 +164,7 @@ impl Mapping {
                 from as u64,
             )?;
         }
+        self.mapped.store(to, Ordering::Relaxed);
         Ok(())
     }
 

@@ -317,6 +317,9 @@ impl PageCacheRegion {
         at: u64,
         data: &[u8],
     ) -> Result<()> {
+        // The region may have become shorter since the range was checked, and a write past the end of
+        // the file would make that longer.
+        self.range(operation, at, data.len() as u64)?;
         // Where somebody stores through a pointer, a write that is sent later would undo the store.
         let gathers = primitive!("page_cache.write.at_once", !self.lends_memory(), true);
         if data.len() <= WRITE_MAX && gathers && self.gathers {
@@ -616,6 +619,10 @@ impl Region for PageCacheRegion {
 
     fn grow_to_file(&self) -> Result<u64> {
         self.adopt_length()
+    }
+
+    fn shrink(&self, new_len: u64) -> Result<()> {
+        self.shrink_to(new_len)
     }
 
     fn close(&self) -> Result<()> {

@@ -139,6 +139,14 @@ impl Shared {
         lengths.max().unwrap_or(0)
     }
 
+    /// Whether a region other than this one's is written and longer than `len` bytes. Asked with
+    /// `growth` locked.
+    pub(super) fn others_are_longer(&self, own: &Arc<Latch>, len: u64) -> bool {
+        let members = lock(&self.members);
+        let mut others = members.latches.iter().filter_map(Weak::upgrade);
+        others.any(|latch| !Arc::ptr_eq(&latch, own) && latch.extent() > len)
+    }
+
     /// Makes the error final for every region of the file, and returns it.
     #[cold]
     pub(super) fn poison(&self, error: Error) -> Error {

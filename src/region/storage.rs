@@ -71,6 +71,26 @@ pub(super) fn extend(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {
     extended
 }
 
+/// Makes the file `to` bytes long, which is `from` bytes long, durably.
+///
+/// # Errors
+///
+/// `Gone` if the file is shorter than `from`, `FileLonger` if it is longer: nothing is changed.
+pub(super) fn shorten(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {
+    let failed = |call| move |errno| Error::os(Operation::Shrink, call, errno);
+    let file_len = calls::fstat(fd).map_err(failed("fstat"))?.st_size.cast_unsigned();
+    if file_len < from {
+        return Err(Error::new(Operation::Shrink, ErrorKind::Gone));
+    }
+    if file_len > from {
+        let kind = ErrorKind::FileLonger { file: file_len, region: from };
+        return Err(Error::new(Operation::Shrink, kind));
+    }
+    calls::ftruncate(fd, to).map_err(failed("ftruncate"))?;
+    // Before anything can be added again: a crash must not bring back what was cut off.
+    calls::fsync(fd).map_err(|errno| Error::os(Operation::Sync, "fsync", errno))
+}
+
 /// Cuts the file back to the `len` bytes it had before a failed growth. If even that fails, the
 /// file stays longer than the region, and the next growth says so.
 pub(super) fn shrink_back(fd: BorrowedFd<'_>, len: u64) {

@@ -3,8 +3,11 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
+use daxmap::Region;
+
 use super::Verdict;
-use super::support::{Bench, PAGE, contents, pattern, same};
+use super::subject::Access;
+use super::support::{Bench, PAGE, Refusal, contents, pattern, refused, same};
 use super::words::StopOnDrop;
 
 const THREADS: u64 = 4;
@@ -120,3 +123,46 @@ pub(super) fn concurrent_drains(bench: &Bench<'_>) -> Verdict {
     }
     Verdict::Passed
 }
+
+/// Threads write and flush, each in its own way, and none drains.
+pub(super) fn one_syncs_for_all(bench: &Bench<'_>) -> Verdict {
+    const WAYS: [Flushing; 4] = [
+        |region, offset, data| region.write_flush(offset, data),
+        |region, offset, data| region.write_stream(offset, data),
+        |region, offset, data| {
+            region.write(offset, data)?;
+            region.flush(offset, data.len() as u64)
+        },
+        |region, offset, data| region.fill_flush(offset, data.len() as u64, 7),
+    ];
+    let region = bench.create(WAYS.len() as u64 * PAGE);
+    for round in 0..8 {
+        thread::scope(|scope| {
+            for (id, way) in WAYS.iter().enumerate() {
+                let region = &region;
+                scope.spawn(move || {
+                    let data = pattern(1500, round);
+                    way(&**region, id as u64 * PAGE + 50, &data).expect("a write inside works");
+                });
+            }
+        });
+        region.sync_all().expect("one thread syncs for all");
+        let mut expected = pattern(1500, round);
+        let Some(stored) = bench.stored() else { continue };
+        for id in 0..WAYS.len() {
+            if id == WAYS.len() - 1 {
+                expected.fill(7);
+            }
+            let at = id * PAGE as usize + 50;
+            same(&stored[at..at + 1500], &expected, "what another thread wrote");
+        }
+    }
+    let reader = bench.open(Access::ReadOnly);
+    reader.sync_all().expect("there is nothing to sync");
+    region.close().expect("a region can be closed");
+    refused("sync_all after close", region.sync_all(), Refusal::Closed);
+    Verdict::Passed
+}
+
+/// A way to write and flush.
+type Flushing = fn(&dyn Region, u64, &[u8]) -> daxmap::Result<()>;

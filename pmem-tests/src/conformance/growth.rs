@@ -4,11 +4,11 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use daxmap::Region;
+use daxmap::{ErrorKind, Region};
 
 use super::Verdict;
 use super::subject::Access;
-use super::support::{Bench, PAGE, Refusal, contents, pattern, refused, same};
+use super::support::{Bench, METHODS, PAGE, Refusal, contents, pattern, refused, same};
 use super::words::StopOnDrop;
 use crate::failing::with_failing;
 
@@ -57,6 +57,91 @@ pub(super) fn grows(bench: &Bench<'_>) -> Verdict {
     let region = bench.open(Access::ReadOnly);
     assert_eq!(region.len(), max, "the length is the file's");
     same(&contents(&*region), &model, "after reopening");
+    Verdict::Passed
+}
+
+/// Another region makes the file longer, and this one is not told, or is.
+pub(super) fn never_zeroes(bench: &Bench<'_>) -> Verdict {
+    if !bench.grows() {
+        return NO_GROWTH;
+    }
+    let region = bench.create_growable(2 * PAGE, 16 * PAGE);
+    let mut model = pattern(2 * PAGE, 35);
+    region.write_persist(0, &model).expect("the region can be written");
+    let other = bench.open(Access::Unlocked);
+    other.grow(4 * PAGE).expect("the file can grow");
+    model.extend(pattern(2 * PAGE, 36));
+    other.write_persist(2 * PAGE, &model[2 * PAGE as usize..]).expect("new bytes can be written");
+    if let Err(error) = region.grow(3 * PAGE) {
+        assert!(matches!(error.kind(), ErrorKind::FileLonger { .. }), "{error}");
+        assert_eq!(region.len(), 2 * PAGE);
+    }
+    assert_eq!(region.grow_to_file().expect("the file's length"), 4 * PAGE);
+    same(&contents(&*region), &model, "what another region has added");
+    region.grow(6 * PAGE).expect("the file can grow");
+    model.resize(6 * PAGE as usize, 0);
+    same(&contents(&*region), &model, "and zeros behind");
+    assert_eq!(region.grow_to_file().expect("the file's length"), 6 * PAGE);
+    check_file(bench, &model);
+    Verdict::Passed
+}
+
+pub(super) fn shrinks(bench: &Bench<'_>) -> Verdict {
+    if !bench.grows() {
+        return NO_GROWTH;
+    }
+    let max = 64 * PAGE;
+    let region = bench.create_growable(max, max);
+    let mut model = pattern(max, 37);
+    region.write_persist(0, &model).expect("the region can be written");
+    if bench.stored().is_none() {
+        return Verdict::NotApplicable("there is no file to cut");
+    }
+    let start = base(&*region);
+    for new_len in [max, max + 1, 40 * PAGE + 9, 40 * PAGE, 3 * PAGE - 1, 5] {
+        // Kept back, and partly cut off.
+        let at = (new_len.min(region.len()) - 5).min(region.len() - 8);
+        region.write(at, b"kept cut").expect("a write inside works");
+        model[at as usize..][..8].copy_from_slice(b"kept cut");
+        region.shrink(new_len).unwrap_or_else(|error| panic!("shrink to {new_len}: {error}"));
+        model.truncate(new_len as usize);
+        assert_eq!((region.len(), base(&*region)), (model.len() as u64, start));
+        same(&contents(&*region), &model, "what is left");
+        region.send().expect("what is left can be sent");
+        check_file(bench, &model);
+        for method in METHODS.iter().filter(|method| method.offered(&bench.facts())) {
+            let past = (method.call)(&*region, region.len() - 1, 2);
+            refused(method.name, past, Refusal::OutOfBounds);
+        }
+        // Old bytes do not come back.
+        region.grow(max).expect("it grows again");
+        model.resize(max as usize, 0);
+        same(&contents(&*region), &model, "zeros where it was cut off");
+        let tail = pattern(max - new_len.min(max), new_len);
+        region.write_persist(max - tail.len() as u64, &tail).expect("and can be written");
+        model[(max as usize - tail.len())..].copy_from_slice(&tail);
+        check_file(bench, &model);
+    }
+    let other = bench.open(Access::Unlocked);
+    match region.shrink(PAGE) {
+        // Where the two know each other.
+        Err(error) => {
+            assert!(matches!(error.kind(), ErrorKind::Unsupported(_)), "{error}");
+            same(&contents(&*region), &model, "a refusal changes nothing");
+        }
+        Ok(()) => model.truncate(PAGE as usize),
+    }
+    drop(other);
+    region.shrink(PAGE).expect("nobody else has more");
+    model.truncate(PAGE as usize);
+    check_file(bench, &model);
+    let failed = with_failing(libc::SYS_ftruncate, libc::EIO, || region.shrink(5));
+    let error = refused("shrink", failed, Refusal::Os(libc::EIO));
+    assert!(!error.is_durability_unknown(), "{error}");
+    same(&contents(&*region), &model, "a refusal changes nothing");
+    let failed = with_failing(libc::SYS_fsync, libc::EIO, || region.shrink(5));
+    assert!(refused("shrink", failed, Refusal::Os(libc::EIO)).is_durability_unknown());
+    refused("write", region.write(0, b"x"), Refusal::Poisoned);
     Verdict::Passed
 }
 

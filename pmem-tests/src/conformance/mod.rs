@@ -87,6 +87,7 @@ checks! {
     visible::read_your_writes: "every way to write is visible to the next read";
     visible::visible_before_drain: "a write is visible to another region of the file before drain";
     visible::reaches_the_file: "what was written is what read(2) finds in the file";
+    visible::sent: "what was sent is what read(2) finds in the file";
     words::exchange: "compare-and-exchange replaces what is expected and reports what is there";
     words::exchange_counts: "increments by compare-and-exchange from many threads all count";
     words::stored_words_whole: "a word stored while another thread loads it is old or new";
@@ -96,9 +97,12 @@ checks! {
     concurrent::disjoint_ranges: "writers of disjoint ranges do not disturb each other";
     concurrent::overlapping_ranges: "overlapping writers leave bytes of one of them, never others";
     concurrent::concurrent_drains: "threads that write and drain at once all succeed";
+    concurrent::one_syncs_for_all: "what other threads wrote and flushed is covered by one sync_all";
     growth::grows: "growth adds zeros, keeps the base and the old bytes, and lengthens the file";
     growth::no_growth: "growth to the same or a smaller length changes nothing";
     growth::too_large: "growth past the reservation is refused and changes nothing";
+    growth::never_zeroes: "growth never changes a byte that the file has, whoever put it there";
+    growth::shrinks: "a shorter region ends where it says, and what was cut off is zero when it grows";
     growth::growth_under_load: "threads go on reading and writing while the region grows";
     growth::racing_growth: "threads that grow at once all get what they asked for";
     growth::failed_growth: "when the kernel refuses any step, region and file are as before";
@@ -119,6 +123,7 @@ checks! {
     poison::drain_of_shortened_file: "a drain that finds the file short poisons the region";
     poison::failed_sync: "a failed sync poisons the region for every thread";
     poison::no_drain_without_sync: "no drain after a write returns success without a sync";
+    poison::sync_all_waits: "no sync_all returns success if the kernel makes nobody wait";
     poison::failed_sync_in_growth: "a failed sync during growth poisons the region";
     poison::failed_deep_flush: "a failed deep flush poisons the region";
 }

@@ -189,6 +189,31 @@ pub(super) fn no_drain_without_sync(bench: &Bench<'_>) -> Verdict {
     Verdict::Passed
 }
 
+/// Of what another thread has flushed.
+pub(super) fn sync_all_waits(bench: &Bench<'_>) -> Verdict {
+    let call = match bench.facts().granularity {
+        Granularity::Page => libc::SYS_fdatasync,
+        Granularity::CacheLine if cfg!(target_arch = "x86_64") => libc::SYS_membarrier,
+        _ => return Verdict::NotApplicable("each thread's own writes wait for nobody here"),
+    };
+    let region = bench.create(PAGE);
+    region.write_persist(0, b"old").expect("the region can be written");
+    thread::scope(|scope| {
+        scope.spawn(|| region.write_flush(0, b"new").expect("the region can be written"));
+    });
+    let synced = with_failing(call, libc::EIO, || region.sync_all());
+    refused("sync_all", synced, Refusal::Os(libc::EIO));
+    if call == libc::SYS_fdatasync {
+        refused("drain", region.drain(), Refusal::Poisoned);
+        refused("sync_all", region.sync_all(), Refusal::Poisoned);
+    } else {
+        // Nothing was lost: nobody was made to wait.
+        region.drain().expect("a drain of nothing works");
+        region.sync_all().expect("the next one waits");
+    }
+    Verdict::Passed
+}
+
 /// The kernel reports a failed sync once: if growth swallows the report, the next drain of what
 /// was written before would succeed.
 pub(super) fn failed_sync_in_growth(bench: &Bench<'_>) -> Verdict {

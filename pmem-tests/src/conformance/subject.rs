@@ -219,7 +219,7 @@ impl DeviceSubject {
 
     fn options(&self, access: Access) -> Options {
         let len = *self.len.lock().unwrap_or_else(PoisonError::into_inner);
-        with_access(&self.options, access).len(len)
+        with_access(&self.options, access).view(len)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::Verdict;
 use super::subject::Access;
-use super::support::{Bench, PAGE, contents, pattern, same};
+use super::support::{Bench, PAGE, Refusal, contents, pattern, refused, same};
 
 const LEN: u64 = 4 * PAGE + 77;
 
@@ -80,5 +80,25 @@ pub(super) fn reaches_the_file(bench: &Bench<'_>) -> Verdict {
     same(&stored, &model, "the file, before drain");
     region.persist(0, region.len()).expect("the region can be persisted");
     same(&bench.stored().expect("read before"), &model, "the file, after drain");
+    Verdict::Passed
+}
+
+pub(super) fn sent(bench: &Bench<'_>) -> Verdict {
+    let region = bench.create(LEN);
+    let mut model = vec![0; region.len() as usize];
+    if bench.stored().is_none() {
+        region.send().expect("there is nothing to send");
+        return Verdict::NotApplicable("the device cannot be read with read(2)");
+    }
+    for (round, offset) in [0, 300, 100, 2 * PAGE, PAGE - 3].into_iter().enumerate() {
+        let data = pattern(300, round as u64);
+        region.write(offset, &data).expect("a write inside works");
+        model[offset as usize..][..300].copy_from_slice(&data);
+        region.send().expect("it can be sent");
+        same(&bench.stored().expect("read before"), &model, "the file, before drain");
+    }
+    region.send().expect("there is nothing to send");
+    region.close().expect("a region can be closed");
+    refused("send after close", region.send(), Refusal::Closed);
     Verdict::Passed
 }

@@ -114,16 +114,20 @@ fn full_disk_at_growth() {
     }
 }
 
-/// A region may be the first part of a longer file; what a failed growth cuts back is not the rest.
+/// A region may be the first part of a longer file, whose rest no growth touches, and no failed one.
 #[test]
 fn full_disk_at_growth_of_the_first_part_of_a_file() {
     for (kind, bytes) in KINDS {
         let disk = small(kind, bytes);
         let path = disk.path().join("region");
         fs::write(&path, vec![0x5A; 100_000]).expect("a file can be written");
-        let region = Options::new().len(10_000).open(&path).expect("a file can be opened");
+        let region = Options::new().view(10_000).open(&path).expect("a file can be opened");
         assert_eq!(region.len(), 10_000);
         let before = Snapshot::of(disk.path());
+        let error = region.grow(bytes + MIB).expect_err("the file has more than the region");
+        assert!(matches!(error.kind(), ErrorKind::FileLonger { file: 100_000, region: 10_000 }));
+        before.assert_unchanged(disk.path(), kind);
+        assert_eq!(region.grow_to_file().expect("there is room in memory"), 100_000);
         refused(region.grow(bytes + MIB), &path, libc::ENOSPC);
         before.assert_unchanged(disk.path(), kind);
     }

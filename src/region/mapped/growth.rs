@@ -71,6 +71,40 @@ impl MappedRegion {
         Ok(new_len)
     }
 
+    /// [`Region::shrink`].
+    pub(super) fn shrink_to(&self, new_len: u64) -> Result<()> {
+        self.check_writable(Operation::Shrink)?;
+        self.check_ours(Operation::Shrink)?;
+        let growth = lock(&self.file.shared.growth);
+        let old_len = self.len();
+        if new_len >= old_len {
+            return Ok(());
+        }
+        let explain = |error: Error| error.at(&self.path).over(new_len, old_len - new_len);
+        let refuse = |why| Err(explain(Error::new(Operation::Shrink, ErrorKind::Unsupported(why))));
+        if self.parts.backend == Backend::DevDax {
+            return refuse("a device has the length it has");
+        }
+        if self.file.shared.others_are_longer(&self.file.latch, new_len) {
+            return refuse("another region of the file in this process is longer");
+        }
+        // First: what begins from here on is out of bounds, and does not meet a page that is gone.
+        self.set_len(new_len);
+        storage::shorten(self.fd.as_fd(), old_len, new_len).map_err(|error| {
+            if error.operation() != Operation::Sync {
+                self.set_len(old_len);
+            }
+            self.file.shared.poison_if_final(explain(error))
+        })?;
+        drop(growth);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) {
+        self.file.latch.announce(len);
+        self.len.store(len, Ordering::Release);
+    }
+
     fn check_capacity(&self, old_len: u64, new_len: u64) -> Result<()> {
         let max = match self.parts.backend {
             Backend::DevDax => old_len,
@@ -97,8 +131,7 @@ impl MappedRegion {
         // store to it would fault.
         primitive!("mapped.grow.populate", parts.mapping.populate(0, wanted, true), Ok(()))
             .map_err(|errno| Error::os(Operation::Grow, "madvise", errno))?;
-        self.file.latch.announce(new_len);
-        self.len.store(new_len, Ordering::Release);
+        self.set_len(new_len);
         Ok(())
     }
 }

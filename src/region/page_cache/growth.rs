@@ -81,6 +81,41 @@ impl PageCacheRegion {
         Ok(new_len)
     }
 
+    /// [`Region::shrink`].
+    pub(super) fn shrink_to(&self, new_len: u64) -> Result<()> {
+        self.check_writable(Operation::Shrink)?;
+        self.check_ours(Operation::Shrink)?;
+        let growth = lock(&self.file.shared.growth);
+        let old_len = self.len();
+        if new_len >= old_len {
+            return Ok(());
+        }
+        let explain = |error: Error| error.at(&self.path).over(new_len, old_len - new_len);
+        if self.file.shared.others_are_longer(&self.file.latch, new_len) {
+            let why = "another region of the file in this process is longer";
+            return Err(explain(Error::new(Operation::Shrink, ErrorKind::Unsupported(why))));
+        }
+        self.group.alone(|| {
+            // Whoever writes from here on, or waits to, meets the new length.
+            let mut gather = self.writer(Operation::Shrink)?;
+            self.send_gathered(&mut gather)?;
+            self.set_len(new_len);
+            storage::shorten(self.fd.as_fd(), old_len, new_len).map_err(|error| {
+                if error.operation() != Operation::Sync {
+                    self.set_len(old_len);
+                }
+                self.file.shared.poison_if_final(explain(error))
+            })
+        })?;
+        drop(growth);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) {
+        self.file.latch.announce(len);
+        self.len.store(len, Ordering::Release);
+    }
+
     fn check_capacity(&self, old_len: u64, new_len: u64) -> Result<()> {
         let max = self.mapping.capacity() as u64;
         if new_len <= max {
@@ -104,8 +139,7 @@ impl PageCacheRegion {
                 ()
             );
         }
-        self.file.latch.announce(new_len);
-        self.len.store(new_len, Ordering::Release);
+        self.set_len(new_len);
         Ok(())
     }
 
