@@ -12,6 +12,7 @@ use daxmap::log::{LogOptions, Lsn};
 use daxmap::{Backend, Durability, Emulation, Error, ErrorKind, Options, Region};
 use pmem_tests::failing::with_failing;
 use pmem_tests::scratch::{Directory, Filesystem};
+use rustix::io::Errno;
 
 const HERE: &str = env!("CARGO_TARGET_TMPDIR");
 
@@ -57,11 +58,14 @@ fn two_files_of_one_number_are_two_files() {
     let point = Directory::new(HERE);
     let make = |branch: &Filesystem, name: &str| {
         let path = branch.path().join(name);
-        fs::write(&path, [0; 1 << 16]).unwrap();
+        fs::write(&path, vec![0; 1 << 16]).unwrap();
         fs::metadata(path).unwrap().ino()
     };
     // tmpfs counts its files.
-    let number = (0..10).map(|_| make(&one, "one")).last().unwrap();
+    for filler in 0..10 {
+        make(&one, &format!("filler {filler}"));
+    }
+    let number = make(&one, "one");
     let mut tries = 0..100;
     while make(&other, "other") != number {
         fs::remove_file(other.path().join("other")).unwrap();
@@ -124,7 +128,7 @@ fn overlay_over(bytes: &[u8], test: impl FnOnce(&Path)) {
 
 #[test]
 fn a_reader_follows_the_copy_that_a_writer_makes_of_an_overlays_file() {
-    overlay_over(&[1; 1 << 16], |path| {
+    overlay_over(&vec![1; 1 << 16], |path| {
         let reader = Options::new().read_only(true).open(path).unwrap();
         // SAFETY: nobody changes these bytes while the view lives.
         assert_eq!(unsafe { reader.slice(0, 8) }.unwrap(), [1; 8]);
@@ -312,7 +316,7 @@ fn a_full_disk_says_the_same_for_every_size_of_write() {
     for size in [8, 4096, 16 << 10, (16 << 10) + 1, 1 << 20] {
         let region = Options::new().open(&path).unwrap();
         let wrote = region.write(4 << 20, &vec![2; size]).and_then(|()| region.drain());
-        assert_eq!(wrote.unwrap_err().errno().map(|e| e.raw_os_error()), Some(libc::ENOSPC));
+        assert_eq!(wrote.unwrap_err().errno().map(Errno::raw_os_error), Some(libc::ENOSPC));
         for after in [region.write(0, b"x"), region.drain(), region.flush(0, 1)] {
             assert!(after.unwrap_err().is_poisoned(), "{size} bytes");
         }
@@ -342,7 +346,7 @@ fn without_membarrier_each_writer_fences_and_a_late_refusal_is_an_error() {
             without.sync_all().unwrap();
             if cfg!(target_arch = "x86_64") {
                 let refused = region.sync_all().unwrap_err();
-                assert_eq!(refused.errno().map(|e| e.raw_os_error()), Some(errno));
+                assert_eq!(refused.errno().map(Errno::raw_os_error), Some(errno));
                 assert!(!refused.is_poisoned() && region.drain().is_ok(), "{refused}");
             }
         });

@@ -48,6 +48,7 @@ const NOT_WITHOUT_LINES: &[&str] = &[
     "drain_of_shortened_file",
     "failed_sync",
     "no_drain_without_sync",
+    "sync_all_waits",
     "failed_deep_flush",
 ];
 
