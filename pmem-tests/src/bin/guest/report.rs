@@ -79,6 +79,17 @@ fn print_report(report: &Report) {
     let bad: Vec<String> =
         report.bad_ranges.iter().map(|range| format!("{}-{}", range.start, range.end)).collect();
     println!("bad_ranges={}", bad.join(" "));
+    println!("bad_ranges_known={}", report.bad_ranges_known);
+    for device in report.regions.iter().flat_map(|region| &region.devices) {
+        println!(
+            "{}={} flags={} unsafe_shutdowns={} security={}",
+            device.name,
+            device.identity.as_deref().unwrap_or("none"),
+            device.flags.as_ref().map_or("none".to_owned(), |flags| flags.join("+")),
+            device.dirty_shutdown.map_or("none".to_owned(), |count| count.to_string()),
+            device.security.map_or("none", daxmap::probe::Security::as_str),
+        );
+    }
     let codes: Vec<&str> = report.reasons.iter().map(|reason| reason.code.as_str()).collect();
     println!("reasons={}", codes.join(" "));
     for reason in &report.reasons {

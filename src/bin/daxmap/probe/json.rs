@@ -8,8 +8,8 @@ use std::ops::Range;
 use std::path::Path;
 
 use daxmap::probe::{
-    BlockDevice, Cap, FilesystemLog, HugePages, MapSync, MemoryRegion, Namespace, Reason, Report,
-    Target,
+    BlockDevice, Cap, FilesystemLog, HugePages, MapSync, MemoryDevice, MemoryRegion, Namespace,
+    Reason, Report, Security, Target,
 };
 use serde::Serialize;
 
@@ -44,6 +44,7 @@ struct JsonReport<'a> {
     read_only: bool,
     numa_node: Option<i32>,
     bad_ranges: Vec<[u64; 2]>,
+    bad_ranges_known: bool,
     namespace: Option<JsonNamespace<'a>>,
     regions: Vec<JsonRegion<'a>>,
     device_stack: Option<JsonDevice<'a>>,
@@ -66,6 +67,7 @@ struct JsonNamespace<'a> {
     mode: &'a str,
     size: Option<u64>,
     align: Option<u64>,
+    claims: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -78,6 +80,22 @@ struct JsonRegion<'a> {
     asynchronous: bool,
     bad_blocks: Vec<[u64; 2]>,
     clears_errors: Option<bool>,
+    scrubs_completed: Option<u64>,
+    scrub_running: Option<bool>,
+    devices: Vec<JsonMemoryDevice<'a>>,
+    devices_unread: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct JsonMemoryDevice<'a> {
+    name: &'a str,
+    family: &'a str,
+    identity: Option<&'a str>,
+    flags: Option<&'a [String]>,
+    dirty_shutdown: Option<u64>,
+    security: Option<&'static str>,
+    frozen: bool,
+    unread: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -162,6 +180,7 @@ fn convert(report: &Report) -> JsonReport<'_> {
         read_only: report.read_only,
         numa_node: report.numa_node,
         bad_ranges: ranges(&report.bad_ranges),
+        bad_ranges_known: report.bad_ranges_known,
         namespace: report.namespace.as_ref().map(namespace),
         regions: report.regions.iter().map(region).collect(),
         device_stack: report.device.as_ref().map(stack),
@@ -177,6 +196,7 @@ fn namespace(namespace: &Namespace) -> JsonNamespace<'_> {
         mode: &namespace.mode,
         size: namespace.size,
         align: namespace.align,
+        claims: namespace.claims.as_deref(),
     }
 }
 
@@ -190,6 +210,23 @@ fn region(region: &MemoryRegion) -> JsonRegion<'_> {
         asynchronous: region.asynchronous,
         bad_blocks: ranges(&region.bad_blocks),
         clears_errors: region.clears_errors,
+        scrubs_completed: region.scrubs.map(|scrubs| scrubs.completed),
+        scrub_running: region.scrubs.map(|scrubs| scrubs.running),
+        devices: region.devices.iter().map(memory_device).collect(),
+        devices_unread: region.devices_unread.iter().map(|path| text(path)).collect(),
+    }
+}
+
+fn memory_device(device: &MemoryDevice) -> JsonMemoryDevice<'_> {
+    JsonMemoryDevice {
+        name: &device.name,
+        family: &device.family,
+        identity: device.identity.as_deref(),
+        flags: device.flags.as_deref(),
+        dirty_shutdown: device.dirty_shutdown,
+        security: device.security.map(Security::as_str),
+        frozen: device.frozen,
+        unread: device.unread.iter().map(|path| text(path)).collect(),
     }
 }
 
@@ -253,6 +290,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_memory_device_has_its_fields() {
+        let mut device = MemoryDevice::default();
+        device.name = "nmem0".to_owned();
+        device.family = "nfit".to_owned();
+        device.identity = Some("8089-1".to_owned());
+        device.flags = Some(vec!["not_armed".to_owned()]);
+        device.dirty_shutdown = Some(3);
+        device.security = Some(Security::Locked);
+        device.frozen = true;
+        device.unread = vec!["/sys/x".into()];
+        let expected = serde_json::json!({
+            "name": "nmem0", "family": "nfit", "identity": "8089-1", "flags": ["not_armed"],
+            "dirty_shutdown": 3, "security": "locked", "frozen": true, "unread": ["/sys/x"],
+        });
+        assert_eq!(serde_json::to_value(memory_device(&device)).unwrap(), expected);
+    }
+
+    #[test]
     fn each_answer_has_its_name() {
         let mut report = daxmap::probe::probe("/dev/shm").unwrap();
         for (found, name, errno) in [
@@ -279,7 +334,9 @@ mod tests {
             assert_eq!(object["huge_pages_aligned"].as_u64(), aligned, "{object}");
         }
         report.bad_ranges = vec![512..1024, 4096..8192];
+        report.bad_ranges_known = false;
         let object = serde_json::to_value(convert(&report)).unwrap();
+        assert_eq!(object["bad_ranges_known"], false);
         assert_eq!(object["bad_ranges"], serde_json::json!([[512, 1024], [4096, 8192]]));
     }
 }

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use comfy_table::{ContentArrangement, Table, presets};
-use daxmap::probe::{BlockDevice, HugePages, MapSync, Report, Target};
+use daxmap::probe::{BlockDevice, HugePages, MapSync, MemoryDevice, Report, Target};
 
 /// Writes the report.
 pub fn write(out: &mut impl Write, report: &Report) -> io::Result<()> {
@@ -65,6 +65,9 @@ fn facts(report: &Report) -> Vec<(&'static str, String)> {
             "memory region",
             format!("{} ({}, {})", region.name, region.provider, region.persistence_domain),
         );
+        for device in &region.devices {
+            row("memory device", memory_device(device));
+        }
     }
     row("persistence domain", report.persistence_domain.to_string());
     row("statx DAX", yes_no(report.statx_dax));
@@ -85,6 +88,27 @@ fn facts(report: &Report) -> Vec<(&'static str, String)> {
     }
     row("read only", yes_no(Some(report.read_only)));
     rows
+}
+
+/// A device of a region: `nmem0 (8089-a2-1842-1): no flags, 7 unsafe shutdowns, unlocked`.
+fn memory_device(device: &MemoryDevice) -> String {
+    let identity = device.identity.as_deref().unwrap_or("no identity");
+    let mut said = match &device.flags {
+        Some(flags) if flags.is_empty() => vec!["no flags".to_owned()],
+        Some(flags) => vec![flags.join(" ")],
+        None if device.family == "cxl" => Vec::new(),
+        None => vec!["flags unknown".to_owned()],
+    };
+    said.push(match device.dirty_shutdown {
+        Some(1) => "1 unsafe shutdown".to_owned(),
+        Some(count) => format!("{count} unsafe shutdowns"),
+        None => "unsafe shutdowns unknown".to_owned(),
+    });
+    if let Some(security) = device.security {
+        let frozen = if device.frozen { " (frozen)" } else { "" };
+        said.push(format!("security {}{frozen}", security.as_str()));
+    }
+    format!("{} ({identity}): {}", device.name, said.join(", "))
 }
 
 /// The name of a target, as in the JSON.
@@ -165,6 +189,8 @@ pub fn clean(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use daxmap::probe::Security;
+
     use super::*;
 
     #[test]
@@ -197,6 +223,28 @@ mod tests {
             assert_eq!(huge_pages(found), words);
         }
         assert_eq!([Some(true), Some(false), None].map(yes_no), ["yes", "no", "unknown"]);
+    }
+
+    #[test]
+    fn a_memory_device_is_told_in_a_line() {
+        let mut device = MemoryDevice::default();
+        device.name = "nmem0".to_owned();
+        device.family = "nfit".to_owned();
+        let unknown = "nmem0 (no identity): flags unknown, unsafe shutdowns unknown";
+        assert_eq!(memory_device(&device), unknown);
+        device.identity = Some("8089-1".to_owned());
+        device.flags = Some(Vec::new());
+        device.dirty_shutdown = Some(1);
+        device.security = Some(Security::Unlocked);
+        let good = "nmem0 (8089-1): no flags, 1 unsafe shutdown, security unlocked";
+        assert_eq!(memory_device(&device), good);
+        device.flags = Some(["not_armed", "smart_event"].map(String::from).to_vec());
+        (device.dirty_shutdown, device.frozen) = (Some(2), true);
+        let bad = "nmem0 (8089-1): not_armed smart_event, 2 unsafe shutdowns, security unlocked \
+                   (frozen)";
+        assert_eq!(memory_device(&device), bad);
+        (device.family, device.flags) = ("cxl".to_owned(), None);
+        assert!(memory_device(&device).starts_with("nmem0 (8089-1): 2 unsafe shutdowns"));
     }
 
     #[test]
