@@ -201,9 +201,11 @@ impl Walk<'_> {
             "pmem".clone_into(&mut device.kind);
             device.namespace = found.namespace;
             device.region = Some(found.region);
-            device.bad_blocks = sources
-                .text(directory.join("badblocks"))
-                .map_or_else(Vec::new, |text| badblocks::parse(&text));
+            // A sector namespace has a table between, and an attribute that is always empty.
+            let is_plain = device.namespace.as_ref().is_none_or(|found| found.mode != "sector");
+            let bad = sources.text(directory.join("badblocks")).filter(|_| is_plain);
+            device.bad_blocks_known = bad.is_some();
+            device.bad_blocks = bad.map_or_else(Vec::new, |text| badblocks::parse(&text));
         }
         Some(device)
     }
@@ -229,6 +231,7 @@ impl Walk<'_> {
         device.dax = disk.dax.map(|dax| dax && whole_pages);
         device.sector_size = disk.sector_size;
         if let (Some(start), Some(size)) = (device.start, size) {
+            device.bad_blocks_known = disk.bad_blocks_known;
             device.bad_blocks =
                 badblocks::within(&disk.bad_blocks, &(start..start.saturating_add(size)));
         }

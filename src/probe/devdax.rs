@@ -29,7 +29,11 @@ pub(super) const SYSTEM_RAM: &str = "system-ram";
 
 /// The device-DAX instance with this character device number; `None` if it is another kind.
 pub(super) fn find(sources: &Sources, number: Number) -> Option<DaxDevice> {
-    let directory = sources.link(format!("/sys/dev/char/{}:{}", number.0, number.1))?;
+    at(sources, &sources.link(format!("/sys/dev/char/{}:{}", number.0, number.1))?)
+}
+
+/// The device-DAX instance whose directory this is; `None` if it is something else's.
+pub(super) fn at(sources: &Sources, directory: &Path) -> Option<DaxDevice> {
     if sources.link_name(directory.join("subsystem"))? != "dax" {
         return None;
     }
@@ -40,21 +44,21 @@ pub(super) fn find(sources: &Sources, number: Number) -> Option<DaxDevice> {
     let is_memory =
         sources.link_name(directory.join("driver")).is_some_and(|driver| driver == "kmem");
     let mut namespace = Namespace {
-        name: nvdimm::name(&directory),
+        name: nvdimm::name(directory),
         mode: if is_memory { SYSTEM_RAM } else { "devdax" }.to_owned(),
         size: sources.number(directory.join("size")),
         align,
         claims: None,
     };
-    let Some(found) = nvdimm::above(sources, &directory, true) else {
-        let region = ordinary_memory(sources, &directory);
+    let Some(found) = nvdimm::above(sources, directory, true) else {
+        let region = ordinary_memory(sources, directory);
         return Some(DaxDevice { namespace, region, bad_ranges: Some(Vec::new()) });
     };
     if let Some(above) = found.namespace {
         namespace.size = namespace.size.or(above.size);
         namespace.claims = Some(above.name);
     }
-    let bad_ranges = bad_ranges(sources, &directory, &found.directory, &found.region, &namespace);
+    let bad_ranges = bad_ranges(sources, directory, &found.directory, &found.region, &namespace);
     Some(DaxDevice { namespace, region: found.region, bad_ranges })
 }
 
@@ -68,7 +72,7 @@ fn bad_ranges(
     namespace: &Namespace,
 ) -> Option<Vec<Range<u64>>> {
     if memory.bad_blocks.is_empty() {
-        return Some(Vec::new());
+        return memory.bad_blocks_known.then(Vec::new);
     }
     let start = sources
         .address(instance.join("resource"))?
@@ -114,6 +118,7 @@ fn ordinary_memory(sources: &Sources, directory: &Path) -> MemoryRegion {
             .or_else(|| sources.number(directory.join("target_node")).filter(|node| *node >= 0)),
         asynchronous: false,
         bad_blocks: Vec::new(),
+        bad_blocks_known: true,
         clears_errors: None,
         scrubs: None,
         devices: Vec::new(),

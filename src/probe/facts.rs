@@ -271,18 +271,9 @@ fn blocks(facts: &mut Facts, subject: &dyn Subject, size: u64) {
 
 /// Whether the bad blocks of a device are all those of the memory below it: of persistent memory
 /// itself, or of a partition of it. Whatever else lies between may put them anywhere.
-fn bad_blocks_are_its_own(device: &BlockDevice) -> bool {
-    let memory = match device.kind.as_str() {
-        "partition" => device.below.first(),
-        _ => Some(device),
-    };
-    // A sector namespace has a table between, and no list of its own.
-    let is_plain = |memory: &BlockDevice| {
-        memory.kind == "pmem"
-            && memory.namespace.as_ref().is_none_or(|found| found.mode != "sector")
-    };
-    memory.is_some_and(is_plain)
-        || regions(device).iter().all(|region| region.bad_blocks.is_empty())
+pub(super) fn bad_blocks_are_its_own(device: &BlockDevice) -> bool {
+    let has_none = |region: &&MemoryRegion| region.bad_blocks_known && region.bad_blocks.is_empty();
+    device.bad_blocks_known || regions(device).iter().all(has_none)
 }
 
 /// Whether the driver offers DAX on this device.

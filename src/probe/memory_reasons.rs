@@ -4,6 +4,7 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
+use super::bad_memory::BadIn;
 use super::facts::Facts;
 use super::memory_device::MemoryDevice;
 use super::reasons::named as named_region;
@@ -172,16 +173,9 @@ pub(super) fn bad_bytes_of_node(facts: &Facts, ranges: &str, cannot_clear: Optio
 
 /// Bad bytes of a region, some of which may be those of a device-DAX node.
 pub(super) fn bad_bytes_somewhere(facts: &Facts, region: &MemoryRegion) -> Reason {
-    advice(
-        ReasonCode::BadBlocks,
-        format!(
-            "{} has bad bytes, and whether they lie in {} cannot be told: only root may read where \
-             it begins (resource)",
-            named_region(region),
-            facts.path.display()
-        ),
-        "probe as root",
-    )
+    let why = not_all_told(&facts.path, BadIn::DaxDevice, std::slice::from_ref(region));
+    let text = format!("the bad bytes of {} are not known: {why}", facts.path.display());
+    advice(ReasonCode::BadBlocks, text, "probe as root, with the region enabled")
 }
 
 /// The trial mapping could not be tried, with what stood in the way.
@@ -235,4 +229,79 @@ pub(super) fn not_tried(facts: &Facts, errno: i32) -> Reason {
     };
     let text = format!("{path} could not be opened for the trial mapping: {why} ({errno})");
     advice(code, text, remedy)
+}
+
+/// How the errors of these ranges are cleared, or that they are not.
+pub(super) fn clearing(kind: BadIn, regions: &[MemoryRegion], namespace: Option<&str>) -> Remedy {
+    if regions.iter().any(|region| region.provider == "CXL") {
+        return Remedy::advice(
+            "a write does not clear an error of CXL memory: the device's command Clear Poison does \
+             (as root, clear_poison of the device in /sys/kernel/debug/cxl); then write the bytes \
+             again from a good copy",
+        );
+    }
+    if regions.iter().any(|region| region.clears_errors == Some(false)) {
+        return Remedy::advice(
+            "this platform cannot clear errors (no clear_error among the commands of its nvdimm \
+             bus): copy what can be read elsewhere, and leave those bytes unused",
+        );
+    }
+    match (kind, namespace) {
+        (BadIn::File, _) => Remedy::advice(
+            "write whole pages over them from a good copy, which clears the errors: \
+             AnyRegion::repair of this library, or pwrite",
+        ),
+        (BadIn::DaxDevice, Some(namespace)) => Remedy::advice(format!(
+            "close the device everywhere, clear the errors (ndctl clear-errors {namespace}), which \
+             leaves zeros or anything there, and write the bytes again from a good copy"
+        )),
+        _ => Remedy::advice(
+            "probe each file to find those that lie there, and write whole pages over the bad bytes \
+             from a good copy; where no file lies, ndctl clear-errors clears them",
+        ),
+    }
+}
+
+/// A path that lies on no persistent memory.
+pub(super) fn not_on_memory(name: &Path) -> String {
+    format!(
+        "no persistent memory is visible under {}: the kernel lists bad ranges of that alone",
+        name.display()
+    )
+}
+
+/// Ranges that cannot all be told.
+pub(super) fn not_all_told(name: &Path, kind: BadIn, regions: &[MemoryRegion]) -> String {
+    let name = name.display();
+    let unread = regions.iter().find(|region| !region.bad_blocks_known);
+    match (unread, kind) {
+        (Some(region), _) => {
+            format!("the list of {} cannot be read: is the region enabled?", named_region(region))
+        }
+        (None, BadIn::DaxDevice) => format!(
+            "its region has bad ranges, and whether they lie in {name} cannot be told: only root \
+             may read where it begins (resource)"
+        ),
+        (None, BadIn::File) => format!(
+            "the memory below has bad ranges, and whether they lie in {name} cannot be told: the \
+             file may not be read, or something lies between it and the memory"
+        ),
+        (None, _) => format!(
+            "the memory below has bad ranges, and where they lie in {name} cannot be told: \
+             something lies between it and the memory"
+        ),
+    }
+}
+
+/// The list of a CXL device, which is not read.
+pub(super) fn poison_list(region: &MemoryRegion) -> String {
+    let memory = region.devices.iter().map(|device| device.name.as_str());
+    let memory: Vec<_> = memory.collect();
+    format!(
+        "{} has a poison list in its device ({}), which the kernel does not put into this list, and \
+         reads only when told to: as root, enable the trace event cxl/cxl_poison, then write 1 to \
+         trigger_poison_list of the device in /sys/bus/cxl/devices",
+        named_region(region),
+        memory.join(", ")
+    )
 }

@@ -20,6 +20,7 @@
 //! # Ok::<(), daxmap::Error>(())
 //! ```
 
+mod bad_memory;
 mod badblocks;
 mod block;
 mod commands;
@@ -50,6 +51,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+pub use bad_memory::{BadIn, BadMemory, bad_memory};
 pub use memory_device::{MemoryDevice, Security, Shutdowns};
 pub use remedy::Remedy;
 pub use report::{

@@ -80,6 +80,13 @@ fn claimed(sources: &Sources, directory: &Path, mode: &str) -> Namespace {
     }
 }
 
+/// The region whose directory this is.
+pub(super) fn region_at(sources: &Sources, directory: &Path) -> Option<MemoryRegion> {
+    let devtype = devtype(sources, directory)?;
+    matches!(devtype.as_str(), "nd_pmem" | "nd_volatile" | "nd_blk")
+        .then(|| region(sources, directory, &devtype))
+}
+
 fn region(sources: &Sources, directory: &Path, devtype: &str) -> MemoryRegion {
     // The bus is the directory above the region, and knows who described it.
     let bus: PathBuf = directory.parent().map(Path::to_owned).unwrap_or_default();
@@ -92,6 +99,8 @@ fn region(sources: &Sources, directory: &Path, devtype: &str) -> MemoryRegion {
         "cpu_cache" => PersistenceDomain::CpuCache,
         _ => PersistenceDomain::Unknown,
     };
+    // Not readable while the region is disabled (drivers/nvdimm/region_devs.c).
+    let bad = sources.text(directory.join("badblocks"));
     let (devices, devices_unread) = nmem::of_region(sources, directory);
     MemoryRegion {
         name: name(directory),
@@ -103,9 +112,8 @@ fn region(sources: &Sources, directory: &Path, devtype: &str) -> MemoryRegion {
         clears_errors: sources
             .text(bus.join("commands"))
             .map(|commands| commands.split_ascii_whitespace().any(|name| name == "clear_error")),
-        bad_blocks: sources
-            .text(directory.join("badblocks"))
-            .map_or_else(Vec::new, |text| badblocks::parse(&text)),
+        bad_blocks_known: bad.is_some(),
+        bad_blocks: bad.map_or_else(Vec::new, |text| badblocks::parse(&text)),
         scrubs: sources.text(bus.join("nfit/scrub")).and_then(|text| scrubs(&text)),
         devices,
         devices_unread,

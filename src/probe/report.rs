@@ -107,6 +107,9 @@ pub struct BlockDevice {
     pub read_only: bool,
     /// Bad ranges of the device, in bytes from its start.
     pub bad_blocks: Vec<Range<u64>>,
+    /// True if the device lists its own bad ranges: a pmem device without a translation table, and a
+    /// partition of one.
+    pub bad_blocks_known: bool,
     /// A partition: its first byte on the disk.
     pub start: Option<u64>,
     /// Where the log of the filesystem on this device lies; `None` for a device that is below another
@@ -183,8 +186,10 @@ pub struct MemoryRegion {
     pub numa_node: Option<i32>,
     /// True if the region flushes through a host or device queue and so cannot `MAP_SYNC`.
     pub asynchronous: bool,
-    /// Bad ranges of the region, in bytes from its start.
+    /// Bad ranges of the region, in bytes from its start, those of all its namespaces.
     pub bad_blocks: Vec<Range<u64>>,
+    /// False if that list could not be read: a region that is disabled has none to show.
+    pub bad_blocks_known: bool,
     /// Whether a write can clear them: its bus knows the command `clear_error`
     /// (drivers/nvdimm/bus.c `nvdimm_clear_poison`); `None` if the bus does not say.
     pub clears_errors: Option<bool>,

@@ -1,6 +1,7 @@
 //! The probe over trees that are not there: captures of an emulated NVDIMM guest, and made-up ones
 //! for what no guest can show.
 
+mod bad_memory;
 mod caps;
 mod capture;
 mod devices;

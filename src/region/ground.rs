@@ -179,6 +179,7 @@ mod tests {
             numa_node: None,
             asynchronous: true,
             bad_blocks: Vec::new(),
+            bad_blocks_known: true,
             clears_errors: None,
             scrubs: None,
             devices: Vec::new(),

@@ -1,5 +1,6 @@
 //! The `daxmap` command line: one file per subcommand.
 
+mod badblocks;
 mod bench;
 mod checkpoint;
 mod log;
@@ -25,6 +26,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Probe(probe::Args),
+    Badblocks(badblocks::Args),
     Bench(bench::Args),
     Checkpoint(checkpoint::Args),
     Log(log::Args),
@@ -36,6 +38,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Probe(args) => probe::run(&args),
+        Command::Badblocks(args) => badblocks::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Checkpoint(args) => checkpoint::run(&args),
         Command::Log(args) => log::run(&args),

@@ -6,7 +6,7 @@ mod text;
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
-pub use text::clean;
+pub use text::{bytes, clean};
 
 /// Show what lies under a path, why it is or is not DAX, and what to change.
 ///

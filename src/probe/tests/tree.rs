@@ -101,6 +101,9 @@ impl Tree {
         self.root
             .write(&format!("/sys/devices/{at}/uevent"), &format!("DEVTYPE={}\n", region.devtype));
         self.root.write(&format!("/sys/devices/{at}/read_only"), "0\n");
+        self.root.write(&format!("/sys/devices/{at}/badblocks"), "");
+        self.root
+            .link(&format!("/sys/bus/nd/devices/region{n}"), &format!("../../../devices/{at}"));
         self.root.write(&format!("/sys/devices/{at}/numa_node"), "-1\n");
         if let Some(domain) = region.domain {
             self.root

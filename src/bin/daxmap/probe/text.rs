@@ -168,7 +168,8 @@ fn huge_pages(found: HugePages) -> String {
     }
 }
 
-fn bytes(size: u64) -> String {
+/// A size with a unit and one digit: `1.5 KiB`.
+pub fn bytes(size: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     let mut divisor = 1_u64;
     let mut name = "B";
