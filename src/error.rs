@@ -189,6 +189,9 @@ pub enum ErrorKind {
         /// The Lsn asked for.
         lsn: u64,
     },
+    /// Another process changed the file every time while it was read, so that nothing can be told
+    /// of it: nothing is wrong with it. Ask again.
+    Busy,
     /// There is not enough room in the file, and nothing was written: records of the log must be
     /// released, or the file grown.
     Full {
@@ -417,6 +420,9 @@ impl fmt::Display for ErrorKind {
                 write!(f, "released: the log keeps records from Lsn {first} on")
             }
             Self::NoRecord { lsn } => write!(f, "there is no record with Lsn {lsn}"),
+            Self::Busy => {
+                f.write_str("busy: another process changed the file while it was read; ask again")
+            }
             Self::Full { needed, free } => {
                 write!(f, "full: {needed} bytes are needed, {free} are free")
             }
@@ -461,6 +467,7 @@ impl From<Error> for std::io::Error {
             | ErrorKind::Damaged(_)
             | ErrorKind::DamagedRecords { .. } => std::io::ErrorKind::InvalidData,
             ErrorKind::Full { .. } => std::io::ErrorKind::StorageFull,
+            ErrorKind::Busy => std::io::ErrorKind::ResourceBusy,
             ErrorKind::Released { .. }
             | ErrorKind::NoRecord { .. }
             | ErrorKind::NoCheckpoint { .. } => std::io::ErrorKind::NotFound,
@@ -509,6 +516,7 @@ mod tests {
             assert_eq!(kind(damaged), Io::InvalidData);
         }
         assert_eq!(kind(ErrorKind::Full { needed: 2, free: 1 }), Io::StorageFull);
+        assert_eq!(kind(ErrorKind::Busy), Io::ResourceBusy);
         for missing in [
             ErrorKind::Released { first: 3 },
             ErrorKind::NoRecord { lsn: 3 },

@@ -1,6 +1,11 @@
 //! Following a log that another process writes.
+//!
+//! The reader takes what it needs from the region and reads the root after it. A truncation and an
+//! opening change the root before they change anything else, and a segment is not used again before
+//! the root says that its records are released. So if the root says what it said before, then what was
+//! read between belonged to the log.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::cell::Cell;
@@ -9,11 +14,13 @@ use crate::format::header::{Found, Header, Kind};
 use crate::primitives::primitive;
 use crate::region::{AnyRegion, Options, Region};
 
+use super::beside;
 use super::block::Block;
 use super::cursor::Cursor;
 use super::layout::{BLOCKS, Layout};
+use super::merge::{Look, Merge};
 use super::reader::{Open, Record};
-use super::root::{Root, RootCell};
+use super::root::Root;
 use super::segment::{Headers, SegmentHeader};
 use super::{Lsn, VERSION};
 
@@ -22,21 +29,41 @@ use super::{Lsn, VERSION};
 ///
 /// It gives whole commits in the order of their Lsns, each once. It sees what is written, which may
 /// be a moment before it is durable: what it read of the last commits, a crash may still take. An
-/// Lsn that is missing is waited for until the log was opened anew after it, which proves that it
+/// Lsn that is missing is waited for until the log was opened again after it, which proves that it
 /// will not come.
+///
+/// A poll that finds nothing reads the header of each segment. A record costs a search among the
+/// segments that are written to, and the root of the log.
 #[derive(Debug)]
 pub struct LogReader<R: Region> {
     region: R,
+    /// How a region that is as long as the file is now can be had.
+    reopen: Option<(PathBuf, fn(&Path) -> Result<R>)>,
+    /// The salt of the file: another log under its name has another one.
+    salt: u64,
     headers: Headers,
     root: Cell,
     next: u64,
-    cursors: Vec<Option<Cursor>>,
-    /// How often the log was truncated and opened, as far as this reader has seen to it.
-    seen: Option<(u64, u64)>,
+    merge: Merge,
+    /// The life of each segment that was taken up, or 0.
+    known: Vec<u64>,
+    /// A segment that cannot be read: its header, or what was durable of it.
+    lost: Option<Error>,
+    /// The root up to which this reader has seen to truncations, openings and releases.
+    seen: Root,
     last: Last,
     open: Open,
-    /// The segment of the open block, and its life.
-    from: (usize, u64),
+    /// The open block.
+    from: Option<Place>,
+}
+
+/// Where a block is.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    segment: usize,
+    life: u64,
+    at: u64,
+    block: Block,
 }
 
 /// The last record before the next one, which a truncation must not have taken.
@@ -47,29 +74,38 @@ enum Last {
     /// The caller has it, from elsewhere.
     Known,
     /// This reader gave it.
-    Given { lsn: u64, segment: usize, life: u64 },
+    Given(u64, Place),
 }
 
 impl LogReader<AnyRegion> {
     /// Follows the log in a file from this Lsn on; [`Lsn::ZERO`] stands for the oldest that is kept.
+    /// When the log grows, so does what is read.
     ///
     /// # Errors
     ///
     /// As [`Options::open`] and [`in_region`](Self::in_region).
     pub fn open(path: impl AsRef<Path>, from: Lsn) -> Result<Self> {
         let path = path.as_ref();
-        let open = || Self::in_region(Options::new().read_only(true).open(path)?, from);
+        let reopen = |path: &Path| Options::new().read_only(true).open(path);
+        let open = || {
+            let mut reader = Self::in_region(reopen(path)?, from)?;
+            // The program may change its working directory.
+            let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+            reader.reopen = Some((absolute, reopen));
+            Ok(reader)
+        };
         open().map_err(|error: Error| error.at(path))
     }
 }
 
 impl<R: Region> LogReader<R> {
-    /// Follows the log in a region. A region opened for reading does not grow: a log that did is to
-    /// be followed anew.
+    /// Follows the log in a region. If the region does not become longer with the log, a log that
+    /// has grown is to be followed again, in a region opened since.
     ///
     /// # Errors
     ///
-    /// `WrongFormat`, `NewerFormat`, `Damaged`; `Released` if the record with this Lsn was.
+    /// `WrongFormat`, `NewerFormat`, `Damaged`; `Released` if the record with this Lsn was; `Busy` if
+    /// the writer was faster every time.
     pub fn in_region(region: R, from: Lsn) -> Result<Self> {
         let Found::Header { header, .. } = Header::find(&region, Kind::Log, VERSION)? else {
             return Err(Error::new(Operation::Open, ErrorKind::WrongFormat(Kind::Log.name())));
@@ -77,28 +113,28 @@ impl<R: Region> LogReader<R> {
         let key = Key::new(header.salt);
         let headers = Headers { layout: Layout::of(header.numbers[0])?, key };
         let root = Layout::root(key);
-        let mut reader = Self {
+        let seen = beside::root_value(&region, root)?;
+        let (next, last) = match from {
+            Lsn::ZERO => (seen.released + 1, Last::None),
+            _ => (from.get(), Last::Known),
+        };
+        let reader = Self {
             region,
+            reopen: None,
+            salt: header.salt,
             headers,
             root,
-            next: from.get(),
-            cursors: Vec::new(),
-            seen: None,
-            last: Last::Known,
+            next,
+            merge: Merge::default(),
+            known: Vec::new(),
+            lost: None,
+            seen,
+            last,
             open: Open::default(),
-            from: (0, 0),
+            from: None,
         };
-        let root = reader.root()?;
-        if from == Lsn::ZERO {
-            reader.next = root.released + 1;
-            reader.last = Last::None;
-        }
-        reader.check(&root)?;
+        reader.check_released(&seen)?;
         Ok(reader)
-    }
-
-    fn root(&self) -> Result<Root> {
-        Ok(RootCell::open(self.root, &self.region)?.get())
     }
 
     /// The next record, in the reader's buffer; `None` if there is no further one yet. A commit that a
@@ -106,16 +142,22 @@ impl<R: Region> LogReader<R> {
     ///
     /// # Errors
     ///
-    /// `Released` if the next record was. `NoRecord`, from then on, if a truncation took the last record
-    /// that this reader gave, or the one before the first that it was asked for; and where that can
-    /// no longer be told, as its segment is used again or, of a record that it did not give itself, the
-    /// log was truncated twice, or opened, since. Those of the region.
+    /// - `Released` if the next record was.
+    /// - `NoRecord`, from then on, if a truncation took the last record that this reader gave, or the
+    ///   one before the first that it was asked for; and where that can no longer be told, as its segment
+    ///   is used again or, of a record that it did not give itself, the log was truncated twice, opened
+    ///   or closed, since. Go back to a record that both have, and follow the log from there.
+    /// - `TooShort` if the log has grown and this region has not: follow the log again.
+    /// - `Damaged` if the next record may be one that was durable and cannot be read.
+    /// - `Busy` if the log changed every time while it was read: ask again.
+    /// - Those of the region.
     pub fn next_record(&mut self) -> Result<Option<Record<'_>>> {
         loop {
             if let Some((lsn, range)) = self.open.next(self.next) {
                 self.next = lsn + 1;
-                let (segment, life) = self.from;
-                self.last = Last::Given { lsn, segment, life };
+                if let Some(place) = self.from {
+                    self.last = Last::Given(lsn, place);
+                }
                 let lsn = Lsn::new(lsn);
                 return Ok(Some(Record { lsn, payload: &self.open.body[range] }));
             }
@@ -127,144 +169,246 @@ impl<R: Region> LogReader<R> {
 
     /// Opens the next block; false if there is none yet.
     fn open_next(&mut self) -> Result<bool> {
-        // What was truncated is still there until something else is.
-        let root = self.root()?;
-        self.check_cut(&root)?;
-        if self.take()? {
-            return Ok(true);
+        for _ in 0..beside::TRIES {
+            let found = self.find()?;
+            let root = beside::root_value(&self.region, self.root)?;
+            if self.has_changed(&root)? {
+                continue;
+            }
+            if let Some(place) = found {
+                self.begin(place);
+                return Ok(true);
+            }
+            // Not where it was expected: in a life that has begun since?
+            self.refresh(&root)?;
+            let found = self.find()?;
+            let lowest = if found.is_none() { self.lowest()? } else { u64::MAX };
+            let now = beside::root_value(&self.region, self.root)?;
+            if self.has_changed(&now)? {
+                continue;
+            }
+            if let Some(place) = found {
+                self.begin(place);
+                return Ok(true);
+            }
+            // What was not there, below the floor, will not come any more.
+            let next = lowest.min(root.floor);
+            if next <= self.next {
+                return Ok(false);
+            }
+            self.check_lost()?;
+            self.next = next;
         }
-        // Not where it was expected. First, what will not come any more; then look again.
-        let root = self.root()?;
-        self.check(&root)?;
-        self.refresh(&root);
-        self.next = self.next.max(self.lowest()?.min(root.floor));
-        self.take()
+        Err(beside::busy())
     }
 
-    /// Refuses to go on where records were taken away.
-    fn check(&mut self, root: &Root) -> Result<()> {
+    fn check_released(&self, root: &Root) -> Result<()> {
         if self.next <= root.released {
             let kind = ErrorKind::Released { first: root.released + 1 };
             return Err(Error::new(Operation::Read, kind));
         }
-        self.check_cut(root)
-    }
-
-    /// Whether the record before the next one is still there, if the log was truncated meanwhile; then
-    /// everything is to be looked for anew.
-    fn check_cut(&mut self, root: &Root) -> Result<()> {
-        let now = (root.cuts, root.opened);
-        let Some((cuts, opened)) = self.seen.filter(|(cuts, _)| *cuts != root.cuts) else {
-            self.seen = Some(now);
-            return Ok(());
-        };
-        let (lsn, is_there) = match self.last {
-            Last::None => (0, true),
-            // Where it is, nobody has looked. The floor is that of the last truncation, or of an
-            // opening after it.
-            Last::Known => {
-                let one = root.cuts == cuts + 1 && root.opened == opened;
-                (self.next - 1, self.next - 1 <= root.released || one && self.next <= root.floor)
-            }
-            Last::Given { lsn, segment, life } => {
-                let header = self.header(segment)?;
-                let limit = root.cut.unwrap_or(u64::MAX).min(header.limit);
-                (lsn, header.life == life && lsn <= limit)
-            }
-        };
-        if !is_there {
-            return Err(Error::new(Operation::Read, ErrorKind::NoRecord { lsn }));
-        }
-        self.seen = Some(now);
-        self.cursors.clear();
         Ok(())
     }
 
-    /// The header of a segment, which may be being written.
-    fn header(&self, segment: usize) -> Result<SegmentHeader> {
-        const TRIES: u32 = 16;
-        let mut result = self.headers.read(&self.region, segment);
-        for _ in 1..TRIES {
-            match result {
+    /// Whether something was taken away since the root that was seen, so that everything is to be
+    /// looked for again.
+    ///
+    /// # Errors
+    ///
+    /// `Released`; `NoRecord` if it was the record before the next one.
+    fn has_changed(&mut self, root: &Root) -> Result<bool> {
+        self.check_released(root)?;
+        let same = (root.cuts, root.opened) == (self.seen.cuts, self.seen.opened);
+        if same {
+            self.seen = *root;
+            return Ok(false);
+        }
+        if let Some(lsn) = self.taken(root)? {
+            // Unless all was released meanwhile.
+            self.check_released(&beside::root_value(&self.region, self.root)?)?;
+            return Err(Error::new(Operation::Read, ErrorKind::NoRecord { lsn }));
+        }
+        self.seen = *root;
+        self.merge = Merge::default();
+        self.known.clear();
+        Ok(true)
+    }
+
+    /// The record before the next one, if it is no longer there or that cannot be told. The log was
+    /// truncated or opened between the root that was seen and this one.
+    fn taken(&self, root: &Root) -> Result<Option<u64>> {
+        let truncated = root.cuts != self.seen.cuts;
+        let (lsn, is_there) = match self.last {
+            Last::None => return Ok(None),
+            // Where it is, nobody has looked. The floor is that of the truncation, if it was only one
+            // and the log was neither opened nor closed after it.
+            Last::Known => {
+                let one = root.cuts == self.seen.cuts + 1 && root.opened == self.seen.opened;
+                let kept = one && !root.closed && self.next <= root.floor;
+                (self.next - 1, !truncated || kept)
+            }
+            Last::Given(lsn, place) => {
+                let released = !truncated && lsn <= root.released;
+                (lsn, released || self.is_there(lsn, &place, root)?)
+            }
+        };
+        // What was released cannot be truncated.
+        let is_there = is_there || lsn <= self.seen.released;
+        Ok((!is_there).then_some(lsn))
+    }
+
+    /// Whether a record that was given is still in the log: its block, and not another one.
+    fn is_there(&self, lsn: u64, place: &Place, root: &Root) -> Result<bool> {
+        let Place { segment, life, at, block } = *place;
+        let header = match beside::header(&self.region, &self.headers, segment) {
+            Ok(found) => limited(found.header, root),
+            Err(error) if matches!(error.kind(), ErrorKind::Damaged(_)) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let cursor = Cursor::new(segment, header, at);
+        let now = cursor.peek(&self.region, self.headers.layout)?;
+        Ok(header.life == life && lsn <= header.limit && now == Some(block))
+    }
+
+    /// Sees to it that all segments of the log can be read.
+    fn follow_growth(&mut self, root: &Root) -> Result<()> {
+        let layout = self.headers.layout;
+        let (len, asked) = (self.region.len(), layout.len(root.segments));
+        if len >= asked {
+            return Ok(());
+        }
+        if let Some((path, reopen)) = &self.reopen {
+            let region = reopen(path).map_err(|error| error.at(path))?;
+            let found = Header::find(&region, Kind::Log, VERSION);
+            let same = matches!(&found, Ok(Found::Header { header, .. }) if header.salt == self.salt);
+            if same && region.len() >= asked {
+                self.region = region;
+                return Ok(());
+            }
+        }
+        Err(Error::new(Operation::Read, ErrorKind::TooShort { len, asked }))
+    }
+
+    /// Takes up the lives that have begun, and what is known of the others.
+    fn refresh(&mut self, root: &Root) -> Result<()> {
+        self.follow_growth(root)?;
+        self.lost = None;
+        self.known.resize(root.segments as usize, 0);
+        let mut found = Vec::with_capacity(self.known.len());
+        for segment in 0..self.known.len() {
+            match beside::header(&self.region, &self.headers, segment) {
+                Ok(header) => found.push(Some(limited(header.header, root))),
+                // It may hold the next record, or not.
                 Err(error) if matches!(error.kind(), ErrorKind::Damaged(_)) => {
-                    result = self.headers.read(&self.region, segment);
+                    found.push(None);
+                    self.lost = Some(error);
                 }
-                result => return result.map(|found| found.header),
+                Err(error) => return Err(error),
             }
         }
-        result.map(|found| found.header)
-    }
-
-    /// Takes up the lives that have begun.
-    fn refresh(&mut self, root: &Root) {
-        let count = root.segments.min(self.headers.layout.count(self.region.len()));
-        self.cursors.resize(count as usize, None);
-        for segment in 0..count as usize {
-            // A header that is being written is looked at the next time.
-            let Ok(found) = self.headers.read(&self.region, segment) else { continue };
-            let header = found.header;
-            let cursor = &mut self.cursors[segment];
-            match cursor {
-                Some(cursor) if cursor.header.life == header.life => cursor.header = header,
-                _ if header.life == 0 => *cursor = None,
-                _ => *cursor = Some(Cursor::new(segment, header, BLOCKS)),
+        self.merge.retain_waiting(|cursor| {
+            let now = found[cursor.segment].filter(|header| header.life == cursor.header.life);
+            if let Some(header) = now {
+                *cursor = Cursor::new(cursor.segment, header, cursor.at);
+            }
+            now.is_some()
+        });
+        for (segment, header) in found.into_iter().enumerate() {
+            let Some(header) = header.filter(|header| header.life != 0) else { continue };
+            if self.known[segment] != header.life {
+                self.known[segment] = header.life;
+                self.merge.add(&Cursor::new(segment, header, BLOCKS));
             }
         }
+        Ok(())
     }
 
-    /// The block that a cursor is at, behind those that are not asked for.
-    fn peek(&mut self, index: usize) -> Result<Option<Block>> {
-        let Some(cursor) = &mut self.cursors[index] else { return Ok(None) };
-        while let Some(block) = cursor.peek(&self.region, self.headers.layout)? {
-            let limit = cursor.header.limit;
-            if block.lsn <= limit && block.last().min(limit) >= self.next {
-                return Ok(Some(block));
+    /// Looks for the block with the next Lsn. If it is all there, its body is in the buffer.
+    fn find(&mut self) -> Result<Option<Place>> {
+        self.poll()?;
+        while self.merge.lowest().is_some_and(|lsn| lsn <= self.next) {
+            if let Some(place) = self.whole()? {
+                return Ok(Some(place));
             }
-            cursor.at += block.bytes();
         }
         Ok(None)
     }
 
-    /// Whether all of the block that a cursor is at is there; if so, its body is in the buffer. It may
-    /// be on its way, or one that a crash has cut, whose Lsns another segment can have since.
-    fn is_whole(&mut self, index: usize, block: &Block) -> Result<bool> {
-        let Some(cursor) = &self.cursors[index] else { return Ok(false) };
-        let (region, layout) = (&self.region, self.headers.layout);
-        let whole = cursor.body(region, layout, block, &mut self.open.body)?;
-        Ok(primitive!("log.follow.whole", whole, true))
-    }
-
-    /// Opens the block with the next Lsn; false if it is not all there yet.
-    fn take(&mut self) -> Result<bool> {
-        for index in 0..self.cursors.len() {
-            let Some(block) = self.peek(index)?.filter(|block| block.lsn <= self.next) else {
-                continue;
-            };
-            if self.is_whole(index, &block)?
-                && let Some(cursor) = &mut self.cursors[index]
-            {
-                self.open.start(&block, cursor.header.limit);
-                self.from = (index, cursor.header.life);
-                cursor.at += block.bytes();
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// The lowest Lsn of all blocks at the cursors that are there; `u64::MAX` if none is.
+    /// The lowest Lsn of all blocks that are there; `u64::MAX` if none is.
     fn lowest(&mut self) -> Result<u64> {
-        let mut lowest = u64::MAX;
-        for index in 0..self.cursors.len() {
-            let block = self.peek(index)?.filter(|block| block.lsn < lowest);
-            if let Some(block) = block
-                && self.is_whole(index, &block)?
-            {
-                lowest = block.lsn;
+        while self.merge.lowest().is_some() {
+            if let Some(place) = self.whole()? {
+                return Ok(place.block.lsn);
             }
         }
-        Ok(lowest)
+        Ok(u64::MAX)
     }
+
+    /// Looks at the next blocks of the cursors of which it is not known.
+    fn poll(&mut self) -> Result<()> {
+        let (region, layout, next) = (&self.region, self.headers.layout, self.next);
+        self.merge.poll(|cursor| {
+            while let Some(block) = cursor.peek(region, layout)? {
+                let limit = cursor.header.limit;
+                if block.lsn <= limit && block.last().min(limit) >= next {
+                    return Ok(Look::Block(block.lsn));
+                }
+                cursor.at += block.bytes();
+            }
+            let ended = cursor.complete && cursor.at >= u64::from(cursor.header.end);
+            Ok(if ended { Look::Done } else { Look::Nothing })
+        })
+    }
+
+    /// The block of the lowest Lsn, if all of it is there, with its body in the buffer. Else its cursor
+    /// waits: the block may be on its way, or be one that a crash has cut, whose Lsns another segment
+    /// can have since; or this is no block any more, or one that was given.
+    fn whole(&mut self) -> Result<Option<Place>> {
+        let (region, layout) = (&self.region, self.headers.layout);
+        let Some(cursor) = self.merge.cursor() else { return Ok(None) };
+        if let Some(block) = cursor.peek(region, layout)?
+            && block.last().min(cursor.header.limit) >= self.next
+        {
+            let whole = cursor.body(region, layout, &block, &mut self.open.body)?;
+            if primitive!("log.follow.whole", whole, true) {
+                let (segment, life) = (cursor.segment, cursor.header.life);
+                return Ok(Some(Place { segment, life, at: cursor.at, block }));
+            }
+        }
+        self.merge.taken(true);
+        Ok(None)
+    }
+
+    /// Opens the block whose body is in the buffer: that of the lowest Lsn.
+    fn begin(&mut self, place: Place) {
+        if let Some(cursor) = self.merge.cursor() {
+            self.open.start(&place.block, cursor.header.limit);
+            cursor.at += place.block.bytes();
+        }
+        self.merge.taken(true);
+        self.from = Some(place);
+    }
+
+    /// Refuses to pass over what may be a record that was durable.
+    fn check_lost(&mut self) -> Result<()> {
+        let layout = self.headers.layout;
+        let mut lost = self.lost.take();
+        self.merge.retain_waiting(|cursor| {
+            if cursor.at < u64::from(cursor.header.end) {
+                lost = Some(cursor.damaged(layout));
+            }
+            true
+        });
+        lost.map_or(Ok(()), Err)
+    }
+}
+
+/// A header, where a truncation that is on its way has not reached it yet.
+fn limited(mut header: SegmentHeader, root: &Root) -> SegmentHeader {
+    if let Some(cut) = root.cut {
+        header.limit = header.limit.min(cut);
+    }
+    header
 }
 
 impl<R: Region> Iterator for LogReader<R> {

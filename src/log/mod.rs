@@ -67,10 +67,11 @@
 //! | `staging`, `writer` | how does a commit become durable? |
 //! | `options`, `recovery`, `scan` | how is a log made, and what is in it after a crash? |
 //! | `catalog`, `cursor`, `merge` | where are the records from an Lsn on? |
-//! | `reader`, `backwards`, `follow` | how is it read? |
+//! | `reader`, `backwards`, `follow`, `beside` | how is it read? |
 //! | `truncate`, `space` | how are records given up, and how much is free? |
 
 mod backwards;
+mod beside;
 mod block;
 mod catalog;
 mod core;
