@@ -29,4 +29,5 @@ pub mod unprivileged;
 pub mod unreadable;
 pub mod versions;
 pub mod watched;
+pub mod wordwise;
 pub mod write_log;

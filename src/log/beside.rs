@@ -25,9 +25,8 @@ pub(super) const TRIES: u32 = 64;
 /// What was read of the region before was read before the root, and what is read after it, after it.
 pub(super) fn root(region: &impl Region, cell: Cell) -> Result<RootCell> {
     fence(Ordering::Acquire);
-    let root = undisturbed(region, HEADER_AREA, SEGMENTS - HEADER_AREA, || {
-        RootCell::open(cell, region)
-    });
+    let root =
+        undisturbed(region, HEADER_AREA, SEGMENTS - HEADER_AREA, || RootCell::open(cell, region));
     fence(Ordering::Acquire);
     root
 }

@@ -38,7 +38,7 @@ use super::{Lsn, VERSION};
 pub struct LogReader<R: Region> {
     region: R,
     /// How a region that is as long as the file is now can be had.
-    reopen: Option<(PathBuf, fn(&Path) -> Result<R>)>,
+    reopen: Option<Reopen<R>>,
     /// The salt of the file: another log under its name has another one.
     salt: u64,
     headers: Headers,
@@ -56,6 +56,9 @@ pub struct LogReader<R: Region> {
     /// The open block.
     from: Option<Place>,
 }
+
+/// The path of the log, and how it is opened.
+type Reopen<R> = (PathBuf, fn(&Path) -> Result<R>);
 
 /// Where a block is.
 #[derive(Clone, Copy, Debug)]
@@ -218,16 +221,18 @@ impl<R: Region> LogReader<R> {
     /// `Released`; `NoRecord` if it was the record before the next one.
     fn has_changed(&mut self, root: &Root) -> Result<bool> {
         self.check_released(root)?;
-        let same = (root.cuts, root.opened) == (self.seen.cuts, self.seen.opened);
-        if same {
+        let of = |root: &Root| (root.cuts, root.opened);
+        if of(root) != of(&self.seen) {
+            if let Some(lsn) = self.taken(root)? {
+                // Unless all was released meanwhile.
+                self.check_released(&beside::root_value(&self.region, self.root)?)?;
+                return Err(Error::new(Operation::Read, ErrorKind::NoRecord { lsn }));
+            }
+        } else if root.cut == self.seen.cut {
             self.seen = *root;
             return Ok(false);
         }
-        if let Some(lsn) = self.taken(root)? {
-            // Unless all was released meanwhile.
-            self.check_released(&beside::root_value(&self.region, self.root)?)?;
-            return Err(Error::new(Operation::Read, ErrorKind::NoRecord { lsn }));
-        }
+        // The limit of a truncation that has ended is none of the lives that begin after it.
         self.seen = *root;
         self.merge = Merge::default();
         self.known.clear();
@@ -280,7 +285,8 @@ impl<R: Region> LogReader<R> {
         if let Some((path, reopen)) = &self.reopen {
             let region = reopen(path).map_err(|error| error.at(path))?;
             let found = Header::find(&region, Kind::Log, VERSION);
-            let same = matches!(&found, Ok(Found::Header { header, .. }) if header.salt == self.salt);
+            let same =
+                matches!(&found, Ok(Found::Header { header, .. }) if header.salt == self.salt);
             if same && region.len() >= asked {
                 self.region = region;
                 return Ok(());
