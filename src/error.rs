@@ -9,6 +9,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use crate::durability::Durability;
+use crate::format::opening::UnsafeShutdown;
 use crate::probe::Reason;
 
 /// The result of everything in this library that can fail.
@@ -157,6 +158,17 @@ pub enum ErrorKind {
         /// The newest version known.
         newest: u32,
     },
+    /// Written by an older version of this library, in a format that this one no longer reads.
+    /// Nothing was changed.
+    OlderFormat {
+        /// The version found.
+        found: u32,
+        /// The oldest version that can be read.
+        oldest: u32,
+    },
+    /// The caller refuses to open a file after an unsafe shutdown of its memory, or where it is not
+    /// known that there was none. Nothing was changed.
+    UnsafeShutdown(UnsafeShutdown),
     /// A value of another layout than the program's: another version of it, or another size.
     OtherLayout {
         /// Layout version found.
@@ -407,6 +419,12 @@ impl fmt::Display for ErrorKind {
             Self::NewerFormat { found, newest } => {
                 write!(f, "written in format version {found}, the newest known here is {newest}")
             }
+            Self::OlderFormat { found, oldest } => write!(
+                f,
+                "written in format version {found}, which this version of the library no longer \
+                 reads (from {oldest} on): copy its contents with the version that wrote it"
+            ),
+            Self::UnsafeShutdown(found) => write!(f, "unsafe shutdowns of the memory: {found}"),
             Self::OtherLayout { found, found_bytes, expected, expected_bytes } => write!(
                 f,
                 "the value has layout version {found} and {found_bytes} bytes, where version \
@@ -463,6 +481,7 @@ impl From<Error> for std::io::Error {
             | ErrorKind::WrongFileType(_) => std::io::ErrorKind::InvalidInput,
             ErrorKind::WrongFormat(_)
             | ErrorKind::NewerFormat { .. }
+            | ErrorKind::OlderFormat { .. }
             | ErrorKind::OtherLayout { .. }
             | ErrorKind::Damaged(_)
             | ErrorKind::DamagedRecords { .. } => std::io::ErrorKind::InvalidData,
@@ -510,6 +529,7 @@ mod tests {
         for damaged in [
             ErrorKind::WrongFormat("a log"),
             ErrorKind::NewerFormat { found: 2, newest: 1 },
+            ErrorKind::OlderFormat { found: 1, oldest: 2 },
             ErrorKind::Damaged("both copies"),
             ErrorKind::DamagedRecords { first: 1, last: 2 },
         ] {

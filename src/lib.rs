@@ -64,6 +64,7 @@ pub mod state;
 
 pub use durability::{Backend, Durability, Granularity, PersistenceDomain};
 pub use error::{Error, ErrorKind, Operation, Result};
+pub use format::opening::UnsafeShutdown;
 pub use region::{
     AnyRegion, DEFAULT_RESERVE, Emulation, MappedRegion, Options, PageCacheRegion, Region,
 };

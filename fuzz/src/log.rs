@@ -9,7 +9,7 @@ use crate::bytes;
 /// How many logs [`whole`] makes, at most.
 pub const LOGS: u8 = 12;
 
-const SEGMENT: u64 = 8192;
+const SEGMENT: u64 = 12288;
 const LEN: u64 = 16384 + 4 * SEGMENT;
 
 /// A log as it is on the medium, and the records that are in it.

@@ -10,7 +10,7 @@ use daxmap::{Error, ErrorKind, Region, Result};
 pub type Records = Vec<(u64, Vec<u8>)>;
 
 /// Bytes of a segment: the smallest there is, so that segments are recycled soon.
-pub const SEGMENT: u64 = 8192;
+pub const SEGMENT: u64 = 12288;
 
 /// Bytes before the first segment (FORMAT.md).
 pub const SEGMENTS_AT: u64 = 16384;

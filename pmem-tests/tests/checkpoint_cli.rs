@@ -42,12 +42,14 @@ fn it_lists_what_is_kept_and_says_where_it_is_damaged() {
     println!("{text}");
     assert!(output.status.success());
     assert!(text.starts_with("working set of 10000 bytes in "), "{text}");
+    assert!(text.contains("\nunsafe shutdowns: unknown, the medium"), "{text}");
     assert_eq!(text.matches(" sound").count(), 3);
     assert!(text.contains("one") && text.contains("two") && !text.contains('\u{1b}'));
 
     let found = json(&list(&file, &["--json"]));
     assert_eq!((&found["bytes"], &found["strategy"]), (&10_000.into(), &"shadow".into()));
     assert_eq!((&found["keep"], &found["header_copies"]), (&2.into(), &2.into()));
+    assert_eq!(found["unsafe_shutdown"], "unknown");
     let numbers: Vec<_> =
         found["checkpoints"].as_array().unwrap().iter().map(|c| &c["sequence"]).collect();
     assert_eq!(numbers, [1, 2, 3]);

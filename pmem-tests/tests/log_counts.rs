@@ -56,7 +56,7 @@ fn a_commit_of_many_records_is_one_fence() {
 
 #[test]
 fn a_segment_is_begun_with_one_fence_more_and_released_with_two() {
-    let log = LogOptions::new().segment_bytes(8192).format(region(Emulation::Adr)).unwrap();
+    let log = LogOptions::new().segment_bytes(12288).format(region(Emulation::Adr)).unwrap();
     let mut writer = log.writer();
     let mut append = || {
         let before = counts();

@@ -393,15 +393,15 @@ fn a_log_that_was_cut_is_damaged_and_whole_again_when_it_is_long_again() {
 #[test]
 fn the_last_block_of_a_full_segment_is_missed() {
     // As many bytes as a segment of the smallest size has room for, beside the block's header.
-    let payload = [7; 8192 - 4096 - 40];
+    let payload = [7; 12288 - 8192 - 40];
     for (mode, closed) in [(Mode::Adr, true), (Mode::Adr, false), (Mode::PageCache, true)] {
-        let region = simulated(SEGMENTS_AT + 4 * 8192);
+        let region = simulated(SEGMENTS_AT + 4 * 12288);
         let region = if mode == Mode::Adr {
             region
         } else {
             SimRegion::new(mode, region.len(), region.len())
         };
-        let log = LogOptions::new().segment_bytes(8192).seed(7).format(region.clone()).unwrap();
+        let log = LogOptions::new().segment_bytes(12288).seed(7).format(region.clone()).unwrap();
         assert_eq!(log.append(&[1]).unwrap(), Lsn::new(1));
         let mut writer = log.writer();
         // The second one of these fills a segment to its end, whosever it is.
@@ -420,7 +420,7 @@ fn the_last_block_of_a_full_segment_is_missed() {
             let mut noticed = 0;
             for segment in 0..4 {
                 let mut damaged = whole.clone();
-                let at = SEGMENTS_AT as usize + segment * 8192 + 4096 + 1000;
+                let at = SEGMENTS_AT as usize + segment * 12288 + 8192 + 1000;
                 if damaged[at] != 7 {
                     continue;
                 }

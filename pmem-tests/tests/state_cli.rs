@@ -51,8 +51,9 @@ fn a_sound_file_is_told_in_words() {
     assert!(output.status.success() && output.stderr.is_empty());
     let expected = format!(
         "{}: sound: everything is there twice
-  file         16384 bytes, format version 1
+  file         16384 bytes, format version 2
   room         for values of up to 4072 bytes
+  shutdowns    unsafe ones: unknown, the medium has no count to compare
   header       at 0: valid
   header       at 4096: valid
   slot         at 8192: valid, store 3, layout version 7, 20 bytes
@@ -75,6 +76,7 @@ fn programs_read_an_object() {
     assert!(sound);
     assert_eq!(object["schema"], 1);
     assert_eq!(object["kind"], "state");
+    assert_eq!(object["unsafe_shutdown"], "unknown");
     assert_eq!(object["path"], path.to_str().unwrap());
     assert_eq!((&object["sound"], &object["settled"]), (&true.into(), &true.into()));
     assert_eq!(object["file_bytes"], 16384);

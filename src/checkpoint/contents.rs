@@ -7,7 +7,8 @@ use super::settings::Complete;
 use super::working_set::READ_ATTEMPTS;
 use super::{Options, Strategy, file, settings};
 use crate::error::{Error, ErrorKind, Operation, Result};
-use crate::format::header::Kind;
+use crate::format::header::{Header, Kind};
+use crate::format::opening::{self, UnsafeShutdown};
 use crate::primitives::primitive;
 use crate::region::Region;
 
@@ -23,8 +24,10 @@ pub struct Contents {
     pub strategy: Strategy,
     /// How many checkpoints can be kept besides the newest.
     pub keep: u32,
-    /// Whole copies of the header: 1 or 2.
+    /// Whole copies of the header, with the opening mark behind them: 2 if nothing is damaged.
     pub header_copies: u8,
+    /// Whether the memory under the file lost power unsaved since it was last opened for writing.
+    pub unsafe_shutdown: UnsafeShutdown,
     /// The checkpoints, the oldest first, and of each whether it can be restored: every page of
     /// it was read and compared with its check value.
     pub checkpoints: Vec<(Checkpoint, Result<()>)>,
@@ -65,12 +68,15 @@ pub fn contents_of(region: &impl Region) -> Result<Contents> {
             Err(error) => return Err(error),
         }
     };
+    let mark = opening::look(region, &found.header)?;
+    let copies = Header::copies(region)?.map(|copy| copy == Some(found.header));
     Ok(Contents {
         bytes: found.settings.bytes,
         file_bytes: region.len(),
         strategy: found.settings.strategy,
         keep: found.settings.keep,
-        header_copies: found.copies,
+        header_copies: (0..2).filter(|&copy| copies[copy] && mark.whole[copy]).count() as u8,
+        unsafe_shutdown: mark.unsafe_shutdown,
         checkpoints,
     })
 }

@@ -9,6 +9,7 @@ use super::{Strategy, WorkingSet, file};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::check::Key;
 use crate::format::header::{Header, Kind};
+use crate::format::opening;
 use crate::format::salts::Salts;
 use crate::publish::Commit;
 use crate::region::{AnyRegion, Region};
@@ -33,6 +34,7 @@ pub struct Options {
     pub(super) from: Option<u64>,
     pub(super) read_only: bool,
     pub(super) compare: bool,
+    pub(super) refuse_unsafe_shutdown: bool,
     strategy: Option<Strategy>,
     file_bytes: Option<u64>,
     region: crate::Options,
@@ -50,6 +52,7 @@ impl Options {
             from: None,
             read_only: false,
             compare: false,
+            refuse_unsafe_shutdown: false,
             strategy: None,
             file_bytes: None,
             region: crate::Options::new(),
@@ -98,6 +101,15 @@ impl Options {
     #[must_use]
     pub fn read_only(mut self, yes: bool) -> Self {
         self.read_only = yes;
+        self
+    }
+
+    /// Refuses, with [`ErrorKind::UnsafeShutdown`], to open a file after an unsafe shutdown of its
+    /// memory, or where it is not known that there was none: on a disk, that is always. Default:
+    /// false; [`Recovery::unsafe_shutdown`](super::Recovery::unsafe_shutdown) has what is known.
+    #[must_use]
+    pub const fn refuse_unsafe_shutdown(mut self, yes: bool) -> Self {
+        self.refuse_unsafe_shutdown = yes;
         self
     }
 
@@ -229,6 +241,7 @@ impl Options {
         let header = settings.header(salt);
         // Whatever was here is no more, before anything new is.
         Header::erase(region, Kind::Checkpoint)?;
+        opening::write_new(region, Key::new(salt), false)?;
         file::format(region, &settings, Key::new(salt))?;
         header.complete(region)
     }

@@ -1,5 +1,7 @@
 //! What opening found.
 
+use crate::format::opening::UnsafeShutdown;
+
 /// What was found when the file was opened, and what was done about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -14,10 +16,12 @@ pub struct Recovery {
     /// root of the last one before a crash. It is made whole again, unless the file is open for
     /// reading only.
     pub cut_short: bool,
-    /// One of the two copies of the header was damaged. It is made whole again likewise.
+    /// One of the two copies of the header, or of its opening mark, was damaged or cut by a crash. It is made whole again likewise.
     pub header_damaged: bool,
     /// Checkpoints before the newest that can no longer be read, and go with the next one.
     pub damaged: Vec<u64>,
+    /// Whether the memory under the file lost power unsaved since it was last opened for writing.
+    pub unsafe_shutdown: UnsafeShutdown,
     /// Bytes of the file that were read.
     pub bytes_read: u64,
 }

@@ -7,6 +7,8 @@
 //! | 2 | bytes of the file when it was made: it is damaged if it is shorter |
 //! | 3 | zero |
 
+use std::ops::RangeInclusive;
+
 use super::choice::Strategy;
 use super::file;
 use crate::error::{Error, ErrorKind, Operation, Result};
@@ -17,7 +19,10 @@ use crate::primitives::primitive;
 use crate::region::Region;
 
 /// Version of the format.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
+/// The versions that can be read. Opening for writing brings version 1, which has no opening mark, up
+/// to the newest.
+pub(super) const VERSIONS: RangeInclusive<u32> = 1..=VERSION;
 /// The most checkpoints that a file can keep besides the newest: the root is written whole.
 pub const KEEP_MAX: u32 = 255;
 
@@ -65,7 +70,7 @@ pub(super) struct Complete {
 
 /// Reads the header. `None` if the file was never made.
 pub(super) fn find(region: &impl Region) -> Result<Option<Complete>> {
-    let found = Header::find(region, Kind::Checkpoint, VERSION)?;
+    let found = Header::find(region, Kind::Checkpoint, VERSIONS)?;
     let Found::Header { header, copies } = found else { return Ok(None) };
     let Some(settings) = Settings::of(&header) else {
         let what = "the numbers of the header";

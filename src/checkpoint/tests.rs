@@ -350,7 +350,7 @@ fn a_root_that_makes_no_sense_is_an_error_that_says_where() {
         };
         let options = Options::new(4096).keep(keep).strategy(Strategy::Shadow);
         WorkingSet::format(&region, &options).unwrap().abandon();
-        let found = Header::find(&region, Kind::Checkpoint, VERSION).unwrap();
+        let found = Header::find(&region, Kind::Checkpoint, VERSION..=VERSION).unwrap();
         let Found::Header { header, .. } = found else { panic!("{found:?}") };
         let capacity = (keep + 1) * RECORD_BYTES as u32;
         let cell = Cell::new(HEADER_AREA, capacity, Key::new(header.salt));

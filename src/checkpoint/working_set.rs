@@ -11,10 +11,12 @@ use super::options::Options;
 use super::pointers::Pointers;
 use super::record::{Checkpoint, check_label};
 use super::recovery::Recovery;
-use super::settings::{self, Settings};
+use super::settings::{self, Settings, VERSION};
 use crate::durability::Durability;
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::format::check::Key;
 use crate::format::header::Kind;
+use crate::format::opening;
 use crate::primitives::primitive;
 use crate::region::Region;
 
@@ -28,6 +30,7 @@ use crate::region::Region;
 pub struct WorkingSet<R: Region> {
     region: R,
     settings: Settings,
+    key: Key,
     memory: Memory,
     changes: Changes,
     pointers: Pointers,
@@ -62,8 +65,8 @@ impl<R: Region> WorkingSet<R> {
     ///
     /// # Errors
     ///
-    /// `WrongFormat` if the region holds something else, or nothing; `NewerFormat`; `TooShort` if
-    /// the file was cut; `SizeMismatch` if the set has another size than asked for; `Damaged` with the range
+    /// `WrongFormat` if the region holds something else, or nothing; `NewerFormat`; `UnsafeShutdown`
+    /// if that is refused; `TooShort` if the file was cut; `SizeMismatch` if the set has another size than asked for; `Damaged` with the range
     /// of the file that is, if a check value does not fit; `NoCheckpoint` if the one asked for is
     /// not kept; `Os(ENOMEM)`.
     pub fn open(region: R, options: &Options) -> Result<Self> {
@@ -108,9 +111,10 @@ impl<R: Region> WorkingSet<R> {
             let kind = ErrorKind::SizeMismatch { found: settings.bytes, asked: options.bytes };
             return Err(Error::new(Operation::Open, kind));
         }
+        let mark = opening::check(region, &found.header, options.refuse_unsafe_shutdown)?;
         let mut memory = Memory::zeroed(settings.pages())?;
         let (file, state) = File::load(region, &settings, found.key, options.from, &mut memory)?;
-        Ok(Loaded { found, memory, file, state })
+        Ok(Loaded { found, mark, memory, file, state })
     }
 
     /// Bytes of the working set.
@@ -363,6 +367,7 @@ impl<R: Region> WorkingSet<R> {
         self.check_writable(Operation::Close)?;
         self.closed = true;
         primitive!("checkpoint.settle_at_close", self.file.settle(&self.region), Ok(()))?;
+        opening::mark(&self.region, self.key, false)?;
         self.region.close()
     }
 }
@@ -379,6 +384,7 @@ pub(super) const READ_ATTEMPTS: u32 = 100;
 /// What `load` read.
 struct Loaded {
     found: settings::Complete,
+    mark: opening::Seen,
     memory: Memory,
     file: File,
     state: Found,
@@ -388,25 +394,28 @@ impl Loaded {
     /// Heals what can be healed, and makes durable what was found: a process that was killed may
     /// not have drained it.
     fn attach<R: Region>(self, region: R, options: &Options) -> Result<WorkingSet<R>> {
-        let Self { found, memory, mut file, state } = self;
+        let Self { found, mark, memory, mut file, state } = self;
         let settings = found.settings;
         if !options.read_only {
-            primitive!("checkpoint.heal_header", found.header.heal(&region), Ok(()))?;
+            let header = opening::begin(&region, found.key, &found.header, VERSION)?;
+            primitive!("checkpoint.heal_header", header.heal(&region), Ok(()))?;
             primitive!("checkpoint.settle_at_open", file.settle(&region), Ok(()))?;
             file.set_keep(options.keep.unwrap_or(settings.keep));
         }
         let newest = file.newest().map_or(0, |newest| newest.sequence);
         let recovery = Recovery {
             checkpoint: newest,
-            clean: state.settled && found.copies == 2,
+            clean: state.settled && found.copies == 2 && !mark.is_damaged(),
             cut_short: state.cut_short,
-            header_damaged: found.copies < 2,
+            header_damaged: found.copies < 2 || mark.is_damaged(),
             damaged: state.damaged,
+            unsafe_shutdown: mark.unsafe_shutdown,
             bytes_read: state.bytes_read,
         };
         Ok(WorkingSet {
             region,
             settings,
+            key: found.key,
             changes: Changes::none(settings.pages()),
             pointers: Pointers::None,
             compare: options.compare,

@@ -80,9 +80,11 @@ pub(crate) enum Slot {
 }
 
 impl Cell {
-    /// A cell at a multiple of 4096, for values of up to `capacity` bytes.
+    /// A cell for values of up to `capacity` bytes: at a multiple of 4096, or a few lines after one
+    /// if its slots do not reach past their pages there.
     pub(crate) const fn new(at: u64, capacity: u32, key: Key) -> Self {
-        debug_assert!(at.is_multiple_of(PAGE));
+        debug_assert!(at.is_multiple_of(LINE));
+        debug_assert!(at % PAGE + HEADER as u64 + capacity as u64 <= Self::stride(capacity));
         Self { at, capacity, key }
     }
 
@@ -124,22 +126,7 @@ impl Cell {
 
     /// Reads both slots, and says which is the newest.
     pub(crate) fn find(&self, region: &impl Region) -> Result<Found> {
-        let found = match self.slots(region)? {
-            [Slot::Valid(a), Slot::Valid(b)] => {
-                let (newest, other) = if a.sequence < b.sequence { (b, a) } else { (a, b) };
-                let same = newest.sequence == other.sequence;
-                let other = if same { Other::Same } else { Other::Older };
-                Found { newest: Some(newest), other }
-            }
-            [Slot::Valid(one), rest] | [rest, Slot::Valid(one)] => {
-                let blank = matches!(rest, Slot::Blank);
-                let other = if blank { Other::Blank } else { Other::Invalid };
-                Found { newest: Some(one), other }
-            }
-            [Slot::Blank, Slot::Blank] => Found { newest: None, other: Other::Blank },
-            _ => Found { newest: None, other: Other::Invalid },
-        };
-        Ok(found)
+        Ok(newest_of(self.slots(region)?))
     }
 
     /// Stores a value, durable on return. `sequence` is one more than that of the newest.
@@ -198,6 +185,19 @@ impl Cell {
         self.seal(buffer, other, word, len);
         region.write_flush(other, buffer)?;
         region.drain()
+    }
+
+    /// Writes the first value to both slots, durable after the next drain of this thread: a crash
+    /// before may leave neither.
+    pub(crate) fn write_both(
+        &self,
+        region: &impl Region,
+        buffer: &mut Vec<u8>,
+        (sequence, version): (u64, u32),
+        value: &[u8],
+    ) -> Result<()> {
+        let stored = Stored { sequence, version, value: value.to_vec() };
+        (0..2).try_for_each(|number| self.write(region, buffer, &stored, number))
     }
 
     /// Writes the newest value to both slots, durable on return, which heals them.
@@ -285,6 +285,25 @@ impl Cell {
         }
         let version = (lens >> 32) as u32;
         Ok(Slot::Valid(Stored { sequence, version, value: value.to_vec() }))
+    }
+}
+
+/// Which of what two slots hold is the newest.
+pub(crate) fn newest_of(slots: [Slot; 2]) -> Found {
+    match slots {
+        [Slot::Valid(a), Slot::Valid(b)] => {
+            let (newest, other) = if a.sequence < b.sequence { (b, a) } else { (a, b) };
+            let same = newest.sequence == other.sequence;
+            let other = if same { Other::Same } else { Other::Older };
+            Found { newest: Some(newest), other }
+        }
+        [Slot::Valid(one), rest] | [rest, Slot::Valid(one)] => {
+            let blank = matches!(rest, Slot::Blank);
+            let other = if blank { Other::Blank } else { Other::Invalid };
+            Found { newest: Some(one), other }
+        }
+        [Slot::Blank, Slot::Blank] => Found { newest: None, other: Other::Blank },
+        _ => Found { newest: None, other: Other::Invalid },
     }
 }
 

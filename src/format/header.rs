@@ -3,7 +3,8 @@
 //! The header is written when everything else of a new structure is durable, the first copy
 //! before the second. So a valid copy says that the structure is complete; and if neither is valid
 //! while the second is still all zero, then the structure never was, and nothing in it has been
-//! acknowledged. Afterwards the header does not change, and one damaged copy costs nothing.
+//! acknowledged. Afterwards the header does not change, but that an older version is brought up to
+//! the newest, and one damaged copy costs nothing.
 //!
 //! | offset | bytes | what |
 //! |---|---|---|
@@ -14,11 +15,13 @@
 //! | 24 | 32 | four numbers that the kind gives a meaning |
 //! | 56 | 8 | check value of bytes 0 to 55, keyed by the magic and by the place |
 //!
-//! The first copy is at offset 0 of the region, the second at 4096; the rest of both pages is
-//! zero.
+//! The first copy is at offset 0 of the region, the second at 4096. 64 bytes after each is a slot of
+//! the opening mark (`opening`); the rest of both pages is zero.
 
-use super::PAGE;
+use std::ops::RangeInclusive;
+
 use super::check::Key;
+use super::{PAGE, opening};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::primitives::primitive;
 use crate::region::Region;
@@ -89,9 +92,13 @@ impl Header {
     ///
     /// # Errors
     ///
-    /// `WrongFormat` if it is something else, `NewerFormat` if its version is above `newest`,
-    /// `Damaged` if both copies are; and those of reading.
-    pub(crate) fn find(region: &impl Region, kind: Kind, newest: u32) -> Result<Found> {
+    /// `WrongFormat` if it is something else; `NewerFormat` or `OlderFormat` if its version is not
+    /// one of `known`; `Damaged` if both copies are; and those of reading.
+    pub(crate) fn find(
+        region: &impl Region,
+        kind: Kind,
+        known: RangeInclusive<u32>,
+    ) -> Result<Found> {
         if region.len() < HEADER_AREA {
             return Err(Error::new(Operation::Open, ErrorKind::WrongFormat(kind.name())));
         }
@@ -101,9 +108,12 @@ impl Header {
         if header.kind != kind {
             return Err(Error::new(Operation::Open, ErrorKind::WrongFormat(kind.name())));
         }
-        if header.version > newest {
-            let newer = ErrorKind::NewerFormat { found: header.version, newest };
-            return Err(Error::new(Operation::Open, newer));
+        let (found, oldest, newest) = (header.version, *known.start(), *known.end());
+        if found > newest {
+            return Err(Error::new(Operation::Open, ErrorKind::NewerFormat { found, newest }));
+        }
+        if found < oldest {
+            return Err(Error::new(Operation::Open, ErrorKind::OlderFormat { found, oldest }));
         }
         let copies = valid.iter().filter(|copy| *copy == header).count() as u8;
         Ok(Found::Header { header: *header, copies })
@@ -139,6 +149,20 @@ impl Header {
             write(at)?;
         }
         Ok(())
+    }
+
+    /// Brings the header up to a version, durable on return; nothing if it has that. One copy after
+    /// the other: at every moment one of them is whole, of this version or of the older one. The
+    /// header as it is then.
+    pub(crate) fn upgrade(&self, region: &impl Region, version: u32) -> Result<Self> {
+        if self.version == version {
+            return Ok(*self);
+        }
+        self.heal(region)?;
+        region.drain()?;
+        let upgraded = Self { version, ..*self };
+        upgraded.complete(region)?;
+        Ok(upgraded)
     }
 
     /// Clears the place of a header, whatever is there, durable on return: before anything is
@@ -206,15 +230,17 @@ fn key(kind: Kind) -> Key {
     Key::new(u64::from_le_bytes(kind.magic()))
 }
 
-/// No copy is valid. A creation that a crash cut short has, in the first copy, parts of it, and
-/// nothing anywhere else.
+/// No copy is valid. A creation that a crash cut short has, in the first copy, parts of it, behind
+/// either copy the opening mark or parts of it, and nothing anywhere else.
 fn blank_or_damaged(region: &impl Region, kind: Kind) -> Result<Found> {
     let mut area = vec![0; HEADER_AREA as usize];
     region.read(0, &mut area).map_err(|error| error.during(Operation::Open))?;
     let zero = |range: std::ops::Range<usize>| area[range].iter().all(|&byte| byte == 0);
     let magic = &area[..8];
     let ours = magic.iter().zip(kind.magic()).all(|(&found, ours)| found == 0 || found == ours);
-    if ours && zero(HEADER_BYTES..HEADER_AREA as usize) {
+    let (page, mark_end) = (PAGE as usize, opening::END as usize);
+    let rest = [mark_end..page, page..page + HEADER_BYTES, page + mark_end..2 * page];
+    if ours && rest.into_iter().all(zero) {
         return Ok(Found::Blank);
     }
     let second = &area[PAGE as usize..][..8];
@@ -241,7 +267,7 @@ mod tests {
             region.write(0, &vec![7; len as usize]).unwrap();
             HEADER.complete(&region).unwrap();
             Header::erase(&region, Kind::Log).unwrap();
-            assert_eq!(Header::find(&region, Kind::State, 1).unwrap(), Found::Blank);
+            assert_eq!(Header::find(&region, Kind::State, 1..=1).unwrap(), Found::Blank);
             let mut bytes = vec![0; len as usize];
             region.read(0, &mut bytes).unwrap();
             let (header, rest) = bytes.split_at(HEADER_AREA as usize);

@@ -10,6 +10,7 @@
 //! | `check` | are these the bytes that were written here? |
 //! | `salts` | where does the random part of the key come from? |
 //! | `header` | what is this file, in which version, and is it complete? |
+//! | `opening` | is it open, and did its memory lose power unsaved since it was opened? |
 //! | `cell` | how is a small value replaced so that a crash leaves the old or the new one? |
 
 use crate::error::Result;
@@ -19,6 +20,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub(crate) mod cell;
 pub(crate) mod check;
 pub(crate) mod header;
+pub(crate) mod opening;
 pub(crate) mod salts;
 
 /// What is laid out apart starts at a multiple of this many bytes: no write of one part touches a

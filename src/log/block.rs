@@ -154,20 +154,20 @@ impl Places {
 mod tests {
     use super::*;
 
-    const BLOCK: Block = Block { lsn: 7, count: 2, len: 12, durable: 4096, first: 3, body: 5 };
+    const BLOCK: Block = Block { lsn: 7, count: 2, len: 12, durable: 8192, first: 3, body: 5 };
 
     #[test]
     fn every_bit_of_a_header_matters() {
         let key = &Key::new(3);
         let bytes = BLOCK.encode(key, 9000);
-        assert_eq!(Block::decode(key, 9000, 4096, 8192, &bytes), Some(BLOCK));
-        assert_eq!(Block::decode(key, 9064, 4096, 8192, &bytes), None);
-        assert_eq!(Block::decode(&Key::new(4), 9000, 4096, 8192, &bytes), None);
-        assert_eq!(Block::decode(key, 9000, 4096, 4096 + 40, &bytes), None, "past the end");
+        assert_eq!(Block::decode(key, 9000, 8192, 12288, &bytes), Some(BLOCK));
+        assert_eq!(Block::decode(key, 9064, 8192, 12288, &bytes), None);
+        assert_eq!(Block::decode(&Key::new(4), 9000, 8192, 12288, &bytes), None);
+        assert_eq!(Block::decode(key, 9000, 8192, 8192 + 40, &bytes), None, "past the end");
         for bit in 0..HEADER * 8 {
             let mut flipped = bytes;
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(Block::decode(key, 9000, 4096, 8192, &flipped), None, "bit {bit}");
+            assert_eq!(Block::decode(key, 9000, 8192, 12288, &flipped), None, "bit {bit}");
         }
     }
 

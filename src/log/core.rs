@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::durability::Granularity;
 use crate::error::{Error, ErrorKind, Operation, Result};
-use crate::format::LINE;
 use crate::format::salts::Salts;
+use crate::format::{LINE, opening};
 use crate::primitives::primitive;
 use crate::region::{Region, process};
 
@@ -136,6 +136,8 @@ impl<R: Region> Core<R> {
         self.change_root(|root| {
             root.closed = true;
             root.floor = floor;
-        })
+            root.durable = self.watermark.get() - 1;
+        })?;
+        opening::mark(&self.region, self.headers.key, false)
     }
 }

@@ -22,7 +22,7 @@ use super::merge::{Look, Merge};
 use super::reader::{Open, Record};
 use super::root::Root;
 use super::segment::{Headers, SegmentHeader};
-use super::{Lsn, VERSION};
+use super::{Lsn, VERSIONS};
 
 /// Reads a log that another process has open for writing, record by record, as a poll: it keeps no
 /// lock and changes nothing.
@@ -107,10 +107,10 @@ impl<R: Region> LogReader<R> {
     ///
     /// # Errors
     ///
-    /// `WrongFormat`, `NewerFormat`, `Damaged`; `Released` if the record with this Lsn was; `Busy` if
-    /// the writer was faster every time.
+    /// `WrongFormat`, `NewerFormat`, `OlderFormat`, `Damaged`; `Released` if the record with this Lsn
+    /// was; `Busy` if the writer was faster every time.
     pub fn in_region(region: R, from: Lsn) -> Result<Self> {
-        let Found::Header { header, .. } = Header::find(&region, Kind::Log, VERSION)? else {
+        let Found::Header { header, .. } = Header::find(&region, Kind::Log, VERSIONS)? else {
             return Err(Error::new(Operation::Open, ErrorKind::WrongFormat(Kind::Log.name())));
         };
         let key = Key::new(header.salt);
@@ -284,7 +284,7 @@ impl<R: Region> LogReader<R> {
         }
         if let Some((path, reopen)) = &self.reopen {
             let region = reopen(path).map_err(|error| error.at(path))?;
-            let found = Header::find(&region, Kind::Log, VERSION);
+            let found = Header::find(&region, Kind::Log, VERSIONS);
             let same =
                 matches!(&found, Ok(Found::Header { header, .. }) if header.salt == self.salt);
             if same && region.len() >= asked {

@@ -18,11 +18,11 @@ use super::root::ROOT_BYTES;
 /// Where the first segment is.
 pub(super) const SEGMENTS: u64 = HEADER_AREA + Cell::bytes(ROOT_BYTES);
 
-/// Where blocks begin in a segment: its header has the first page.
-pub(super) const BLOCKS: u64 = PAGE;
+/// Where blocks begin in a segment: the copies of its header have a page each.
+pub(super) const BLOCKS: u64 = 2 * PAGE;
 
 /// Bytes of the smallest and the largest segment. Offsets in a segment are 32 bits wide.
-pub(super) const SEGMENT_MIN: u64 = 2 * PAGE;
+pub(super) const SEGMENT_MIN: u64 = 3 * PAGE;
 pub(super) const SEGMENT_MAX: u64 = 1 << 31;
 
 /// A log has at least two segments, so that one can be recycled while the other is in use.

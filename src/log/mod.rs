@@ -97,7 +97,7 @@ mod truncate;
 mod watermark;
 mod writer;
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 
 use self::core::Core;
@@ -116,7 +116,9 @@ pub use self::space::Space;
 pub use self::writer::Writer;
 
 /// The version of the format.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// The versions that can be read. In version 1, segments were laid out otherwise.
+const VERSIONS: RangeInclusive<u32> = VERSION..=VERSION;
 
 /// An open log. See [the module](self).
 ///

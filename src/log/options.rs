@@ -8,6 +8,7 @@ use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::cell::Cell;
 use crate::format::check::Key;
 use crate::format::header::{Found, HEADER_AREA, Header, Kind};
+use crate::format::opening;
 use crate::format::salts::Salts;
 use crate::primitives::primitive;
 use crate::publish::Commit;
@@ -17,7 +18,7 @@ use super::layout::Layout;
 use super::recovery;
 use super::root::{Root, RootCell};
 use super::segment::{Headers, SegmentHeader};
-use super::{Log, VERSION};
+use super::{Log, VERSION, VERSIONS};
 
 /// Options for making and opening a log, in a file or in any region.
 ///
@@ -40,6 +41,7 @@ pub struct LogOptions {
     seed: Option<u64>,
     read_only: bool,
     accept_damage: bool,
+    refuse_unsafe_shutdown: bool,
 }
 
 impl LogOptions {
@@ -52,6 +54,7 @@ impl LogOptions {
             seed: None,
             read_only: false,
             accept_damage: false,
+            refuse_unsafe_shutdown: false,
         }
     }
 
@@ -63,7 +66,7 @@ impl LogOptions {
         self
     }
 
-    /// Bytes of a segment, of a new log: a multiple of 4096 from 8192 to 2 GiB. 4096 of them are not
+    /// Bytes of a segment, of a new log: a multiple of 4096 from 12288 to 2 GiB. 8192 of them are not
     /// for records. A segment is what is recycled at a time, and what each writer has; a commit fits
     /// in one. Default: a sixteenth of the region, from 16 KiB to 64 MiB.
     #[must_use]
@@ -94,6 +97,15 @@ impl LogOptions {
     #[must_use]
     pub const fn accept_damage(mut self, yes: bool) -> Self {
         self.accept_damage = yes;
+        self
+    }
+
+    /// Refuses, with [`ErrorKind::UnsafeShutdown`], to open a log after an unsafe shutdown of its
+    /// memory, or where it is not known that there was none: on a disk, that is always. Default:
+    /// false; [`Recovery::unsafe_shutdown`](super::Recovery::unsafe_shutdown) has what is known.
+    #[must_use]
+    pub const fn refuse_unsafe_shutdown(mut self, yes: bool) -> Self {
+        self.refuse_unsafe_shutdown = yes;
         self
     }
 
@@ -160,10 +172,10 @@ impl LogOptions {
     ///
     /// # Errors
     ///
-    /// `WrongFormat` if there is no log, `NewerFormat`; `Damaged` or `DamagedRecords`, with the range,
-    /// if something that was durable is not there; those of the region.
+    /// `WrongFormat` if there is no log, `NewerFormat`, `OlderFormat`; `UnsafeShutdown` if that is
+    /// refused; `Damaged` or `DamagedRecords`, with the range, if something that was durable is not there; those of the region.
     pub fn open_region<R: Region>(&self, region: R) -> Result<Log<R>> {
-        let (header, copies) = match Header::find(&region, Kind::Log, VERSION)? {
+        let (header, copies) = match Header::find(&region, Kind::Log, VERSIONS)? {
             Found::Header { header, copies } => (header, copies),
             Found::Blank => {
                 let kind = ErrorKind::WrongFormat(Kind::Log.name());
@@ -174,6 +186,7 @@ impl LogOptions {
             salts: self.salts(header.salt),
             read_only: self.read_only,
             accepts_damage: self.accept_damage,
+            refuses_unsafe_shutdown: self.refuse_unsafe_shutdown,
         };
         recovery::open(region, header, copies, how)
     }
@@ -185,7 +198,7 @@ impl LogOptions {
     ///
     /// As [`open_region`](Self::open_region) and [`format`](Self::format).
     pub fn open_or_format<R: Region>(&self, region: R) -> Result<Log<R>> {
-        match Header::find(&region, Kind::Log, VERSION)? {
+        match Header::find(&region, Kind::Log, VERSIONS)? {
             Found::Blank => self.format(region),
             Found::Header { .. } => self.open_region(region),
         }
@@ -199,7 +212,7 @@ impl LogOptions {
     /// Writes an empty log, and the header last.
     fn lay_out(&self, region: &impl Region) -> Result<()> {
         let layout = Layout::choose(region.len(), self.segment)?;
-        let blank = matches!(Header::find(region, Kind::Log, VERSION), Ok(Found::Blank));
+        let blank = matches!(Header::find(region, Kind::Log, VERSIONS), Ok(Found::Blank));
         if !blank {
             region.fill_flush(0, HEADER_AREA, 0)?;
             primitive!("log.format.wiped", region.drain(), Ok(()))?;
@@ -213,6 +226,7 @@ impl LogOptions {
                 headers.write(region, segment, copy, &SegmentHeader::UNUSED)?;
             }
         }
+        opening::write_new(region, key, false)?;
         // The root's drain is theirs, too.
         let root = Root { segments: count, floor: 1, closed: true, ..Root::default() };
         RootCell::format(Layout::root(key), region, root)?;

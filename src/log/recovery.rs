@@ -9,6 +9,7 @@ use crate::durability::Granularity;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::check::Key;
 use crate::format::header::Header;
+use crate::format::opening::{self, UnsafeShutdown};
 use crate::format::salts::Salts;
 use crate::format::{LINE, rewrite};
 use crate::primitives::primitive;
@@ -23,7 +24,7 @@ use super::segment::{FoundHeader, Headers, NO_LIMIT, SegmentHeader};
 use super::table::{Life, Table, Usage};
 use super::watermark::Watermark;
 use super::writer::{DIRECT, STREAMED};
-use super::{Log, Lsn};
+use super::{Log, Lsn, VERSION};
 
 /// What was found when a log was opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,6 +32,8 @@ use super::{Log, Lsn};
 pub struct Recovery {
     /// The log was closed, and nothing happened to it since.
     pub was_closed: bool,
+    /// Whether the memory under the log lost power unsaved since the log was last opened for writing.
+    pub unsafe_shutdown: UnsafeShutdown,
     /// Records above the released ones.
     pub records: u64,
     /// The lowest and the highest Lsn of these.
@@ -70,6 +73,7 @@ pub(super) struct How {
     pub(super) salts: Salts,
     pub(super) read_only: bool,
     pub(super) accepts_damage: bool,
+    pub(super) refuses_unsafe_shutdown: bool,
 }
 
 /// A segment as it was found.
@@ -89,7 +93,10 @@ pub(super) fn open<R: Region>(region: R, header: Header, copies: u8, how: How) -
     let mut cell = RootCell::open(Layout::root(key), &region)?;
     let root = cell.get();
     check_length(&region, headers.layout, root)?;
-    let mut recovery = Recovery { was_closed: root.closed, ..Recovery::default() };
+    let mark = opening::check(&region, &header, how.refuses_unsafe_shutdown)?;
+    let unsafe_shutdown = mark.unsafe_shutdown;
+    let was_closed = root.closed;
+    let mut recovery = Recovery { was_closed, unsafe_shutdown, ..Recovery::default() };
     let mut segments = Vec::new();
     for segment in 0..root.segments as usize {
         segments.push(find(&region, &headers, &root, &how, segment, &mut recovery)?);
@@ -99,7 +106,7 @@ pub(super) fn open<R: Region>(region: R, header: Header, copies: u8, how: How) -
     let mut lives: Vec<Life> =
         segments.iter().map(|segment| life(segment.as_ref(), &root, headers.layout)).collect();
     recovery.finished_truncation = root.cut.is_some();
-    if copies < 2 {
+    if copies < 2 || mark.is_damaged() {
         recovery.healed.push(0..crate::format::header::HEADER_AREA);
     }
     if cell.damaged_slot {
@@ -107,12 +114,15 @@ pub(super) fn open<R: Region>(region: R, header: Header, copies: u8, how: How) -
         recovery.healed.push(at..super::layout::SEGMENTS);
     }
     if !how.read_only {
+        opening::begin(&region, key, &header, VERSION)?;
         if copies < 2 {
             header.heal(&region)?;
         }
         repair(&region, &mut cell, &headers, &segments, &mut lives, next)?;
-        let root = Root { cut: None, floor: next, closed: false, opened: root.opened + 1, ..root };
-        cell.store(&region, root)?;
+        let absent = (next - 1 - root.released).saturating_sub(recovery.records);
+        let (opened, durable) = (root.opened + 1, next - 1);
+        let after = Root { floor: next, opened, durable, absent, ..root };
+        cell.store(&region, Root { cut: None, closed: false, ..after })?;
     }
     let mut table = Table::default();
     for (life, segment) in lives.into_iter().zip(&segments) {

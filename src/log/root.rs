@@ -9,6 +9,11 @@
 //! | 32 | 8 | how often the log was opened for writing |
 //! | 40 | 8 | how often it was truncated at the back |
 //! | 48 | 8 | 1 if the log was closed, 0 while it is open |
+//! | 56 | 8 | durable: up to this Lsn, all was durable when the root was written |
+//! | 64 | 8 | absent: how many Lsns from `released` to `durable` had no record at the last opening |
+//! | 72 | 32 | reserved: zero, and not looked at |
+//!
+//! `durable` is a bound that costs nothing: it rises when the root is stored for another reason.
 //!
 //! It is stored and then settled, so that outside of a store both slots of the cell hold it.
 
@@ -19,7 +24,9 @@ use crate::primitives::primitive;
 use crate::region::Region;
 
 /// Bytes of the root.
-pub(super) const ROOT_BYTES: u32 = 56;
+pub(super) const ROOT_BYTES: u32 = 104;
+/// Layout version of the value.
+const ROOT_VERSION: u32 = 2;
 
 /// What the root says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,13 +39,19 @@ pub(super) struct Root {
     pub(super) opened: u64,
     pub(super) cuts: u64,
     pub(super) closed: bool,
+    /// Up to this Lsn, all was durable.
+    pub(super) durable: u64,
+    /// How many Lsns above `released` and up to `durable` had no record when the log was last
+    /// opened, at least: fewer of them may still be above `released`.
+    pub(super) absent: u64,
 }
 
 impl Root {
     fn encode(&self) -> [u8; ROOT_BYTES as usize] {
         let cut = self.cut.map_or(0, |cut| cut.saturating_add(1));
         let closed = u64::from(self.closed);
-        let words = [self.released, self.floor, cut, self.segments, self.opened, self.cuts, closed];
+        let counts = [self.segments, self.opened, self.cuts, closed, self.durable, self.absent];
+        let words = [self.released, self.floor, cut].into_iter().chain(counts);
         let mut bytes = [0; ROOT_BYTES as usize];
         for (place, word) in bytes.chunks_exact_mut(8).zip(words) {
             place.copy_from_slice(&word.to_le_bytes());
@@ -52,9 +65,9 @@ impl Root {
         for (word, place) in words.iter_mut().zip(bytes.chunks_exact(8)) {
             *word = u64::from_le_bytes(place.try_into().ok()?);
         }
-        let [released, floor, cut, segments, opened, cuts, closed] = words;
-        let cut = cut.checked_sub(1);
-        Some(Self { released, floor, cut, segments, opened, cuts, closed: closed == 1 })
+        let [released, floor, cut, segments, opened, cuts, closed, durable, absent, ..] = words;
+        let (cut, closed) = (cut.checked_sub(1), closed == 1);
+        Some(Self { released, floor, cut, segments, opened, cuts, closed, durable, absent })
     }
 }
 
@@ -100,7 +113,7 @@ impl RootCell {
     /// thread.
     pub(super) fn keep(&mut self, region: &impl Region) -> Result<()> {
         let value = self.root.encode().to_vec();
-        let newest = Stored { sequence: self.sequence, version: 1, value };
+        let newest = Stored { sequence: self.sequence, version: ROOT_VERSION, value };
         self.cell.keep(region, &mut self.buffer, &newest).map(drop)
     }
 
@@ -112,10 +125,11 @@ impl RootCell {
     pub(super) fn store(&mut self, region: &impl Region, root: Root) -> Result<()> {
         let sequence = cell::next(self.sequence)?;
         let value = root.encode();
-        self.cell.store(region, &mut self.buffer, sequence, 1, &value)?;
+        self.cell.store(region, &mut self.buffer, sequence, ROOT_VERSION, &value)?;
         self.root = root;
         self.sequence = sequence;
-        let mut repeat = || self.cell.repeat(region, &mut self.buffer, (sequence, 1), value.len());
+        let word = (sequence, ROOT_VERSION);
+        let mut repeat = || self.cell.repeat(region, &mut self.buffer, word, value.len());
         primitive!("log.root.settled", repeat(), Ok(()))
     }
 }
@@ -134,6 +148,8 @@ mod tests {
             opened: 5,
             cuts: 6,
             closed: true,
+            durable: 7,
+            absent: 8,
         };
         assert_eq!(Root::decode(&root.encode()), Some(root));
         let none = Root { cut: None, closed: false, ..root };

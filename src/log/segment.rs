@@ -2,7 +2,7 @@
 //!
 //! | offset in the copy | bytes | what |
 //! |---|---|---|
-//! | 0 | 8 | check value of bytes 8 to 55, keyed by the salt of the file and by the place |
+//! | 0 | 8 | check value of bytes 8 to 119, keyed by the salt of the file and by the place |
 //! | 8 | 8 | number of the life: 0 if the segment was never used; unique in the log, increasing |
 //! | 16 | 8 | salt of this life |
 //! | 24 | 8 | base: every record of this life has this Lsn or a higher one |
@@ -10,26 +10,29 @@
 //! | 40 | 4 | end: the blocks before this offset in the segment were durable |
 //! | 44 | 4 | zero |
 //! | 48 | 8 | last: the Lsn of the last record, if there will be no more in this life; else 0 |
+//! | 56 | 64 | reserved: zero, and not looked at |
+//! | 120 | 8 | zero |
 //!
-//! Two copies, at offsets 0 and 2048 of the segment. At every moment one of them is valid: the
+//! Two copies, at offsets 0 and 4096 of the segment: in different pages, so that a page that is lost,
+//! or is an older one again, takes one of them. At every moment one of them is valid: the
 //! second is not written before the first is durable. So a segment of which neither is valid is
 //! damaged, and there is no crash that leaves one.
 //!
 //! The salt is drawn when the life begins. Nothing that was in the segment before can know it.
 
 use crate::error::{Error, ErrorKind, Operation, Result};
-use crate::format;
 use crate::format::check::Key;
+use crate::format::{self, PAGE};
 use crate::primitives::primitive;
 use crate::region::Region;
 
 use super::layout::{BLOCKS, Layout};
 
 /// Bytes of a copy.
-const BYTES: usize = 64;
-const CHECKED: usize = 56;
+const BYTES: usize = 128;
+const CHECKED: usize = 120;
 /// Where the copies are in the segment.
-const COPIES: [u64; 2] = [0, 2048];
+const COPIES: [u64; 2] = [0, PAGE];
 
 /// No limit.
 pub(super) const NO_LIMIT: u64 = u64::MAX;
@@ -194,7 +197,7 @@ mod tests {
 
     #[test]
     fn the_later_copy_holds_and_a_damaged_one_costs_nothing() {
-        let layout = Layout { segment: 8192 };
+        let layout = Layout { segment: 12288 };
         let headers = Headers { layout, key: Key::new(5) };
         let region = Options::new().len(layout.len(2)).in_memory().unwrap();
         assert!(headers.read(&region, 0).is_err());

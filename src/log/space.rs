@@ -12,7 +12,7 @@ use super::table::Usage;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Space {
-    /// Bytes of a segment. 4096 of them are not for records.
+    /// Bytes of a segment. 8192 of them are not for records.
     pub segment_bytes: u64,
     /// Segments of the log.
     pub segments: u64,

@@ -29,7 +29,12 @@ impl<R: Region> Log<R> {
         if lsn.get() <= core.released() {
             return Ok(());
         }
-        let change = || core.change_root(|root| root.released = root.released.max(lsn.get()));
+        let change = || {
+            core.change_root(|root| {
+                root.released = root.released.max(lsn.get());
+                root.durable = core.watermark.get() - 1;
+            })
+        };
         // No segment is used again before the medium knows that it is free.
         primitive!("log.release.root", change(), Ok(()))?;
         core.released.fetch_max(lsn.get(), Ordering::AcqRel);
@@ -90,6 +95,7 @@ fn cut<R: Region>(core: &Core<R>, lsn: u64) -> Result<()> {
             root.cut = Some(lsn);
             root.floor = lsn + 1;
             root.cuts += 1;
+            root.durable = lsn;
         })
     };
     primitive!("log.cut.begin", begin(), Ok(()))?;

@@ -10,7 +10,7 @@ use super::reopen::Shows;
 use super::siblings::Membership;
 use crate::durability::{Backend, Durability, Granularity};
 use crate::error::Result;
-use crate::probe::Report;
+use crate::probe::{Report, Shutdowns};
 
 /// An open region of a file. [`Options`](crate::Options) makes it; [`Region`] is what it does.
 #[derive(Debug)]
@@ -82,6 +82,10 @@ macro_rules! inner {
 
 impl Region for AnyRegion {
     delegate!(self, inner);
+
+    fn shutdowns(&self) -> Option<Shutdowns> {
+        self.report.shutdowns()
+    }
 }
 
 impl AsFd for AnyRegion {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::durability::{Backend, Durability, Granularity};
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::probe::Shutdowns;
 
 /// A durable region of a file.
 ///
@@ -76,6 +77,13 @@ pub trait Region: Send + Sync {
     /// `ProcessOnly` (that of a simulated region is the level it models, against simulated
     /// crashes), and its times are not those of persistent memory.
     fn is_emulated(&self) -> bool;
+
+    /// The memory that holds the region, and how often it lost power without saving its buffers, as
+    /// found when the region was opened. `None` if there is no such count or it cannot be read: on a
+    /// disk, in memory, and in a region that does not say.
+    fn shutdowns(&self) -> Option<Shutdowns> {
+        None
+    }
 
     /// Copies bytes out of the region.
     ///
@@ -359,12 +367,24 @@ macro_rules! behind {
 
 impl<R: Region + ?Sized> Region for &R {
     delegate!(self, behind);
+
+    fn shutdowns(&self) -> Option<Shutdowns> {
+        (**self).shutdowns()
+    }
 }
 
 impl<R: Region + ?Sized> Region for Box<R> {
     delegate!(self, behind);
+
+    fn shutdowns(&self) -> Option<Shutdowns> {
+        (**self).shutdowns()
+    }
 }
 
 impl<R: Region + ?Sized> Region for Arc<R> {
     delegate!(self, behind);
+
+    fn shutdowns(&self) -> Option<Shutdowns> {
+        (**self).shutdowns()
+    }
 }

@@ -12,6 +12,7 @@ use super::thread::this_thread;
 use super::trace::Kind;
 use crate::durability::{Backend, Durability, Granularity};
 use crate::error::{ErrorKind, Operation, Result};
+use crate::probe::Shutdowns;
 use crate::region::Region;
 
 pub(super) struct Core {
@@ -54,11 +55,13 @@ impl SimRegion {
 
     /// A region for the images of crashes of this one.
     pub(super) fn child(&self) -> Self {
-        let (mode, len, max_len) = {
+        let (mode, len, max_len, shutdowns) = {
             let state = self.lock();
-            (state.model.mode, state.len, state.max_len)
+            (state.model.mode, state.len, state.max_len, state.shutdowns)
         };
-        Self::build(mode, len, max_len, Faults::default(), Some(self.clone()))
+        let child = Self::build(mode, len, max_len, Faults::default(), Some(self.clone()));
+        child.set_shutdowns(shutdowns);
+        child
     }
 
     fn build(mode: Mode, len: u64, max_len: u64, faults: Faults, parent: Option<Self>) -> Self {
@@ -74,6 +77,7 @@ impl SimRegion {
             old_len: None,
             latch: Latch::Open,
             faults,
+            shutdowns: None,
             drains: 0,
             version: 0,
             explored: None,
@@ -108,8 +112,15 @@ impl SimRegion {
             let mut state = result.lock();
             state.model.memory.copy_from_slice(&bytes.model.memory);
             state.len = bytes.len;
+            state.shutdowns = bytes.shutdowns;
         }
         result
+    }
+
+    /// Sets what [`Region::shutdowns`] gives: none in a new region. A crash image has that of its
+    /// region.
+    pub fn set_shutdowns(&self, shutdowns: Option<Shutdowns>) {
+        self.lock().shutdowns = shutdowns;
     }
 
     /// Makes everything durable that was stored so far, whoever stored it.
@@ -328,6 +339,10 @@ impl Region for SimRegion {
 
     fn is_emulated(&self) -> bool {
         true
+    }
+
+    fn shutdowns(&self) -> Option<Shutdowns> {
+        self.lock().shutdowns
     }
 
     #[inline]

@@ -11,6 +11,7 @@ use super::region::SimRegion;
 use super::thread::this_thread;
 use super::trace::{Kind, Step};
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::probe::Shutdowns;
 use crate::region::bounds;
 
 /// What the region is made to do wrong.
@@ -52,6 +53,8 @@ pub(super) struct State {
     pub(super) old_len: Option<u64>,
     pub(super) latch: Latch,
     pub(super) faults: Faults,
+    /// What the region says of its memory.
+    pub(super) shutdowns: Option<Shutdowns>,
     pub(super) drains: u32,
     /// Counts the stores, growths and drains: unchanged if the images of a crash are.
     pub(super) version: u64,

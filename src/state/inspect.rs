@@ -1,11 +1,12 @@
 //! What a region holds, of which type is not known: for tools.
 
-use super::FORMAT;
+use super::FORMATS;
 use super::options::check_len;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::cell::{self, Cell};
 use crate::format::check::Key;
 use crate::format::header::{Found, HEADER_AREA, Header, Kind};
+use crate::format::opening::{self, UnsafeShutdown};
 use crate::region::Region;
 
 /// What one of the two slots holds.
@@ -35,7 +36,7 @@ pub struct Inspection {
     pub format: u32,
     /// How large the value may become, in bytes.
     pub capacity: u64,
-    /// Which of the two copies of the header are whole.
+    /// Which of the two copies of the header are whole, with the opening mark behind them.
     pub header_copies: [bool; 2],
     /// Where the copies of the header are, as offsets in the region.
     pub header_offsets: [u64; 2],
@@ -43,6 +44,8 @@ pub struct Inspection {
     pub slots: [Slot; 2],
     /// Where the slots are, as offsets in the region.
     pub slot_offsets: [u64; 2],
+    /// Whether the memory under the state lost power unsaved since it was last opened for writing.
+    pub unsafe_shutdown: UnsafeShutdown,
 }
 
 impl Inspection {
@@ -81,11 +84,12 @@ impl Inspection {
 /// `WrongFormat`, `NewerFormat`, `TooShort`; `Damaged` if both copies of the header are; and those
 /// of reading. Damaged slots are no error here.
 pub fn inspect(region: &impl Region) -> Result<Inspection> {
-    let Found::Header { header, .. } = Header::find(region, Kind::State, FORMAT)? else {
+    let Found::Header { header, .. } = Header::find(region, Kind::State, FORMATS)? else {
         return Err(Error::new(Operation::Open, ErrorKind::WrongFormat(Kind::State.name())));
     };
     let capacity = super::options::capacity(&header)?;
     check_len(region, Operation::Open, HEADER_AREA + Cell::bytes(capacity))?;
+    let (mark, copies) = (opening::look(region, &header)?, Header::copies(region)?);
     let cell = Cell::new(HEADER_AREA, capacity, Key::new(header.salt));
     let slots = cell.slots(region)?.map(|slot| match slot {
         cell::Slot::Blank => Slot::Blank,
@@ -97,9 +101,10 @@ pub fn inspect(region: &impl Region) -> Result<Inspection> {
     Ok(Inspection {
         format: header.version,
         capacity: u64::from(capacity),
-        header_copies: Header::copies(region)?.map(|copy| copy == Some(header)),
+        header_copies: [0, 1].map(|copy| copies[copy] == Some(header) && mark.whole[copy]),
         header_offsets: Header::OFFSETS,
         slots,
         slot_offsets: [cell.slot(0), cell.slot(1)],
+        unsafe_shutdown: mark.unsafe_shutdown,
     })
 }

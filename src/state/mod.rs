@@ -70,6 +70,7 @@ mod inspect;
 mod options;
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -81,11 +82,16 @@ pub use self::options::{StateOptions, region_bytes};
 use crate::durability::Durability;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::cell::{self, Cell, Slot as CellSlot, Stored};
+use crate::format::check::Key;
+use crate::format::opening::{self, UnsafeShutdown};
 use crate::primitives::primitive;
 use crate::region::{AnyRegion, Region};
 
 /// The newest format version known here.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+/// The versions that can be read. Opening for writing brings version 1, which has no opening mark, up
+/// to the newest.
+const FORMATS: RangeInclusive<u32> = 1..=FORMAT;
 
 /// What a [`State`] can hold: plain data without padding, by zerocopy's derives
 ///
@@ -116,12 +122,15 @@ pub struct Recovery {
     /// One slot held something that does not validate: a store that a crash has torn and that had
     /// not returned, or damage.
     pub slot_invalid: bool,
-    /// One copy of the header was damaged, or cut off by a crash while the state was made.
+    /// One copy of the header was damaged, or cut off by a crash while the state was made, or the same
+    /// of its opening mark, while the state was opened or closed.
     pub header_invalid: bool,
     /// What was invalid or older was written anew; false if the state was opened for reading.
     pub healed: bool,
     /// The layout version that the value was upgraded from.
     pub upgraded_from: Option<u32>,
+    /// Whether the memory under the state lost power unsaved since it was last opened for writing.
+    pub unsafe_shutdown: UnsafeShutdown,
 }
 
 /// A durable value of type `T` in a region.
@@ -134,6 +143,7 @@ pub struct Recovery {
 pub struct State<T: Plain, R: Region = AnyRegion> {
     region: R,
     cell: Cell,
+    key: Key,
     version: u32,
     read_only: bool,
     recovery: Recovery,
@@ -145,6 +155,7 @@ pub struct State<T: Plain, R: Region = AnyRegion> {
     writer: Mutex<Writer<T>>,
 }
 
+#[allow(clippy::struct_excessive_bools)] // independent facts
 struct Writer<T> {
     image: Image<T>,
     /// Room for the next current value.
@@ -156,6 +167,8 @@ struct Writer<T> {
     settled: bool,
     /// The current value is not what was stored: see [`State::update_mut`].
     lost: bool,
+    /// The file is marked as closed.
+    closed: bool,
 }
 
 impl<T> Writer<T> {
@@ -335,7 +348,7 @@ impl<T: Plain, R: Region> State<T, R> {
     ///
     /// As [`store`](Self::store) and [`Region::close`].
     pub fn close(self) -> Result<()> {
-        let settled = self.settle();
+        let settled = self.finish();
         let closed = self.region.close();
         settled.and(closed)
     }
@@ -343,7 +356,7 @@ impl<T: Plain, R: Region> State<T, R> {
     /// Gives the state up without touching the region again, as if the process had been killed: for
     /// tests of what a crash leaves. [`close`](Self::close) is the orderly way.
     pub fn abandon(self) {
-        lock(&self.writer).settled = true;
+        lock(&self.writer).closed = true;
     }
 }
 
@@ -385,26 +398,30 @@ impl<T: Plain, R: Region> Undo<'_, T, R> {
 }
 
 impl<T: Plain, R: Region> State<T, R> {
-    /// Writes the current value to both slots.
-    fn settle(&self) -> Result<()> {
+    /// Writes the current value to both slots, then the mark that the file is closed.
+    fn finish(&self) -> Result<()> {
         let writer = &mut *lock(&self.writer);
         if writer.check(self.read_only).is_err()
-            || writer.settled
+            || writer.closed
             || self.process != crate::region::process::mark()
         {
             return Ok(());
         }
-        let value = lock(&self.current).get().as_bytes().to_vec();
-        let newest = Stored { sequence: writer.sequence, version: self.version, value };
-        self.cell.settle(&self.region, &mut Vec::new(), &newest)?;
-        writer.settled = true;
+        if !writer.settled {
+            let value = lock(&self.current).get().as_bytes().to_vec();
+            let newest = Stored { sequence: writer.sequence, version: self.version, value };
+            self.cell.settle(&self.region, &mut Vec::new(), &newest)?;
+            writer.settled = true;
+        }
+        opening::mark(&self.region, self.key, false)?;
+        writer.closed = true;
         Ok(())
     }
 }
 
 impl<T: Plain, R: Region> Drop for State<T, R> {
     fn drop(&mut self) {
-        let _ = self.settle();
+        let _ = self.finish();
     }
 }
 

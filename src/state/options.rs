@@ -7,11 +7,12 @@ use std::sync::Mutex;
 use rustix::io::Errno;
 
 use super::image::Image;
-use super::{FORMAT, Plain, Recovery, State, Writer};
+use super::{FORMAT, FORMATS, Plain, Recovery, State, Writer};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::cell::{self, Cell, Other, Stored};
 use crate::format::check::Key;
 use crate::format::header::{Found, HEADER_AREA, Header, Kind};
+use crate::format::opening::{self, UnsafeShutdown};
 use crate::format::salts::Salts;
 use crate::primitives::primitive;
 use crate::publish::Commit;
@@ -45,6 +46,7 @@ pub struct StateOptions<T> {
     version: u32,
     capacity: u32,
     read_only: bool,
+    refuse_unsafe_shutdown: bool,
     seed: Option<u64>,
     upgrade: Option<Box<Upgrade<T>>>,
     region: Options,
@@ -65,6 +67,7 @@ impl<T: Plain> StateOptions<T> {
             version: 1,
             capacity: 0,
             read_only: false,
+            refuse_unsafe_shutdown: false,
             seed: None,
             upgrade: None,
             region: Options::new(),
@@ -108,6 +111,15 @@ impl<T: Plain> StateOptions<T> {
         self
     }
 
+    /// Refuses, with [`ErrorKind::UnsafeShutdown`], to open a state after an unsafe shutdown of its
+    /// memory, or where it is not known that there was none: on a disk, that is always. Default:
+    /// false; [`Recovery::unsafe_shutdown`] has what is known.
+    #[must_use]
+    pub fn refuse_unsafe_shutdown(mut self, yes: bool) -> Self {
+        self.refuse_unsafe_shutdown = yes;
+        self
+    }
+
     /// Draws the salt of a new state from this seed and not from the kernel: for simulated runs,
     /// which must repeat. A salt that can be guessed lets bytes that were chosen before pass for a
     /// value that was stored.
@@ -136,9 +148,10 @@ impl<T: Plain> StateOptions<T> {
         let create = || {
             self.check_writable()?;
             let draft = self.region.clone().len(self.region_bytes()).draft(path)?;
-            let cell = self.write_new(&*draft, value)?;
+            let places = self.write_new(&*draft, value)?;
             let region = draft.commit(Commit::CreateOnly)?;
-            Ok(self.assemble(region, cell, value, NEW))
+            let new = made(&region);
+            Ok(self.assemble(region, places, value, new))
         };
         create().map_err(|error: Error| error.at(path))
     }
@@ -182,8 +195,9 @@ impl<T: Plain> StateOptions<T> {
     /// `TooShort`; those of writing and draining.
     pub fn format<R: Region>(&self, region: R, value: &T) -> Result<State<T, R>> {
         self.check_writable()?;
-        let cell = self.write_new(&region, value)?;
-        Ok(self.assemble(region, cell, value, NEW))
+        let places = self.write_new(&region, value)?;
+        let new = made(&region);
+        Ok(self.assemble(region, places, value, new))
     }
 
     /// Opens the state that a region holds, and makes whole what is not: a damaged copy of the
@@ -191,11 +205,11 @@ impl<T: Plain> StateOptions<T> {
     ///
     /// # Errors
     ///
-    /// `WrongFormat` if the region holds something else, or nothing; `NewerFormat`; `TooShort` if
-    /// it was cut; `OtherLayout`; `Damaged` if both copies of something are; `TooLarge` if an
+    /// `WrongFormat` if the region holds something else, or nothing; `NewerFormat`; `UnsafeShutdown`
+    /// if that is refused; `TooShort` if it was cut; `OtherLayout`; `Damaged` if both copies of something are; `TooLarge` if an
     /// upgraded value has no room; and those of reading and, for healing, of writing.
     pub fn open_region<R: Region>(&self, region: R) -> Result<State<T, R>> {
-        match Header::find(&region, Kind::State, FORMAT)? {
+        match Header::find(&region, Kind::State, FORMATS)? {
             Found::Header { header, copies } => self.recover(region, &header, copies),
             Found::Blank => {
                 Err(Error::new(Operation::Open, ErrorKind::WrongFormat(Kind::State.name())))
@@ -210,7 +224,7 @@ impl<T: Plain> StateOptions<T> {
     ///
     /// As [`open_region`](Self::open_region) and [`format`](Self::format).
     pub fn open_or_format<R: Region>(&self, region: R, value: &T) -> Result<State<T, R>> {
-        match Header::find(&region, Kind::State, FORMAT)? {
+        match Header::find(&region, Kind::State, FORMATS)? {
             Found::Header { header, copies } => self.recover(region, &header, copies),
             Found::Blank => self.format(region, value),
         }
@@ -232,7 +246,7 @@ impl<T: Plain> StateOptions<T> {
     }
 
     /// Everything but a name.
-    fn write_new(&self, region: &impl Region, value: &T) -> Result<Cell> {
+    fn write_new(&self, region: &impl Region, value: &T) -> Result<(Cell, Key)> {
         check_len(region, Operation::Create, self.region_bytes())?;
         let salts = self.seed.map_or(Salts::Kernel, Salts::seeded);
         let salt = salts.draw()?;
@@ -243,35 +257,44 @@ impl<T: Plain> StateOptions<T> {
             numbers: [u64::from(self.room()), 0, 0, 0],
         };
         Header::erase(region, Kind::State)?;
-        let cell = Cell::new(HEADER_AREA, self.room(), Key::new(salt));
+        let key = Key::new(salt);
+        let cell = Cell::new(HEADER_AREA, self.room(), key);
         let stored =
             Stored { sequence: 1, version: self.version, value: value.as_bytes().to_vec() };
         let mut buffer = Vec::with_capacity(Cell::buffer_bytes(self.room()));
-        let mut write_value = || cell.settle(region, &mut buffer, &stored);
+        let mut write_value = || {
+            opening::write_new(region, key, true)?;
+            cell.settle(region, &mut buffer, &stored)
+        };
         primitive!(
             "state.value_before_header",
             write_value().and_then(|()| header.complete(region)),
             header.complete(region).and_then(|()| write_value())
         )?;
-        Ok(cell)
+        Ok((cell, key))
     }
 
     fn recover<R: Region>(&self, region: R, header: &Header, copies: u8) -> Result<State<T, R>> {
         let capacity = capacity(header)?;
         check_len(&region, Operation::Open, HEADER_AREA + Cell::bytes(capacity))?;
-        let cell = Cell::new(HEADER_AREA, capacity, Key::new(header.salt));
+        let key = Key::new(header.salt);
+        let cell = Cell::new(HEADER_AREA, capacity, key);
+        let mark = opening::check(&region, header, self.refuse_unsafe_shutdown)?;
+        let header_invalid = copies < 2 || mark.is_damaged();
         let (mut newest, other) = read_newest(&region, &cell)?;
         let upgraded = self.upgraded(&newest, capacity)?;
         let mut recovery = Recovery {
-            clean: copies == 2 && other == Other::Same,
+            clean: !header_invalid && other == Other::Same,
             sequence: newest.sequence,
             slot_invalid: matches!(other, Other::Invalid | Other::Blank),
-            header_invalid: copies < 2,
+            header_invalid,
             healed: false,
             upgraded_from: upgraded.as_ref().map(|_| newest.version),
+            unsafe_shutdown: mark.unsafe_shutdown,
         };
         if primitive!("state.read_only", !self.read_only, true) {
             let buffer = &mut Vec::with_capacity(Cell::buffer_bytes(capacity));
+            let header = opening::begin(&region, key, header, FORMAT)?;
             header.heal(&region)?;
             // Even if both slots look the same: the process that made them so may have been killed
             // before its drain.
@@ -290,7 +313,7 @@ impl<T: Plain> StateOptions<T> {
             Some(value) => value,
             None => decode(&newest, self.version)?,
         };
-        Ok(self.assemble(region, cell, &value, recovery))
+        Ok(self.assemble(region, (cell, key), &value, recovery))
     }
 
     /// The value that the upgrade makes of an older one; none if it is of this version.
@@ -310,7 +333,7 @@ impl<T: Plain> StateOptions<T> {
     fn assemble<R: Region>(
         &self,
         region: R,
-        cell: Cell,
+        (cell, key): (Cell, Key),
         value: &T,
         recovery: Recovery,
     ) -> State<T, R> {
@@ -321,10 +344,12 @@ impl<T: Plain> StateOptions<T> {
             whole: true,
             settled: true,
             lost: false,
+            closed: false,
         };
         State {
             region,
             cell,
+            key,
             version: self.version,
             read_only: self.read_only,
             recovery,
@@ -336,14 +361,11 @@ impl<T: Plain> StateOptions<T> {
 }
 
 /// Of a state that was just made.
-const NEW: Recovery = Recovery {
-    clean: true,
-    sequence: 1,
-    slot_invalid: false,
-    header_invalid: false,
-    healed: false,
-    upgraded_from: None,
-};
+fn made(region: &impl Region) -> Recovery {
+    let unsafe_shutdown =
+        region.shutdowns().map_or(UnsafeShutdown::Unknown, |_| UnsafeShutdown::None);
+    Recovery { clean: true, sequence: 1, unsafe_shutdown, ..Recovery::default() }
+}
 
 /// Bytes that a region needs for a state with room for values of `capacity` bytes.
 #[must_use]

@@ -15,7 +15,7 @@ pub const NAME: &str = "log";
 
 /// Three segments, so that they are used again soon.
 fn options() -> LogOptions {
-    LogOptions::new().region(Options::new().len(16384 + 3 * 16384)).segment_bytes(16384)
+    LogOptions::new().region(Options::new().len(16384 + 3 * 20480)).segment_bytes(20480)
 }
 
 /// Creates it.

@@ -95,7 +95,7 @@ fn parts_that_are_not_its_own_are_refused() {
     let whole = fs::read(&snapshot).unwrap();
     let mut damaged = whole.clone();
     // In the only record.
-    damaged[16384 + 4096 + 41] ^= 1;
+    damaged[16384 + 8192 + 41] ^= 1;
     fs::write(&snapshot, damaged).unwrap();
     let output = kv(&store, &["list"]);
     assert!(!output.status.success());

@@ -40,7 +40,8 @@ fn flip_all(region: &AnyRegion, expect: impl Fn(u64, Found)) {
 /// The bytes that mean something; the rest of their pages is padding.
 fn is_meant(at: u64) -> bool {
     match at {
-        0..8192 => at % 4096 < 64,
+        // The header, and the opening mark: 24 bytes and 32.
+        0..8192 => at % 4096 < 64 + 24 + 32,
         _ => at % 4096 < 24 + 8 * WORDS as u64,
     }
 }

@@ -66,6 +66,7 @@ fn as_text(out: &mut impl Write, found: &Contents) -> io::Result<()> {
         found.keep,
         if found.header_copies < 2 { "; one copy of the header is damaged" } else { "" }
     )?;
+    writeln!(out, "unsafe shutdowns: {}", found.unsafe_shutdown)?;
     for (checkpoint, sound) in &found.checkpoints {
         let time = seconds(checkpoint).map_or("-".to_owned(), |time| format!("@{time:.3}"));
         let state = match sound {
@@ -100,6 +101,7 @@ fn as_json(found: &Contents) -> Value {
         "strategy": found.strategy.as_str(),
         "keep": found.keep,
         "header_copies": found.header_copies,
+        "unsafe_shutdown": found.unsafe_shutdown.as_str(),
         "checkpoints": each.collect::<Vec<_>>(),
     })
 }

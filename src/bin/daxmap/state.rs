@@ -99,6 +99,7 @@ fn write_text(out: &mut impl Write, file: &Path, len: u64, seen: &Inspection) ->
     writeln!(out, "{}: {}", clean(&file.display().to_string()), verdict(seen))?;
     writeln!(out, "  file         {len} bytes, format version {}", seen.format)?;
     writeln!(out, "  room         for values of up to {} bytes", seen.capacity)?;
+    writeln!(out, "  shutdowns    unsafe ones: {}", seen.unsafe_shutdown)?;
     for (whole, offset) in seen.header_copies.iter().zip(seen.header_offsets) {
         let word = if *whole { "valid" } else { "invalid" };
         writeln!(out, "  header       at {offset}: {word}")?;
@@ -137,6 +138,7 @@ struct JsonState<'a> {
     sound: bool,
     settled: bool,
     verdict: &'static str,
+    unsafe_shutdown: &'static str,
     file_bytes: u64,
     format: u32,
     capacity: u64,
@@ -192,6 +194,7 @@ fn write_json(out: &mut impl Write, file: &Path, len: u64, seen: &Inspection) ->
         sound: seen.is_sound(),
         settled: seen.is_settled(),
         verdict: verdict(seen),
+        unsafe_shutdown: seen.unsafe_shutdown.as_str(),
         file_bytes: len,
         format: seen.format,
         capacity: seen.capacity,

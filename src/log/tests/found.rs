@@ -40,7 +40,7 @@ fn one_damaged_copy_is_named_and_whole_the_next_time() {
         (8192 + 9, root.clone()),
         (8192 + 4096 + 9, root),
         (segment(0) + 9, used.clone()),
-        (segment(0) + 2048 + 9, used),
+        (segment(0) + 4096 + 9, used),
     ] {
         let region = killed(3);
         let found = |read_only: bool| {
@@ -64,7 +64,7 @@ fn one_damaged_copy_is_named_and_whole_the_next_time() {
 #[test]
 fn a_segment_without_a_header_is_lost_only_if_damage_is_accepted() {
     let region = killed(3);
-    for copy in [0, 2048] {
+    for copy in [0, 4096] {
         damage(&region, segment(0) + copy + 9);
     }
     for read_only in [true, false] {

@@ -10,7 +10,7 @@ use super::*;
 use crate::sim::{Mode, SimRegion};
 use crate::{ErrorKind, Options};
 
-const SEGMENT: u64 = 8192;
+const SEGMENT: u64 = 12288;
 
 fn options() -> LogOptions {
     LogOptions::new().segment_bytes(SEGMENT).seed(7)
@@ -217,7 +217,7 @@ fn wrong_kinds_and_newer_versions_are_refused_and_left_alone() {
     };
     header.complete(&newer).unwrap();
     let found = kind(options().open_region(newer));
-    assert!(matches!(found, ErrorKind::NewerFormat { found: 2, newest: 1 }));
+    assert!(matches!(found, ErrorKind::NewerFormat { found: 3, newest: 2 }));
     let short = SimRegion::new(Mode::Adr, 20000, 20000);
     assert!(matches!(kind(options().format(short)), ErrorKind::TooShort { .. }));
 }
@@ -226,10 +226,12 @@ fn wrong_kinds_and_newer_versions_are_refused_and_left_alone() {
 #[test]
 fn a_header_with_an_impossible_segment_size_is_damage() {
     use crate::format::header::{Found, Header, Kind};
-    for size in [0, 1, 4096, 2 * 4096 - 1, 2 * 4096 + 8, (1 << 31) + 4096, 1 << 62, u64::MAX] {
+    for size in
+        [0, 1, 4096, 2 * 4096, 3 * 4096 - 1, 3 * 4096 + 8, (1 << 31) + 4096, 1 << 62, u64::MAX]
+    {
         let region = region(2);
         drop(options().format(region.clone()).unwrap());
-        let Found::Header { mut header, .. } = Header::find(&region, Kind::Log, VERSION).unwrap()
+        let Found::Header { mut header, .. } = Header::find(&region, Kind::Log, VERSIONS).unwrap()
         else {
             panic!("it was just written");
         };
@@ -535,10 +537,10 @@ fn segments_are_a_sixteenth_of_the_space_within_bounds() {
     assert!(matches!(refused(1 << 40, most + 4096), ErrorKind::TooLarge { max } if max == most));
     assert_eq!(Layout::choose(1 << 40, Some(most)).unwrap().segment, most);
     // Two segments at least, of two pages at least.
-    let least = layout::SEGMENTS + 2 * 8192;
-    assert_eq!(Layout::choose(least, Some(4096)).unwrap().segment, 8192);
+    let least = layout::SEGMENTS + 2 * 12288;
+    assert_eq!(Layout::choose(least, Some(4096)).unwrap().segment, 12288);
     assert!(
-        matches!(refused(least - 1, 8192), ErrorKind::TooShort { asked, .. } if asked == least)
+        matches!(refused(least - 1, 12288), ErrorKind::TooShort { asked, .. } if asked == least)
     );
 }
 

@@ -23,6 +23,7 @@ fn head(file: &Path, log: &Log<AnyRegion>) -> Value {
         "sound": is_sound(seen),
         "verdict": verdict(seen),
         "closed": seen.was_closed,
+        "unsafe_shutdown": seen.unsafe_shutdown.as_str(),
         "records": seen.records,
         "first": lsns(seen).map(|(first, _)| first.get()),
         "last": lsns(seen).map(|(_, last)| last.get()),

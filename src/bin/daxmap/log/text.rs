@@ -17,6 +17,7 @@ fn head(out: &mut impl Write, file: &Path, log: &Log<AnyRegion>) -> io::Result<(
         write!(out, ", Lsns {first} to {last}")?;
     }
     writeln!(out, "; up to {} released", log.released())?;
+    writeln!(out, "  shutdowns    unsafe ones: {}", seen.unsafe_shutdown)?;
     if seen.missing > 0 {
         writeln!(out, "  without one  {} Lsns below the last", seen.missing)?;
     }
