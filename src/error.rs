@@ -129,7 +129,7 @@ pub enum ErrorKind {
         required: Durability,
         /// The level that this path gives.
         available: Durability,
-        /// What the probe found, each with its remedy.
+        /// What holds the level below the required one, each with its remedy.
         reasons: Vec<Reason>,
     },
     /// Another process or another region of this process has the file open for writing.

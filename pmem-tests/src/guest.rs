@@ -238,6 +238,17 @@ pub fn program() -> Result<&'static Path, GuestError> {
     BUILT.get_or_init(build).as_deref().map_err(|reason| GuestError::Build(reason.clone()))
 }
 
+/// The command `daxmap`, built statically, once in a process.
+pub fn daxmap() -> Result<&'static Path, GuestError> {
+    const TARGET: &str = "x86_64-unknown-linux-gnu";
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let build = || {
+        let words = ["-p", "daxmap", "--features", "cli", "--bin", "daxmap", "--target", TARGET];
+        build(&words, "-C target-feature=+crt-static", &format!("{TARGET}/release/daxmap"))
+    };
+    BUILT.get_or_init(build).as_deref().map_err(|reason| GuestError::Build(reason.clone()))
+}
+
 /// The emulator's plugin that records stores, built once in a process.
 pub fn recorder() -> Result<&'static Path, GuestError> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();

@@ -311,6 +311,20 @@ fn required_durability_not_available() {
     assert!(matches!(error.kind(), ErrorKind::Durability { .. }), "{error}");
 }
 
+/// Who needs `Fsync` is told nothing of DAX.
+#[test]
+fn a_refusal_names_only_what_lowers_the_level() {
+    let server = Filesystem::fuse(HERE);
+    let codes = |required| {
+        let error = options().require(required).create(server.path().join("new"));
+        let error = error.expect_err("a server's word is not enough");
+        let ErrorKind::Durability { reasons, .. } = error.kind() else { panic!("{error}") };
+        reasons.iter().map(|reason| reason.code.as_str()).collect::<Vec<_>>()
+    };
+    assert_eq!(codes(Durability::Fsync), ["layer-unverified"]);
+    assert_eq!(codes(Durability::PowerFail), ["layer-unverified", "filesystem-without-dax"]);
+}
+
 #[test]
 fn required_durability_that_is_there() {
     let disk = directory();

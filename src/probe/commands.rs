@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use super::facts::Facts;
-use super::remedy::{Remedy, word};
+use super::memory_device::MemoryDevice;
+use super::mounted;
+use super::mountinfo::has_option;
+use super::remedy::{Recipe, Remedy, word};
 use super::report::{BlockDevice, MemoryRegion, Mount, Namespace, Target};
 
 /// The directory whose DAX flag a new file here inherits.
@@ -23,10 +26,12 @@ pub(super) fn dax_flag(facts: &Facts, mount: &Mount) -> Remedy {
     let chattr = |path| Some(format!("xfs_io -c 'chattr +x' {}", word(path)?));
     match facts.target {
         Target::File => Remedy::command(
+            Recipe::DaxFlag,
             "give the file the DAX flag; whoever opens it once it was closed everywhere gets DAX",
             chattr(&facts.path),
         ),
         _ => Remedy::command(
+            Recipe::DaxFlag,
             format!(
                 "give the directory the DAX flag, which files created in it afterwards inherit, or \
                  mount {} with dax=always",
@@ -44,11 +49,14 @@ pub(super) fn fsdax_namespace(
     namespace: &Namespace,
 ) -> Remedy {
     let name = &namespace.name;
-    let unused = facts.target == Target::BlockDevice
+    let writable = !device.region.as_ref().is_some_and(|region| region.read_only);
+    let unused = writable
+        && facts.target == Target::BlockDevice
         && facts.mount.is_none()
         && facts.device.as_ref().is_some_and(|top| top.number == device.number);
     if unused && name.starts_with("namespace") {
         return Remedy::command(
+            Recipe::FsdaxNamespace,
             format!("make {name} a namespace of mode fsdax, for a filesystem with MAP_SYNC"),
             word(Path::new(name))
                 .map(|name| format!("ndctl create-namespace -f -e {name} -m fsdax")),
@@ -62,23 +70,97 @@ pub(super) fn fsdax_namespace(
     .erasing()
 }
 
+/// A mount without DAX.
+pub(super) fn dax_always(facts: &Facts, mount: &Mount) -> Remedy {
+    let point = mount.point.display();
+    if has_option(mount, "data=journal") {
+        return Remedy::advice(format!(
+            "unmount {point}, and mount it with dax=always and without data=journal, which rules \
+             out DAX"
+        ));
+    }
+    if mount.filesystem == "xfs" && mounted::on_partition(facts.device.as_ref()) {
+        return Remedy::advice(format!(
+            "unmount {point}, and mount it with dax=always, which xfs refuses on a partition if it \
+             has reflink (xfs_info shows reflink=1); then mount it with dax=inode, and give the \
+             directory of the file the DAX flag"
+        ));
+    }
+    if mount.root != Path::new("/") {
+        return Remedy::advice(format!(
+            "{point} is a part of a filesystem: unmount that everywhere, mount it with dax=always, \
+             and make this bind mount again"
+        ));
+    }
+    Remedy::command(
+        Recipe::DaxAlways,
+        format!(
+            "stop what uses {point}, unmount it everywhere, and mount it with dax=always (in \
+             /etc/fstab too), for MAP_SYNC"
+        ),
+        mounted::with_dax_always(facts, mount),
+    )
+}
+
+/// A mount that sends no flushes.
+pub(super) fn barriers(facts: &Facts, mount: &Mount, option: &str) -> Remedy {
+    Remedy::command(
+        Recipe::Barriers,
+        format!(
+            "remount {} without {option} (in /etc/fstab too), so that fdatasync flushes the device",
+            mount.point.display()
+        ),
+        mounted::with_barriers(facts, mount),
+    )
+}
+
 /// A read-only region of memory.
-pub(super) fn writable_region(_region: &MemoryRegion) -> Remedy {
-    Remedy::advice(
-        "find out why: a region of NVDIMMs that are not armed is read-only because it loses what is \
-         written to it at a power loss, and must stay so",
+pub(super) fn writable_region(region: &MemoryRegion) -> Remedy {
+    // Of a region whose devices are not armed the kernel makes memory that only can be read
+    // (drivers/nvdimm/region_devs.c): what is written there is lost with the power.
+    let armed = |device: &MemoryDevice| device.flags.as_ref().is_some_and(Vec::is_empty);
+    let all_armed = region.devices_unread.is_empty()
+        && !region.devices.is_empty()
+        && region.devices.iter().all(armed);
+    if !all_armed {
+        return Remedy::advice(
+            "repair or replace the memory devices of the region: leave it read-only as long as one \
+             of them is not known to save what is written at a power loss",
+        );
+    }
+    let region = Path::new(&region.name);
+    Remedy::command(
+        Recipe::WritableRegion,
+        "make the region writable; its memory devices are in order",
+        word(region).map(|name| format!("echo 0 > /sys/bus/nd/devices/{name}/read_only")),
     )
 }
 
 /// A read-only block device.
 pub(super) fn writable_device(device: &BlockDevice) -> Remedy {
-    Remedy::advice(format!("make {} writable (blockdev --setrw)", device.name))
+    let name = &device.name;
+    match device.kind.as_str() {
+        "disk" | "pmem" | "partition" => Remedy::command(
+            Recipe::WritableDevice,
+            format!("make {name} writable; if it stays as it is, the device itself is protected"),
+            word(Path::new(name)).map(|name| format!("blockdev --setrw /dev/{name}")),
+        ),
+        "loop" => Remedy::advice(format!("attach {name} again without --read-only (losetup)")),
+        "raid" => Remedy::advice(format!("make {name} writable (mdadm --readwrite)")),
+        "device-mapper" => Remedy::advice(format!("load the table of {name} without --readonly")),
+        _ => Remedy::advice(format!("make {name} writable where it was set up")),
+    }
 }
 
-/// A read-only mount.
-pub(super) fn writable_mount(_facts: &Facts, mount: &Mount) -> Remedy {
-    Remedy::advice(format!(
-        "remount {} read-write, with its other options as they are",
-        mount.point.display()
-    ))
+/// A read-only mount; `below` says that something under it is read-only as well.
+pub(super) fn writable_mount(facts: &Facts, mount: &Mount, below: bool) -> Remedy {
+    let point = mount.point.display();
+    if below {
+        return Remedy::advice(format!("then remount {point} read-write"));
+    }
+    Remedy::command(
+        Recipe::WritableMount,
+        format!("remount {point} read-write (in /etc/fstab too)"),
+        mounted::read_write(facts, mount),
+    )
 }

@@ -12,6 +12,7 @@ use super::commands;
 use super::devdax::{self, DaxDevice, SYSTEM_RAM};
 use super::extents::{self, HUGE_BYTES};
 use super::filesystem::{self, Class, DaxMode};
+use super::mounted::{self, Mounted};
 use super::mountinfo::{has_option, option};
 use super::remedy::Remedy;
 use super::report::{BlockDevice, HugePages, MapSync, MemoryRegion, Mount, Namespace, Target};
@@ -27,6 +28,8 @@ pub(super) struct Facts {
     pub(super) mount: Option<Mount>,
     /// Whether there is a mount table to be read.
     pub(super) mounts_shown: bool,
+    /// What a command may do to that mount.
+    pub(super) mounted: Mounted,
     pub(super) filesystem: Option<String>,
     pub(super) class: Option<Class>,
     pub(super) upper: Option<Mount>,
@@ -80,6 +83,7 @@ pub(super) fn gather(
         target: target(stat.file_type, question.missing),
         mount: None,
         mounts_shown: context.mounts().iter().next().is_some(),
+        mounted: Mounted::default(),
         filesystem: None,
         class: None,
         upper: None,
@@ -124,6 +128,11 @@ pub(super) fn gather(
     if facts.target != Target::BlockDevice && facts.target != Target::Other {
         devices(&mut facts, context, subject);
     }
+    if let Some(mount) = &facts.mount
+        && matches!(facts.class, Some(Class::Dax | Class::Local))
+    {
+        facts.mounted = mounted::look(context, mount, facts.device.as_ref());
+    }
     if facts.class == Some(Class::Pseudo) {
         facts.target = Target::Other;
     }
@@ -136,7 +145,10 @@ pub(super) fn gather(
     let foretold =
         matches!(facts.target, Target::Directory | Target::Missing | Target::BlockDevice);
     let dax_device = facts.device.as_ref().is_some_and(offers_dax);
-    if facts.map_sync == MapSync::Refused(Errno::INVAL.raw_os_error()) || foretold && dax_device {
+    let refused = matches!(facts.map_sync, MapSync::Refused(_));
+    if facts.map_sync == MapSync::Refused(Errno::INVAL.raw_os_error())
+        || (foretold || refused) && dax_device
+    {
         facts.kernel = kernel(context);
     }
     if foretold {
@@ -297,7 +309,10 @@ fn predict(facts: &Facts) -> bool {
             facts.block_size.is_none_or(|size| size == facts.page_size)
                 && match filesystem::dax_mode(mount) {
                     DaxMode::Always => true,
-                    DaxMode::Inode => facts.dax_flag == Some(true),
+                    DaxMode::Inode => {
+                        facts.dax_flag == Some(true)
+                            && facts.kernel.is_some_and(|kernel| kernel >= DAX_INODE_KERNEL)
+                    }
                     DaxMode::Never => false,
                 }
         }
@@ -307,6 +322,10 @@ fn predict(facts: &Facts) -> bool {
 
 /// mmap(2): `MAP_SHARED_VALIDATE` and `MAP_SYNC` exist since Linux 4.15.
 pub(super) const MAP_SYNC_KERNEL: (u32, u32) = (4, 15);
+
+/// Documentation/filesystems/dax.rst: the flag of an inode, `dax=inode`, `dax=always` and `dax=never`
+/// exist since Linux 5.8; before it, `-o dax` alone decides.
+pub(super) const DAX_INODE_KERNEL: (u32, u32) = (5, 8);
 
 fn kernel(context: &Context<'_>) -> Option<(u32, u32)> {
     let release = context.sources.text("/proc/sys/kernel/osrelease")?;
@@ -382,7 +401,7 @@ pub(super) fn read_only(facts: &Facts) -> Vec<(String, Option<Remedy>)> {
         if has_option(mount, "ro") {
             out.push((
                 format!("{} is mounted read-only", point.display()),
-                Some(commands::writable_mount(facts, mount)),
+                Some(commands::writable_mount(facts, mount, !out.is_empty())),
             ));
         } else if mount.filesystem == "overlay" && option(mount, "upperdir").is_none() {
             out.push((

@@ -32,6 +32,7 @@ mod ioctl;
 mod layers;
 mod memory_device;
 mod memory_reasons;
+mod mounted;
 mod mountinfo;
 mod nmem;
 mod nvdimm;
@@ -53,7 +54,7 @@ use rustix::io::Errno;
 
 pub use bad_memory::{BadIn, BadMemory, bad_memory};
 pub use memory_device::{MemoryDevice, Security, Shutdowns};
-pub use remedy::Remedy;
+pub use remedy::{Recipe, Remedy};
 pub use report::{
     BlockDevice, Cap, FilesystemLog, HugePages, Layer, MapSync, MemoryRegion, Mount, Namespace,
     Reason, ReasonCode, Report, Scrubs, Target,

@@ -133,8 +133,14 @@ impl Judge<'_> {
         if let Some(block_size) = wrong_blocks {
             return self.push(reasons::block_size_not_page_size(facts, block_size));
         }
+        let only_by_mount = facts::MAP_SYNC_KERNEL..facts::DAX_INODE_KERNEL;
+        if let Some(kernel) = facts.kernel.filter(|kernel| only_by_mount.contains(kernel))
+            && mode != DaxMode::Always
+        {
+            return self.push(reasons::mounted_without_dax(mount, kernel));
+        }
         match (mode, facts.dax_flag) {
-            (DaxMode::Never, _) => self.push(reasons::mounted_dax_never(mount)),
+            (DaxMode::Never, _) => self.push(reasons::mounted_dax_never(facts, mount)),
             (DaxMode::Inode, Some(true))
                 if facts.target == Target::File && facts.statx_dax != Some(true) =>
             {

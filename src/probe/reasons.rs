@@ -31,12 +31,26 @@ pub(super) fn named(region: &MemoryRegion) -> String {
     format!("{kind} {}", region.name)
 }
 
-pub(super) fn mounted_dax_never(mount: &Mount) -> Reason {
+pub(super) fn mounted_dax_never(facts: &Facts, mount: &Mount) -> Reason {
     let point = mount.point.display();
     reason(
         ReasonCode::MountedDaxNever,
         format!("{point} is mounted dax=never"),
-        Some(Remedy::advice(format!("unmount {point} and mount it with dax=always"))),
+        Some(commands::dax_always(facts, mount)),
+    )
+}
+
+pub(super) fn mounted_without_dax(mount: &Mount, kernel: (u32, u32)) -> Reason {
+    let point = mount.point.display();
+    reason(
+        ReasonCode::MountedDaxNever,
+        format!(
+            "{point} is mounted without dax, without which Linux {}.{} has no DAX file",
+            kernel.0, kernel.1
+        ),
+        Some(Remedy::advice(format!(
+            "stop what uses {point}, unmount it, and mount it with -o dax (in /etc/fstab too)"
+        ))),
     )
 }
 
@@ -375,12 +389,12 @@ pub(super) fn layer_unverified(text: String, remedy: &str) -> Reason {
     reason(ReasonCode::LayerUnverified, text, Some(Remedy::advice(remedy)))
 }
 
-pub(super) fn no_barrier(mount: &Mount, option: &str) -> Reason {
+pub(super) fn no_barrier(facts: &Facts, mount: &Mount, option: &str) -> Reason {
     let point = mount.point.display();
     reason(
         ReasonCode::NoBarrier,
         format!("{point} is mounted {option}: fdatasync sends the device no flush"),
-        Some(Remedy::advice(format!("remount {point} without {option}"))),
+        Some(commands::barriers(facts, mount, option)),
     )
 }
 

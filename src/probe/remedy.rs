@@ -2,8 +2,8 @@
 //!
 //! A command stands alone: it needs no hand to fill anything in, names only what was seen, keeps
 //! what it does not have to change, and fails without harm where its condition no longer holds.
-//! `pmem-tests/tests/guest_remedies` makes each situation, runs the command that the probe prints,
-//! and looks again. Whatever cannot be tested so is advice.
+//! `pmem-tests/tests/guest_remedies.rs` makes each situation, runs the command that the probe prints,
+//! and looks again; it fails if a [`Recipe`] is not among them. Whatever cannot be tested so is advice.
 
 use std::fmt;
 use std::path::Path;
@@ -19,19 +19,74 @@ pub struct Remedy {
     /// The same for `sh`, run as root in the mount namespace of the probe; `None` where there is no
     /// command that a test carries out. Relative paths start where the probed path does.
     pub command: Option<String>,
+    /// Which command it is; `None` for advice.
+    pub recipe: Option<Recipe>,
     /// True if following it loses data that is there now. Copy the data elsewhere first.
     pub erases_data: bool,
+}
+
+/// The commands there are. Each is carried out by a test where the probe prints it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Recipe {
+    /// Sets the DAX flag of a file or directory.
+    DaxFlag,
+    /// Unmounts a filesystem, and mounts it with `dax=always`.
+    DaxAlways,
+    /// Remounts a filesystem without the option that turns flushes off.
+    Barriers,
+    /// Remounts a filesystem, or one mount of it, read-write.
+    WritableMount,
+    /// Makes a block device writable.
+    WritableDevice,
+    /// Makes an NVDIMM region writable whose devices are in order.
+    WritableRegion,
+    /// Makes a namespace one of mode fsdax. Erases it.
+    FsdaxNamespace,
+}
+
+impl Recipe {
+    /// Every one.
+    pub const ALL: [Self; 7] = [
+        Self::DaxFlag,
+        Self::DaxAlways,
+        Self::Barriers,
+        Self::WritableMount,
+        Self::WritableDevice,
+        Self::WritableRegion,
+        Self::FsdaxNamespace,
+    ];
+
+    /// The stable name: `dax-flag`, `dax-always`, ...
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::DaxFlag => "dax-flag",
+            Self::DaxAlways => "dax-always",
+            Self::Barriers => "barriers",
+            Self::WritableMount => "writable-mount",
+            Self::WritableDevice => "writable-device",
+            Self::WritableRegion => "writable-region",
+            Self::FsdaxNamespace => "fsdax-namespace",
+        }
+    }
 }
 
 impl Remedy {
     /// Advice in words.
     pub(super) fn advice(text: impl Into<String>) -> Self {
-        Self { text: text.into(), command: None, erases_data: false }
+        Self { text: text.into(), command: None, recipe: None, erases_data: false }
     }
 
-    /// A command, with what it gives in words; advice alone if the command could not be built.
-    pub(super) fn command(text: impl Into<String>, command: impl Into<Option<String>>) -> Self {
-        Self { text: text.into(), command: command.into(), erases_data: false }
+    /// A command, with what it gives in words; those alone if the command could not be built.
+    pub(super) fn command(
+        recipe: Recipe,
+        text: impl Into<String>,
+        command: impl Into<Option<String>>,
+    ) -> Self {
+        let command = command.into();
+        let recipe = command.is_some().then_some(recipe);
+        Self { command, recipe, ..Self::advice(text) }
     }
 
     /// The same, said to erase data.
@@ -124,9 +179,19 @@ mod tests {
         let advice = Remedy::advice("do it by hand");
         assert_eq!(advice.to_string(), "do it by hand");
         assert_eq!(advice.erasing().to_string(), "ERASES DATA: do it by hand");
-        let command = Remedy::command("make it new", Some("mkfs /dev/x".to_owned())).erasing();
+        let command =
+            Remedy::command(Recipe::FsdaxNamespace, "make it new", "mkfs /dev/x".to_owned());
+        assert_eq!(command.recipe, Some(Recipe::FsdaxNamespace));
+        let command = command.erasing();
         assert_eq!(command.to_string(), "ERASES DATA: make it new: mkfs /dev/x");
-        assert_eq!(Remedy::command("by hand", None), Remedy::advice("by hand"));
+        assert_eq!(Remedy::command(Recipe::DaxFlag, "by hand", None), Remedy::advice("by hand"));
+    }
+
+    #[test]
+    fn every_recipe_is_listed_once() {
+        let mut names = Recipe::ALL.map(Recipe::as_str);
+        names.sort_unstable();
+        assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
     }
 
     proptest! {

@@ -436,3 +436,28 @@ pub struct Report {
     /// What each layer under the path keeps, from the top down.
     pub caps: Vec<Cap>,
 }
+
+impl Report {
+    /// The reasons that hold the level below `required`, most important first.
+    ///
+    /// What keeps `MAP_SYNC` away is among them only where a level is required that nothing else
+    /// gives. A reason that lowers no level is never among them.
+    #[must_use]
+    pub fn reasons_below(&self, required: Durability) -> Vec<Reason> {
+        let lower = |cap: &&Cap| cap.level < required;
+        // How the file is written lowers the level: then whatever keeps it from being mapped does.
+        let mapped = self.caps.iter().filter(lower).all(|cap| cap.layer != Layer::File);
+        let lowers = |reason: &&Reason| {
+            let caps = self.caps.iter().filter(|cap| cap.reason == Some(reason.code));
+            let mut caps = caps.filter(|cap| cap.evidence == reason.text).peekable();
+            match reason.code {
+                ReasonCode::ReadOnly | ReasonCode::BadBlocks | ReasonCode::HugePagesMisaligned => {
+                    false
+                }
+                _ if caps.peek().is_some() => caps.any(|cap| lower(&cap)),
+                _ => !mapped,
+            }
+        };
+        self.reasons.iter().filter(lowers).cloned().collect()
+    }
+}

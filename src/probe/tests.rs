@@ -10,6 +10,7 @@ mod layers;
 mod memory;
 mod nmem;
 mod reasons;
+mod remedies;
 mod tree;
 
 use std::path::{Path, PathBuf};

@@ -504,7 +504,7 @@ impl Options {
         let available = self.level(report);
         match self.require {
             Some(required) if available < required => {
-                let reasons = report.reasons.clone();
+                let reasons = report.reasons_below(required);
                 let kind = ErrorKind::Durability { required, available, reasons };
                 Err(Error::new(Operation::Open, kind))
             }

@@ -20,7 +20,7 @@ pub(super) fn cap(judge: &mut Judge<'_>, ground: Ground<'_>) {
         return;
     };
     if let Some(option) = filesystem::no_barrier(mount) {
-        let reason = reasons::no_barrier(mount, option);
+        let reason = reasons::no_barrier(judge.facts, mount, option);
         judge.limit(Layer::MountOptions, Durability::Unverified, reason);
     } else {
         let evidence = format!("no option of {} turns flushes off", mount.point.display());

@@ -8,7 +8,7 @@ use crate::cpu::WriteBack;
 use crate::probe::extents::Extent;
 use crate::probe::report::{MapSync, ReasonCode, Report};
 
-const EVERY: [ReasonCode; 36] = [
+pub(super) const EVERY: [ReasonCode; 36] = [
     ReasonCode::MountedDaxNever,
     ReasonCode::DaxInodeWithoutFlag,
     ReasonCode::DaxFlagSetFileOpen,
@@ -72,7 +72,7 @@ fn dax() -> FakeFile {
 
 /// A report with this reason, and what its text and its remedy must say.
 #[allow(clippy::too_many_lines)] // one arm for each code
-fn produce(code: ReasonCode) -> (Report, &'static str, &'static str) {
+pub(super) fn produce(code: ReasonCode) -> (Report, &'static str, &'static str) {
     let plain = |mode, filesystem, options| pmem(ADR, mode, filesystem, options).root;
     let foreign = |provider| Region { provider, domain: None, ..ADR };
     match code {
@@ -235,6 +235,32 @@ fn without_a_write_back_the_page_cache_serves() {
     let file = dax().with(|file| file.write_back = WriteBack::None);
     let report = file.probe(&pmem(eadr, "fsdax", "ext4", ",dax=always").root);
     assert_eq!(report.backend, crate::Backend::PageCache);
+}
+
+/// Before 5.8 no flag of an inode counts: only the mount option does.
+#[test]
+fn before_the_flag_of_an_inode_the_mount_decides() {
+    let tree = pmem(ADR, "fsdax", "xfs", "");
+    for (release, flag, predicted, expected) in [
+        ("5.7.19", true, false, &["mounted-dax-never"][..]),
+        ("5.7.19", false, false, &["mounted-dax-never"]),
+        ("5.8.0", true, true, &[]),
+        ("5.8.0", false, false, &["dax-inode-without-flag"]),
+    ] {
+        tree.root.write("/proc/sys/kernel/osrelease", release);
+        let directory = FakeFile::directory("/m", (259, 0)).with(|file| file.dax_flag = Some(flag));
+        let report = directory.probe(&tree.root);
+        assert_eq!(report.map_sync, MapSync::Predicted(predicted), "{release} {flag}");
+        assert_eq!(super::codes(&report), expected, "{release} {flag}");
+        if !flag {
+            let report = file().probe(&tree.root);
+            assert_eq!(super::codes(&report), expected, "a file refused, {release}");
+        }
+    }
+    tree.root.write("/proc/sys/kernel/osrelease", "5.7.19");
+    let report = file().probe(&tree.root);
+    let remedy = report.reasons[0].remedy.as_ref().unwrap();
+    assert!(remedy.text.contains("-o dax (") && remedy.command.is_none(), "{remedy}");
 }
 
 #[test]

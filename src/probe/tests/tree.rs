@@ -90,6 +90,7 @@ impl Tree {
         let block = format!("{at}/block/pmem{n}");
         self.root.link(&format!("/sys/devices/{block}/device"), &format!("../../../{device}"));
         self.block(number, &block, &[("queue/dax", dax), ("ro", "0\n"), ("badblocks", "")]);
+        self.root.write(&format!("/dev/pmem{n}"), number);
         block
     }
 

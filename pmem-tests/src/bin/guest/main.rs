@@ -8,6 +8,7 @@ mod flag;
 mod load;
 mod mapping;
 mod poison;
+mod remedy;
 mod report;
 mod suite;
 mod touch;
@@ -22,6 +23,9 @@ guest load PATH        reads the first byte through a mapping; says which SIGBUS
 guest report PATH...   what the library reports of each path
 guest create PATH LEN  creates a region, writes to it, and prints its report
 guest require PATH...  creates a region that must survive a power cut, or says why not
+guest remedy NAME PATH CODE LATER [FILE]
+                       carries out the remedy that `daxmap probe` prints for a reason of PATH;
+                       says what was there before, and after it at LATER, of mounts and FILE too
 guest faults PATH      page faults at the first store to every page of a new region
 guest bad PATH OFFSET [PROGRAM]
                        reads around a page that a memory error took away, or takes away now:
@@ -91,6 +95,9 @@ fn main() -> ExitCode {
             offset.and_then(|offset| said(bad::run(Path::new(&paths[0]), offset, paths.get(2))))
         }
         "require" => paths.iter().try_for_each(|path| said(report::require(Path::new(path)))),
+        "remedy" if paths.len() == 4 || paths.len() == 5 => {
+            remedy::run(&paths[0], &paths[1], &paths[2], &paths[3], paths.get(4))
+        }
         "faults" if paths.len() == 1 => said(touch::run(Path::new(&paths[0]))),
         "conformance" if paths.len() == 4 => {
             suite::run(Path::new(&paths[0]), &paths[1..]).map_err(std::io::Error::other)

@@ -122,6 +122,7 @@ struct JsonReason<'a> {
     text: &'a str,
     remedy: Option<String>,
     remedy_command: Option<&'a str>,
+    remedy_recipe: Option<&'static str>,
     remedy_erases_data: bool,
 }
 
@@ -273,6 +274,7 @@ fn reason(reason: &Reason) -> JsonReason<'_> {
         text: &reason.text,
         remedy: remedy.map(ToString::to_string),
         remedy_command: remedy.and_then(|remedy| remedy.command.as_deref()),
+        remedy_recipe: remedy.and_then(|remedy| remedy.recipe).map(daxmap::probe::Recipe::as_str),
         remedy_erases_data: remedy.is_some_and(|remedy| remedy.erases_data),
     }
 }
