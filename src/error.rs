@@ -212,6 +212,12 @@ pub enum ErrorKind {
         /// Bytes free, of a log in the segment that has most.
         free: u64,
     },
+    /// Other writers have every segment of the log, and nothing was written. Releasing records does
+    /// not help: one of the writers must be dropped, or the log grown.
+    TooManyWriters {
+        /// How many segments they have.
+        segments: u64,
+    },
     /// What the file holds has another size than was asked for, in bytes.
     SizeMismatch {
         /// The size found.
@@ -444,6 +450,11 @@ impl fmt::Display for ErrorKind {
             Self::Full { needed, free } => {
                 write!(f, "full: {needed} bytes are needed, {free} are free")
             }
+            Self::TooManyWriters { segments } => write!(
+                f,
+                "too many writers: others have all {segments} segments of the log; drop one, or grow \
+                 the log"
+            ),
             Self::SizeMismatch { found, asked } => {
                 write!(f, "it holds {found} bytes, {asked} were asked for")
             }
@@ -486,7 +497,7 @@ impl From<Error> for std::io::Error {
             | ErrorKind::Damaged(_)
             | ErrorKind::DamagedRecords { .. } => std::io::ErrorKind::InvalidData,
             ErrorKind::Full { .. } => std::io::ErrorKind::StorageFull,
-            ErrorKind::Busy => std::io::ErrorKind::ResourceBusy,
+            ErrorKind::Busy | ErrorKind::TooManyWriters { .. } => std::io::ErrorKind::ResourceBusy,
             ErrorKind::Released { .. }
             | ErrorKind::NoRecord { .. }
             | ErrorKind::NoCheckpoint { .. } => std::io::ErrorKind::NotFound,
@@ -537,6 +548,7 @@ mod tests {
         }
         assert_eq!(kind(ErrorKind::Full { needed: 2, free: 1 }), Io::StorageFull);
         assert_eq!(kind(ErrorKind::Busy), Io::ResourceBusy);
+        assert_eq!(kind(ErrorKind::TooManyWriters { segments: 2 }), Io::ResourceBusy);
         for missing in [
             ErrorKind::Released { first: 3 },
             ErrorKind::NoRecord { lsn: 3 },

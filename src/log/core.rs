@@ -14,10 +14,10 @@ use super::layout::{BLOCKS, Layout};
 use super::place::{Active, Shared};
 use super::root::{Root, RootCell};
 use super::segment::Headers;
+use super::spare::Spares;
 use super::sync::{lock, lock_in_turn};
 use super::table::{Table, Usage};
 use super::watermark::Watermark;
-use super::writer::State;
 
 /// An open log, without its report.
 #[derive(Debug)]
@@ -33,8 +33,8 @@ pub(super) struct Core<R> {
     pub(super) root: Mutex<RootCell>,
     /// The segment of all writers, where they have one together.
     pub(super) shared: Mutex<Shared>,
-    /// Writers of [`Log::append`](super::Log::append) between two calls.
-    pub(super) spare: Mutex<Vec<State>>,
+    /// Writers of [`Log::append`](super::Log::append).
+    pub(super) spares: Spares,
     pub(super) released: AtomicU64,
     pub(super) read_only: bool,
     /// The process that opened the log. A forked child changes nothing in it, be it by dropping it.
@@ -89,16 +89,13 @@ impl<R: Region> Core<R> {
         work().inspect_err(|_| self.stuck.store(true, Ordering::Release))
     }
 
-    /// Takes the segments back from everybody who is not writing.
+    /// Takes all segments back: nobody is writing. Those of writers that were forgotten, too.
     pub(super) fn recall(&self) -> Result<()> {
-        let mut left = Ok(());
-        for state in lock(&self.spare).drain(..) {
-            left = left.and(state.leave(self));
-        }
-        match lock(&self.shared).active.take() {
-            Some(active) => left.and(self.leave(&active)),
-            None => left,
-        }
+        let left = self.recall_spares();
+        let shared = lock(&self.shared).active.take();
+        let left = left.and(shared.map_or(Ok(()), |active| self.leave(&active)));
+        self.table.leave_all();
+        left
     }
 
     /// Gives a segment up for the next writer, or notes that it is full: nothing will be written behind
@@ -109,8 +106,10 @@ impl<R: Region> Core<R> {
             self.table.leave(active.segment);
             return Ok(());
         }
-        self.retire(active)?;
-        primitive!("log.leave.drain", self.region.drain(), Ok(()))
+        let header = self.seal(active)?;
+        primitive!("log.leave.drain", self.region.drain(), Ok(()))?;
+        self.table.retire(active.segment, header);
+        Ok(())
     }
 
     /// Notes in the headers how far segments are written, and in the root that the log is closed.

@@ -55,7 +55,16 @@
 //! The space is divided into segments. Where a flush works on bytes or lines, each writer has a
 //! segment of its own, and threads do not wait for each other; so there should be at least twice as
 //! many segments as writers. Elsewhere all writers share one, and their commits become durable
-//! together. A segment is used again when all of its records are released.
+//! together. A segment is used again when all of its records are released and no writer has it,
+//! whoever wrote into it and however full it is.
+//!
+//! # A full log
+//!
+//! [`Full`](ErrorKind::Full) says that no segment has room for the commit and that each holds a record
+//! that is not released. Nothing was written. Release records, all those of the oldest segment at
+//! least, or [`grow`](Log::grow) the log, and append again: once everything is released, a commit of
+//! [`commit_bytes_max`](Log::commit_bytes_max) has room. [`TooManyWriters`](ErrorKind::TooManyWriters)
+//! says that other writers have every segment, and that releasing does not help: drop one, or grow.
 //!
 //! A reader sees records in the order of Lsns and not before they are durable, so a slow commit
 //! holds back those after it.
@@ -64,7 +73,7 @@
 //! |---|---|
 //! | `layout`, `root`, `segment`, `block` | what is where in the region? |
 //! | `table`, `place`, `watermark` | which segment does a writer get, which Lsn, and who may see it? |
-//! | `staging`, `writer` | how does a commit become durable? |
+//! | `staging`, `writer`, `spare` | how does a commit become durable, and by whose hand? |
 //! | `options`, `recovery`, `scan` | how is a log made, and what is in it after a crash? |
 //! | `catalog`, `cursor`, `merge` | where are the records from an Lsn on? |
 //! | `reader`, `backwards`, `follow`, `beside` | how is it read? |
@@ -88,6 +97,7 @@ mod root;
 mod scan;
 mod segment;
 mod space;
+mod spare;
 mod staging;
 mod sync;
 mod table;
@@ -101,8 +111,6 @@ use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 
 use self::core::Core;
-use self::sync::lock;
-use self::writer::State;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::region::{AnyRegion, Region};
 
@@ -159,10 +167,13 @@ impl<R: Region> Log<R> {
     ///
     /// As [`Writer::append`].
     pub fn append(&self, payload: &[u8]) -> Result<Lsn> {
-        self.with_spare(|state| state.append(&self.core, payload))
+        self.core.with_spare(|state| state.append(&self.core, payload))
     }
 
     /// Appends records as one commit, all or nothing.
+    ///
+    /// A panic of the iterator's leaves the log as it was: nothing is staged, and nothing is held. The
+    /// iterator may append to the log itself; what it appends comes first.
     ///
     /// # Errors
     ///
@@ -171,15 +182,14 @@ impl<R: Region> Log<R> {
         &self,
         payloads: impl IntoIterator<Item = P>,
     ) -> Result<Range<Lsn>> {
-        self.with_spare(|state| state.append_many(&self.core, payloads))
-    }
-
-    fn with_spare<T>(&self, work: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
-        let spare = lock(&self.core.spare).pop();
-        let mut state = spare.unwrap_or_else(|| State::new(&self.core));
-        let result = work(&mut state);
-        lock(&self.core.spare).push(state);
-        result
+        let core = &self.core;
+        let mut staging = core.spare_staging();
+        let mut tentative = staging.tentative();
+        tentative.push_all(payloads, writer::room(core))?;
+        tentative.keep();
+        let committed = core.with_spare(|state| state.commit_staged(core, &mut staging));
+        core.keep_staging(staging);
+        committed
     }
 
     /// Reads records from this Lsn on, in the order of Lsns, and those that are appended meanwhile.

@@ -7,9 +7,11 @@ use crate::format::check::Key;
 use crate::primitives::primitive;
 use crate::region::Region;
 
+use super::block::HEADER;
 use super::core::Core;
 use super::layout::BLOCKS;
 use super::scan::INDEX_STEP;
+use super::segment::SegmentHeader;
 use super::table::Taken;
 
 /// A segment that somebody writes into.
@@ -49,52 +51,99 @@ impl<R: Region> Core<R> {
     ///
     /// # Errors
     ///
-    /// `Full`; those of beginning a segment.
+    /// `Full`, `TooManyWriters`; `TooLarge` if no segment has so much room; those of beginning a segment.
     #[inline]
     pub(super) fn ensure(&self, active: &mut Option<Active>, need: u64) -> Result<()> {
         match active {
-            Some(active) if active.at + need <= self.layout.segment => Ok(()),
+            Some(active) if need <= self.layout.segment - active.at => Ok(()),
             _ => self.change_segment(active, need),
         }
     }
 
+    /// Gets another segment. The own one is given up before: that is how it becomes free when all of
+    /// its records are released. What others hold without use is called back before there is no room.
     #[cold]
     #[inline(never)]
     fn change_segment(&self, active: &mut Option<Active>, need: u64) -> Result<()> {
         self.check_writable(Operation::Append)?;
-        // What was filled after its records were released.
-        self.table.free_up_to(self.released());
-        let (salt, base) = (self.salts.draw()?, || self.watermark.next());
-        let Some(taken) = self.table.take(need, self.layout.segment, salt, base) else {
-            let free = self.table.room(self.layout.segment);
-            return Err(Error::new(Operation::Append, ErrorKind::Full { needed: need, free }));
-        };
-        if let Some(old) = active.take() {
-            self.retire(&old)?;
+        let room = self.layout.room();
+        if need > room {
+            let most = room - HEADER as u64;
+            return Err(Error::new(Operation::Append, ErrorKind::TooLarge { max: most }));
         }
-        let (segment, key, at) = match taken {
-            Taken::Continue { segment, header, at } => (segment, header.key(), at),
-            Taken::Begin { segment, header } => {
-                // The old life's second copy stays until the new life's first is durable.
-                self.headers.write(&self.region, segment, 0, &header)?;
-                primitive!("log.begin.drain", self.region.drain(), Ok(()))?;
-                // Durable with the first block.
-                primitive!(
-                    "log.begin.second_copy",
-                    self.headers.write(&self.region, segment, 1, &header),
-                    Ok(())
-                )?;
-                (segment, header.key(), BLOCKS)
+        let released = self.released();
+        self.table.free_up_to(released);
+        if active.as_ref().is_some_and(|old| self.table.free(old.segment, released)) {
+            *active = None;
+        }
+        let size = self.layout.segment;
+        let (salt, base) = (self.salts.draw()?, self.watermark.next());
+        let take = || self.table.take(need, size, released, (salt, base));
+        let mut taken = take();
+        if taken.is_none() {
+            self.recall_spares()?;
+            taken = take();
+        }
+        let Some(taken) = taken else {
+            // Where it is one writer's, its rest is for whoever needs less.
+            if let Some(old) = active.take_if(|_| !self.is_shared()) {
+                self.leave(&old)?;
             }
+            return Err(Error::new(Operation::Append, self.no_room(need)));
         };
-        let base = self.layout.at(segment);
-        *active = Some(Active { segment, base, at, key, index_from: at });
+        let old = active.take();
+        let entered = self.enter(old.as_ref(), taken).inspect_err(|_| {
+            self.table.give_back(taken);
+            // Its header may say already that nothing follows.
+            if let Some(old) = &old {
+                self.table.break_off(old.segment);
+            }
+        });
+        *active = Some(entered?);
         Ok(())
     }
 
-    /// Notes that a segment is full, durable with the next drain: what is in it must be there from
-    /// now on.
-    pub(super) fn retire(&self, old: &Active) -> Result<()> {
+    /// Why no segment can be had.
+    fn no_room(&self, needed: u64) -> ErrorKind {
+        let (free, held) = self.table.room(self.layout.segment);
+        match held {
+            Some(segments) => ErrorKind::TooManyWriters { segments },
+            None => ErrorKind::Full { needed, free },
+        }
+    }
+
+    /// Leaves a segment that is full for another one.
+    fn enter(&self, old: Option<&Active>, taken: Taken) -> Result<Active> {
+        let sealed = match old {
+            Some(old) => Some((old.segment, self.seal(old)?)),
+            None => None,
+        };
+        if let Taken { segment, header, at: None } = taken {
+            // The old life's second copy stays until the new life's first is durable.
+            self.headers.write(&self.region, segment, 0, &header)?;
+            primitive!("log.begin.drain", self.region.drain(), Ok(()))?;
+            // Durable with the first block.
+            primitive!(
+                "log.begin.second_copy",
+                self.headers.write(&self.region, segment, 1, &header),
+                Ok(())
+            )?;
+        } else if sealed.is_some() {
+            self.region.drain()?;
+        }
+        // Not before its header is durable: the next life of the segment writes the other copy, and
+        // a crash that tore both would leave none.
+        if let Some((segment, header)) = sealed {
+            self.table.retire(segment, header);
+        }
+        let Taken { segment, header, at } = taken;
+        let (base, at) = (self.layout.at(segment), at.unwrap_or(BLOCKS));
+        Ok(Active { segment, base, at, key: header.key(), index_from: at })
+    }
+
+    /// Writes in a segment's header that it is full, durable with the next drain: what is in it must be
+    /// there from now on.
+    pub(super) fn seal(&self, old: &Active) -> Result<SegmentHeader> {
         if self.is_shared() {
             // Blocks of others may be on their way.
             let end = &self.table.progress[old.segment].end;
@@ -103,11 +152,12 @@ impl<R: Region> Core<R> {
             primitive!("log.retire.drain", self.region.drain(), Ok(()))?;
             end.fetch_max(old.at, Ordering::AcqRel);
         }
-        let header = self.table.retire(old.segment, old.at);
+        let header = self.table.sealed(old.segment, old.at);
         primitive!(
             "log.retire.end",
             self.headers.write(&self.region, old.segment, 1, &header),
             Ok(())
-        )
+        )?;
+        Ok(header)
     }
 }

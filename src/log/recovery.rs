@@ -21,6 +21,7 @@ use super::place::Shared;
 use super::root::{Root, RootCell};
 use super::scan::{Contents, scan};
 use super::segment::{FoundHeader, Headers, NO_LIMIT, SegmentHeader};
+use super::spare::Spares;
 use super::table::{Life, Table, Usage};
 use super::watermark::Watermark;
 use super::writer::{DIRECT, STREAMED};
@@ -142,7 +143,7 @@ pub(super) fn open<R: Region>(region: R, header: Header, copies: u8, how: How) -
         watermark: Watermark::new(next),
         root: Mutex::new(cell),
         shared: Mutex::new(Shared::default()),
-        spare: Mutex::new(Vec::new()),
+        spares: Spares::default(),
         released: AtomicU64::new(root.released),
         read_only: how.read_only,
         process: process::mark(),

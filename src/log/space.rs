@@ -34,18 +34,20 @@ impl<R: Region> Log<R> {
     #[must_use]
     pub fn space(&self) -> Space {
         let core = &self.core;
+        let released = core.released();
         let pool = core.table.pool();
         let mut space = Space { segment_bytes: core.layout.segment, ..Space::default() };
-        for (life, progress) in pool.lives.iter().zip(&core.table.progress) {
-            let end = progress.end.load(Ordering::Acquire);
+        for (segment, life) in pool.lives.iter().enumerate() {
+            let end = core.table.progress[segment].end.load(Ordering::Acquire);
+            let is_free = core.table.is_free(life, segment, released);
             space.segments += 1;
             let (used, free) = match life.usage {
-                Usage::Free => (0, core.layout.room()),
+                _ if is_free => (0, core.layout.room()),
                 Usage::Lost => (0, 0),
                 Usage::Idle | Usage::Active => (end - BLOCKS, core.layout.segment - end),
-                Usage::Full => (end - BLOCKS, 0),
+                Usage::Free | Usage::Full | Usage::Broken => (end - BLOCKS, 0),
             };
-            space.free_segments += u64::from(life.usage == Usage::Free);
+            space.free_segments += u64::from(is_free);
             space.lost_segments += u64::from(life.usage == Usage::Lost);
             space.used_bytes += used;
             space.free_bytes += free;

@@ -27,11 +27,13 @@ pub(super) struct Mark {
     first: u32,
 }
 
-impl Staging {
-    pub(super) fn new() -> Self {
+impl Default for Staging {
+    fn default() -> Self {
         Self { lines: vec![Line::ZERO], len: HEADER, count: 0, first: 0 }
     }
+}
 
+impl Staging {
     #[inline]
     pub(super) fn mark(&self) -> Mark {
         Mark { len: self.len, count: self.count, first: self.first }
@@ -61,8 +63,10 @@ impl Staging {
     fn begin(&mut self, len: usize, room: u64) -> Result<&mut [u8]> {
         let prefix = self.len.next_multiple_of(PREFIX);
         let at = if self.count == 0 { HEADER } else { prefix + PREFIX };
-        let most = room.saturating_sub((at - HEADER) as u64);
-        if len as u64 > most || self.count == u32::MAX {
+        let taken = (at - HEADER) as u64;
+        let most = room.saturating_sub(taken);
+        // Also a record of no bytes takes those of its length.
+        if taken > room || len as u64 > most || self.count == u32::MAX {
             return Err(Error::new(Operation::Append, ErrorKind::TooLarge { max: most }));
         }
         let end = at + len;
@@ -109,11 +113,50 @@ impl Staging {
         &self.lines.as_bytes()[HEADER..self.len]
     }
 
+    /// What is pushed from here on is taken back when the guard is dropped, by an error or by a
+    /// panic of the caller's code, unless it is [kept](Tentative::keep).
+    pub(super) fn tentative(&mut self) -> Tentative<'_> {
+        let mark = self.mark();
+        Tentative { staging: self, mark: Some(mark) }
+    }
+
     /// The block, in whole lines.
     #[inline]
     pub(super) fn finish(&mut self, header: &[u8; HEADER]) -> &[u8] {
         let bytes = self.lines.as_mut_bytes();
         bytes[..HEADER].copy_from_slice(header);
         &bytes[..self.len.next_multiple_of(LINE as usize)]
+    }
+}
+
+/// Records that are staged for as long as nothing goes wrong.
+#[derive(Debug)]
+pub(super) struct Tentative<'a> {
+    staging: &'a mut Staging,
+    mark: Option<Mark>,
+}
+
+impl Tentative<'_> {
+    /// Stages all of these, of a body of at most `room` bytes.
+    pub(super) fn push_all<P: AsRef<[u8]>>(
+        &mut self,
+        payloads: impl IntoIterator<Item = P>,
+        room: u64,
+    ) -> Result<()> {
+        let mut payloads = payloads.into_iter();
+        payloads.try_for_each(|payload| self.staging.push(payload.as_ref(), room))
+    }
+
+    /// They stay. Where they can be taken back to.
+    pub(super) fn keep(mut self) -> Mark {
+        self.mark.take().unwrap_or_else(|| self.staging.mark())
+    }
+}
+
+impl Drop for Tentative<'_> {
+    fn drop(&mut self) {
+        if let Some(mark) = self.mark {
+            self.staging.back_to(mark);
+        }
     }
 }

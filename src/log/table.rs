@@ -23,6 +23,8 @@ pub(super) enum Usage {
     Active,
     /// Its life ends when its records are released.
     Full,
+    /// A commit into it failed halfway: it is used again when the log is opened anew.
+    Broken,
     /// Neither copy of its header is valid.
     Lost,
 }
@@ -90,11 +92,12 @@ pub(super) struct Table {
 }
 
 /// What a writer gets.
-pub(super) enum Taken {
-    /// A segment to go on in, from this offset.
-    Continue { segment: usize, header: SegmentHeader, at: u64 },
-    /// A segment whose next life begins: it has no header yet.
-    Begin { segment: usize, header: SegmentHeader },
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Taken {
+    pub(super) segment: usize,
+    pub(super) header: SegmentHeader,
+    /// Where it goes on; none if a new life begins, which has no header on the medium yet.
+    pub(super) at: Option<u64>,
 }
 
 impl Table {
@@ -135,21 +138,27 @@ impl Table {
         &self,
         need: u64,
         size: u64,
-        salt: u64,
-        base: impl FnOnce() -> u64,
+        released: u64,
+        (salt, base): (u64, &impl Fn() -> u64),
     ) -> Option<Taken> {
-        let mut pool = self.pool();
-        let fits = |segment: &usize| {
-            let end = self.progress[*segment].end.load(Ordering::Acquire);
-            pool.lives[*segment].usage == Usage::Idle && end + need <= size
+        let pool = &mut *self.pool();
+        let end = |segment: usize| self.progress[segment].end.load(Ordering::Acquire);
+        let fits = |segment: usize| {
+            pool.lives[segment].usage == Usage::Idle && end(segment).saturating_add(need) <= size
         };
-        if let Some(segment) = (0..pool.lives.len()).find(fits) {
+        if let Some(segment) = (0..pool.lives.len()).find(|&segment| fits(segment)) {
             let life = &mut pool.lives[segment];
             life.usage = Usage::Active;
-            let at = self.progress[segment].end.load(Ordering::Acquire);
-            return Some(Taken::Continue { segment, header: life.header, at });
+            return Some(Taken { segment, header: life.header, at: Some(end(segment)) });
         }
-        let segment = pool.free.pop_front()?;
+        let idle = || {
+            let free = |segment: &usize| self.is_free(&pool.lives[*segment], *segment, released);
+            (0..pool.lives.len())
+                .filter(free)
+                .min_by_key(|&segment| pool.lives[segment].header.life)
+        };
+        let segment = pool.free.front().copied().or_else(idle)?;
+        pool.free.retain(|&free| free != segment);
         let header = SegmentHeader {
             life: pool.next_life,
             salt,
@@ -168,15 +177,60 @@ impl Table {
         self.progress[segment].last.store(0, Ordering::Release);
         pool.register(segment, 0);
         self.changed();
-        Some(Taken::Begin { segment, header })
+        Some(Taken { segment, header, at: None })
     }
 
-    /// The largest place for a block, where no segment is free.
-    pub(super) fn room(&self, size: u64) -> u64 {
+    /// The rule of recycling: a segment's next life can begin if nobody writes into it and it holds no
+    /// record above the released ones, whoever has left it and however full it is.
+    pub(super) fn is_free(&self, life: &Life, segment: usize, released: u64) -> bool {
+        match life.usage {
+            Usage::Free => true,
+            Usage::Idle | Usage::Full => {
+                self.progress[segment].last.load(Ordering::Acquire) <= released
+            }
+            Usage::Active | Usage::Broken | Usage::Lost => false,
+        }
+    }
+
+    /// A segment that was taken could not be entered.
+    pub(super) fn give_back(&self, taken: Taken) {
+        let mut pool = self.pool();
+        if taken.at.is_some() {
+            pool.lives[taken.segment].usage = Usage::Idle;
+        } else {
+            pool.lives[taken.segment].usage = Usage::Free;
+            pool.free.push_back(taken.segment);
+        }
+        drop(pool);
+        self.changed();
+    }
+
+    /// Frees a segment that its writer needs no more, if nothing in it is kept. Whether it is free.
+    pub(super) fn free(&self, segment: usize, released: u64) -> bool {
+        let pool = &mut *self.pool();
+        let life = &mut pool.lives[segment];
+        life.usage = Usage::Idle;
+        if self.is_free(life, segment, released) {
+            life.usage = Usage::Free;
+            pool.free.push_back(segment);
+            self.changed();
+            return true;
+        }
+        life.usage = Usage::Active;
+        false
+    }
+
+    /// Where no segment can be had: the largest place for a block in one that is idle, and, if writers
+    /// have them all, how many these are.
+    pub(super) fn room(&self, size: u64) -> (u64, Option<u64>) {
         let pool = self.pool();
+        let used = |usage| pool.lives.iter().filter(move |life| life.usage == usage).count();
+        let (held, lost) = (used(Usage::Active) + used(Usage::Broken), used(Usage::Lost));
+        let all = held > 0 && held + lost == pool.lives.len();
         let lives = pool.lives.iter().zip(&self.progress);
         let idle = lives.filter(|(life, _)| life.usage == Usage::Idle);
-        idle.map(|(_, progress)| size - progress.end.load(Ordering::Acquire)).max().unwrap_or(0)
+        let free = idle.map(|(_, progress)| size - progress.end.load(Ordering::Acquire));
+        (free.max().unwrap_or(0), all.then_some(held as u64))
     }
 
     /// Notes where a block is, for those who look for its Lsn.
@@ -193,26 +247,42 @@ impl Table {
         self.changed();
     }
 
-    /// A writer has filled its segment. The header that says so.
-    pub(super) fn retire(&self, segment: usize, end: u64) -> SegmentHeader {
+    /// Nobody is writing: whoever had a segment and did not leave it was forgotten.
+    pub(super) fn leave_all(&self) {
         let mut pool = self.pool();
-        let life = &mut pool.lives[segment];
-        life.usage = Usage::Full;
-        life.header.end = end as u32;
-        life.header.last = self.progress[segment].last.load(Ordering::Acquire);
-        let header = life.header;
-        pool.register(segment, header.last);
+        for life in pool.lives.iter_mut().filter(|life| life.usage == Usage::Active) {
+            life.usage = Usage::Idle;
+        }
         drop(pool);
         self.changed();
-        header
     }
 
-    /// Frees the segments of which nothing above this Lsn is left.
+    /// A commit into the segment failed halfway: nobody writes behind it.
+    #[cold]
+    pub(super) fn break_off(&self, segment: usize) {
+        self.pool().lives[segment].usage = Usage::Broken;
+    }
+
+    /// The header of a segment that is full up to `end`.
+    pub(super) fn sealed(&self, segment: usize, end: u64) -> SegmentHeader {
+        let last = self.progress[segment].last.load(Ordering::Acquire);
+        SegmentHeader { end: end as u32, last, ..self.pool().lives[segment].header }
+    }
+
+    /// A writer has filled its segment, and this header that says so is durable.
+    pub(super) fn retire(&self, segment: usize, header: SegmentHeader) {
+        let life = &mut self.pool().lives[segment];
+        life.usage = Usage::Full;
+        life.header = header;
+        self.changed();
+    }
+
+    /// Frees the full segments of which nothing above this Lsn is left. Those that are not full go on,
+    /// until another segment is needed and there is none.
     pub(super) fn free_up_to(&self, released: u64) {
         let pool = &mut *self.pool();
         for (segment, life) in pool.lives.iter_mut().enumerate() {
-            let last = self.progress[segment].last.load(Ordering::Acquire);
-            if matches!(life.usage, Usage::Full) && last <= released {
+            if life.usage == Usage::Full && self.is_free(life, segment, released) {
                 life.usage = Usage::Free;
                 pool.catalog.forget(life.key());
                 pool.free.push_back(segment);
@@ -226,7 +296,7 @@ impl Table {
         let pool = &mut *self.pool();
         for (segment, life) in pool.lives.iter_mut().enumerate() {
             let last = &self.progress[segment].last;
-            let held = matches!(life.usage, Usage::Idle | Usage::Active | Usage::Full);
+            let held = !matches!(life.usage, Usage::Free | Usage::Lost);
             if !held || last.load(Ordering::Acquire) <= lsn {
                 continue;
             }

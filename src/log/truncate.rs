@@ -56,7 +56,8 @@ impl<R: Region> Log<R> {
             let kind = ErrorKind::Released { first: released + 1 };
             return Err(Error::new(Operation::Truncate, kind));
         }
-        if lsn.get() + 1 >= self.core.watermark.next() {
+        // The next Lsn is 1 at least.
+        if lsn.get() >= self.core.watermark.next() - 1 {
             return Ok(());
         }
         self.core.exclusively(|| cut(&self.core, lsn.get()))?;

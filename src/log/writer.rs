@@ -26,6 +26,9 @@ pub(super) const STREAMED: u64 = 512;
 /// first, three writes instead of one.
 pub(super) const DIRECT: u64 = 32 << 10;
 
+/// How often a segment that came back may be another's again before a writer has waited enough.
+const TURNS: u32 = 1 << 16;
+
 /// What a writer has of its own.
 #[derive(Debug)]
 pub(super) struct State {
@@ -34,18 +37,36 @@ pub(super) struct State {
     staging: Staging,
     /// An earlier commit failed halfway: its Lsns are gone, and its place may not be written again.
     broken: Option<Arc<Error>>,
+    /// A commit is being written; after a panic of the region's code it still is.
+    writing: bool,
+    /// It is one of the log's own.
+    is_spare: bool,
 }
 
 impl State {
     pub(super) fn new<R: Region>(core: &Core<R>) -> Self {
         let bound = core.watermark.register();
-        Self { bound, active: None, staging: Staging::new(), broken: None }
+        let staging = Staging::default();
+        Self { bound, active: None, staging, broken: None, writing: false, is_spare: false }
+    }
+
+    /// A writer that the log keeps.
+    pub(super) fn spare<R: Region>(core: &Core<R>) -> Self {
+        Self { is_spare: true, ..Self::new(core) }
+    }
+
+    pub(super) fn has_segment(&self) -> bool {
+        self.active.is_some()
     }
 
     /// Gives its segment up.
     pub(super) fn leave<R: Region>(mut self, core: &Core<R>) -> Result<()> {
         core.watermark.unregister(&self.bound);
-        match self.active.take().filter(|_| self.broken.is_none()) {
+        match self.active.take() {
+            Some(active) if self.broken.is_some() || self.writing => {
+                core.table.break_off(active.segment);
+                Ok(())
+            }
             Some(active) => core.leave(&active),
             None => Ok(()),
         }
@@ -106,10 +127,42 @@ impl State {
             let kind = ErrorKind::Poisoned(Arc::clone(cause));
             return Err(Error::new(Operation::Append, kind).unknown());
         }
-        if core.is_shared() {
+        if std::mem::replace(&mut self.writing, true) {
+            let why = ErrorKind::Damaged("an append by this writer did not return");
+            return Err(Error::new(Operation::Append, why).unknown());
+        }
+        let written = if core.is_shared() {
             self.write_shared(core, block, body)
         } else {
             self.write_own(core, block, body)
+        };
+        self.writing = false;
+        written
+    }
+
+    /// Sees to it that a block of `need` bytes has a place in the own segment. Where none is free but
+    /// calls of `Log::append` have some, waits for one of these to end.
+    #[inline]
+    fn claim<R: Region>(&mut self, core: &Core<R>, need: u64) -> Result<()> {
+        match &self.active {
+            Some(active) if need <= core.layout.segment - active.at => Ok(()),
+            _ => self.claim_another(core, need),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn claim_another<R: Region>(&mut self, core: &Core<R>, need: u64) -> Result<()> {
+        let own = usize::from(self.is_spare);
+        let mut turns = TURNS;
+        loop {
+            let seen = core.spare_returns();
+            match core.ensure(&mut self.active, need) {
+                Err(error) if is_no_room(&error) && turns > 0 && core.wait_for_spare(own, seen) => {
+                    turns -= 1;
+                }
+                done => return done,
+            }
         }
     }
 
@@ -122,7 +175,7 @@ impl State {
         body: Option<&[u8]>,
     ) -> Result<u64> {
         let need = block.bytes();
-        core.ensure(&mut self.active, need)?;
+        self.claim(core, need)?;
         let Some(active) = &mut self.active else { unreachable!("ensure has put one there") };
         let at = active.base + active.at;
         block.durable = active.at as u32;
@@ -162,7 +215,8 @@ impl State {
         body: Option<&[u8]>,
     ) -> Result<u64> {
         let need = block.bytes();
-        let mut shared = lock_in_turn(&core.region, &core.shared);
+        let mut guard = lock_in_turn(&core.region, &core.shared);
+        let shared = &mut *guard;
         if primitive!("log.shared.latch", shared.broken, false) {
             let why = ErrorKind::Damaged("an append of another thread failed halfway");
             return Err(Error::new(Operation::Append, why));
@@ -177,14 +231,16 @@ impl State {
         block.lsn = core.watermark.draw(&self.bound, u64::from(block.count));
         progress.last.store(block.last(), Ordering::Release);
         let header = block.encode(&active.key, at);
+        // Also where the region's code panics.
+        shared.broken = true;
         if let Err(error) = put(&core.region, at, &header, body, &mut self.staging) {
-            shared.broken = true;
             return Err(self.broken_by(error));
         }
+        shared.broken = false;
         active.index(core, block.lsn);
         active.at += need;
         let (base, end) = (active.base, active.at);
-        drop(shared);
+        drop(guard);
         // The blocks before it, which are others', become durable with it or before.
         let others = || core.region.flush(base + durable, end - durable);
         let drained = primitive!("log.commit.flush_others", others(), Ok(()))
@@ -206,8 +262,13 @@ impl State {
     }
 }
 
+/// There is no room, or not for so many writers.
+fn is_no_room(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Full { .. } | ErrorKind::TooManyWriters { .. })
+}
+
 /// Bytes that a body may have.
-fn room<R: Region>(core: &Core<R>) -> u64 {
+pub(super) fn room<R: Region>(core: &Core<R>) -> u64 {
     core.layout.room() - HEADER as u64
 }
 
@@ -243,7 +304,9 @@ fn put<R: Region>(
 ///
 /// A writer of a byte- or line-granular region has a segment of its own, so threads with a writer
 /// each do not wait for each other. A commit is one write and one drain, and it is there whole or
-/// not at all after a crash. Dropping a writer drops what is staged.
+/// not at all after a crash. Dropping a writer drops what is staged, also when a panic unwinds past it.
+/// A writer that outlives the panic, because it was borrowed and the panic was caught, still has what
+/// was staged: [`discard`](Self::discard) it before the next commit.
 #[derive(Debug)]
 pub struct Writer<'a, R: Region> {
     core: &'a Core<R>,
@@ -266,10 +329,14 @@ impl<'a, R: Region> Writer<'a, R> {
     ///
     /// # Errors
     ///
-    /// `Full` if no segment is free: nothing was written and no Lsn was used, and what was staged
-    /// before stays staged. `TooLarge` if the record, with what is staged, is larger than a
-    /// segment. An error of the region's: whether the record is durable is unknown, and this
-    /// writer refuses from then on.
+    /// - `Full` if no segment has room and each holds a record that is not released. Nothing was
+    ///   written, no Lsn was used, and what was staged before stays staged. Release records, or grow
+    ///   the log, and append again.
+    /// - `TooManyWriters` if other writers have every segment. The same holds; drop one of them.
+    /// - `TooLarge` if the record, with what is staged, is larger than
+    ///   [`commit_bytes_max`](super::Log::commit_bytes_max).
+    /// - An error of the region's: whether the record is durable is unknown, and this writer refuses
+    ///   from then on.
     #[inline]
     pub fn append(&mut self, payload: &[u8]) -> Result<Lsn> {
         let (core, state) = self.state();
@@ -324,7 +391,8 @@ impl<'a, R: Region> Writer<'a, R> {
     ///
     /// # Errors
     ///
-    /// As [`append`](Self::append); none of them is staged then.
+    /// As [`append`](Self::append); none of them is staged then, and none after a panic of the
+    /// iterator's. What was staged before stays staged.
     pub fn append_many<P: AsRef<[u8]>>(
         &mut self,
         payloads: impl IntoIterator<Item = P>,
@@ -340,11 +408,22 @@ impl State {
         core: &Core<R>,
         payloads: impl IntoIterator<Item = P>,
     ) -> Result<Range<Lsn>> {
-        let mark = self.staging.mark();
-        let staged = payloads
-            .into_iter()
-            .try_for_each(|payload| self.staging.push(payload.as_ref(), room(core)));
-        staged.and_then(|()| self.commit(core)).inspect_err(|_| self.staging.back_to(mark))
+        let mut tentative = self.staging.tentative();
+        tentative.push_all(payloads, room(core))?;
+        let mark = tentative.keep();
+        self.commit(core).inspect_err(|_| self.staging.back_to(mark))
+    }
+
+    /// Commits what is staged elsewhere; nothing is staged here.
+    pub(super) fn commit_staged<R: Region>(
+        &mut self,
+        core: &Core<R>,
+        staging: &mut Staging,
+    ) -> Result<Range<Lsn>> {
+        std::mem::swap(&mut self.staging, staging);
+        let committed = self.commit(core);
+        std::mem::swap(&mut self.staging, staging);
+        committed
     }
 }
 

@@ -1,8 +1,11 @@
 //! The log on regions in memory.
 
+mod edges;
 mod followers;
 mod found;
 mod readers;
+mod panics;
+mod room;
 mod staged;
 
 use super::layout::Layout;
