@@ -77,8 +77,8 @@ impl<R: Region> Core<R> {
             *active = None;
         }
         let size = self.layout.segment;
-        let (salt, base) = (self.salts.draw()?, self.watermark.next());
-        let take = || self.table.take(need, size, released, (salt, base));
+        let (salt, base) = (self.salts.draw()?, || self.watermark.next());
+        let take = || self.table.take(need, size, released, (salt, &base));
         let mut taken = take();
         if taken.is_none() {
             self.recall_spares()?;

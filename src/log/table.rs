@@ -169,6 +169,7 @@ impl Table {
         };
         pool.next_life += 1;
         let life = &mut pool.lives[segment];
+        pool.catalog.forget(life.key());
         let mut index = std::mem::take(&mut life.index);
         index.clear();
         index.reserve((size / INDEX_STEP) as usize + 1);
@@ -199,6 +200,7 @@ impl Table {
             pool.lives[taken.segment].usage = Usage::Idle;
         } else {
             pool.lives[taken.segment].usage = Usage::Free;
+            pool.register(taken.segment, 0);
             pool.free.push_back(taken.segment);
         }
         drop(pool);
@@ -212,6 +214,7 @@ impl Table {
         life.usage = Usage::Idle;
         if self.is_free(life, segment, released) {
             life.usage = Usage::Free;
+            pool.catalog.forget(life.key());
             pool.free.push_back(segment);
             self.changed();
             return true;
@@ -271,9 +274,12 @@ impl Table {
 
     /// A writer has filled its segment, and this header that says so is durable.
     pub(super) fn retire(&self, segment: usize, header: SegmentHeader) {
-        let life = &mut self.pool().lives[segment];
+        let mut pool = self.pool();
+        let life = &mut pool.lives[segment];
         life.usage = Usage::Full;
         life.header = header;
+        pool.register(segment, header.last);
+        drop(pool);
         self.changed();
     }
 
@@ -324,7 +330,7 @@ impl Pool {
         let life = &self.lives[segment];
         match life.usage {
             Usage::Free | Usage::Lost => self.catalog.forget(life.key()),
-            Usage::Idle | Usage::Active => self.catalog.open(life.key(), segment),
+            Usage::Idle | Usage::Active | Usage::Broken => self.catalog.open(life.key(), segment),
             Usage::Full => self.catalog.fill(life.key(), segment, last),
         }
     }

@@ -3,8 +3,8 @@
 mod edges;
 mod followers;
 mod found;
-mod readers;
 mod panics;
+mod readers;
 mod room;
 mod staged;
 
