@@ -1,6 +1,7 @@
 //! What a log must be like after a crash, for the tests of `daxmap::log`.
 
-use std::sync::{Arc, Mutex};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, Mutex, Once};
 
 use daxmap::log::{Log, LogOptions, Lsn};
 use daxmap::sim::{Explorer, History, Mode, Notes, Report, SimRegion};
@@ -11,6 +12,10 @@ pub type Records = Vec<(u64, Vec<u8>)>;
 
 /// Bytes of a segment: the smallest there is, so that segments are recycled soon.
 pub const SEGMENT: u64 = 12288;
+
+/// Bytes of the largest record: a segment without the page of its header, and without the header of
+/// its block.
+pub const LARGEST: usize = SEGMENT as usize - 4096 - 40;
 
 /// Bytes before the first segment (FORMAT.md).
 pub const SEGMENTS_AT: u64 = 16384;
@@ -39,6 +44,16 @@ pub enum Op {
     Many(usize, usize),
     /// The same by a writer of its own, staged first.
     Staged(usize, usize),
+    /// Appends so many empty records as one commit: more than fit, if that is refused.
+    Empty(usize),
+    /// Appends the largest record that a commit can have, and so many empty ones with it, if that is
+    /// refused.
+    Largest(usize),
+    /// Appends records by an iterator that panics after so many: by the log, or by a writer of its own
+    /// that has staged one before, and that the panic takes with it.
+    Panics(usize, bool),
+    /// Makes the region so many segments longer.
+    Grow(u64),
     /// Releases all but the newest so many records.
     Release(u64),
     /// Truncates the newest so many records.
@@ -88,6 +103,11 @@ impl Model {
                 let payloads = (0..count).map(|_| self.payload(len)).collect();
                 self.add(payloads);
             }
+            Op::Empty(count) => self.add(vec![Vec::new(); count]),
+            Op::Largest(0) => {
+                let payload = self.payload(LARGEST);
+                self.add(vec![payload]);
+            }
             Op::Release(keep) => {
                 self.released = (self.next - 1).saturating_sub(keep).max(self.released);
                 self.records.retain(|(lsn, _)| *lsn > self.released);
@@ -97,7 +117,7 @@ impl Model {
                 self.next = after + 1;
                 self.records.retain(|(lsn, _)| *lsn <= after);
             }
-            Op::Reopen | Op::Kill => {}
+            Op::Largest(_) | Op::Panics(..) | Op::Grow(_) | Op::Reopen | Op::Kill => {}
         }
     }
 
@@ -113,6 +133,33 @@ impl Model {
 #[must_use]
 pub fn is_full(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Full { .. })
+}
+
+/// Where code of the caller's panics.
+const PANIC: &str = "the caller's iterator";
+
+/// Runs what panics with [`PANIC`], without a message for it.
+fn caught(work: impl FnOnce()) {
+    static QUIET: Once = Once::new();
+    QUIET.call_once(|| {
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if info.payload().downcast_ref::<&str>() != Some(&PANIC) {
+                hook(info);
+            }
+        }));
+    });
+    let caught = catch_unwind(AssertUnwindSafe(work)).expect_err("it panics");
+    if caught.downcast_ref::<&str>() != Some(&PANIC) {
+        // Somebody else's: that of a crash that is explored, for instance.
+        resume_unwind(caught);
+    }
+}
+
+/// So many records, and then a panic.
+fn panicking(after: usize) -> impl Iterator<Item = &'static [u8]> {
+    let panic = || -> &'static [u8] { std::panic::panic_any(PANIC) };
+    std::iter::repeat_n(&b"never committed"[..], after).chain(std::iter::once_with(panic))
 }
 
 /// A log and what it must hold.
@@ -166,6 +213,53 @@ impl<R: Region + Clone> Subject<R> {
                     writer.stage(payload)?;
                 }
                 (writer.commit().map(|_| ()), payloads)
+            }
+            Op::Empty(count) => {
+                let payloads = vec![Vec::new(); count];
+                let most = 1 + log.commit_bytes_max() / 4;
+                match log.append_many(&payloads) {
+                    Err(error) if matches!(error.kind(), ErrorKind::TooLarge { .. }) => {
+                        assert!(count as u64 > most, "{count} of {most} were refused");
+                        return Ok(());
+                    }
+                    done => {
+                        assert!(count as u64 <= most || done.is_err());
+                        (done.map(|_| ()), payloads)
+                    }
+                }
+            }
+            Op::Largest(more) => {
+                assert_eq!(log.commit_bytes_max(), LARGEST as u64);
+                let mut payloads = payloads(1, LARGEST);
+                payloads.resize(1 + more, Vec::new());
+                let mut writer = log.writer();
+                writer.stage(&payloads[0])?;
+                for _ in 0..more {
+                    let refused = writer.stage(b"").expect_err("there is no room for its length");
+                    assert!(matches!(refused.kind(), ErrorKind::TooLarge { max: 0 }));
+                }
+                if more > 0 {
+                    writer.discard();
+                    model.made -= 1;
+                    return Ok(());
+                }
+                (writer.commit().map(|_| ()), payloads)
+            }
+            Op::Panics(after, own) => {
+                caught(|| {
+                    if own {
+                        let mut writer = log.writer();
+                        writer.stage(b"never committed").expect("there is room");
+                        let _ = writer.append_many(panicking(after));
+                    } else {
+                        let _ = log.append_many(panicking(after));
+                    }
+                });
+                return Ok(());
+            }
+            Op::Grow(segments) => {
+                log.grow(self.region.len() + segments * SEGMENT)?;
+                return Ok(());
             }
             Op::Release(keep) => {
                 let last = log.last().get();
@@ -290,6 +384,23 @@ pub fn backwards<R: Region>(log: &Log<R>) -> std::result::Result<Records, String
     let mut records: Vec<_> = records.collect::<Result<_>>().map_err(|error| error.to_string())?;
     records.reverse();
     Ok(records)
+}
+
+/// Of a log of which everything is released, the largest commit has room, and so has the next.
+///
+/// # Errors
+///
+/// What has not, in words.
+pub fn has_room<R: Region>(log: &Log<R>) -> std::result::Result<(), String> {
+    let largest = vec![0xee; log.commit_bytes_max() as usize];
+    for own in [false, true] {
+        let released = log.release_up_to(log.last());
+        released.map_err(|error| format!("release of everything: {error}"))?;
+        let appended = if own { log.writer().append(&largest) } else { log.append(&largest) };
+        appended
+            .map_err(|error| format!("released is everything, and {error}: {:?}", log.space()))?;
+    }
+    Ok(())
 }
 
 /// Opens the log after a crash, reads it both ways, and appends a record of `probe` bytes to it.

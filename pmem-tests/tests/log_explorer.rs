@@ -153,7 +153,7 @@ fn sampling() -> (u64, Duration) {
 /// A seeded workload of up to 14 operations.
 fn sequence(random: &mut SplitMix64) -> Vec<Op> {
     (0..4 + random.below(11))
-        .map(|_| match random.below(12) {
+        .map(|_| match random.below(16) {
             0..=2 => Op::Append(random.below(200) as usize),
             3 => Op::Append(random.below(4000) as usize),
             4 => Op::Many(1 + random.below(5) as usize, random.below(300) as usize),
@@ -161,7 +161,11 @@ fn sequence(random: &mut SplitMix64) -> Vec<Op> {
             6 | 7 => Op::Release(random.below(4)),
             8 | 9 => Op::Truncate(random.below(5)),
             10 => Op::Reopen,
-            _ => Op::Kill,
+            11 => Op::Kill,
+            12 => Op::Truncate(1),
+            13 => Op::Largest(random.below(2) as usize),
+            14 => Op::Empty(1 + random.below(1200) as usize),
+            _ => Op::Panics(random.below(4) as usize, random.below(2) == 0),
         })
         .collect()
 }

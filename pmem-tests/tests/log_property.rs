@@ -9,7 +9,7 @@ use daxmap::ErrorKind;
 use daxmap::log::{LogReader, Lsn};
 use daxmap::sim::{Mode, SimRegion};
 use pmem_tests::killed::Killed;
-use pmem_tests::log_model::{self, Model, Op, Records, Subject, region_len};
+use pmem_tests::log_model::{self, LARGEST, Model, Op, Records, Subject, region_len};
 use pmem_tests::long_run::setting;
 use proptest::prelude::*;
 
@@ -40,8 +40,13 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (0_usize..4000).prop_map(Op::Append),
         2 => (1_usize..6, 0_usize..300).prop_map(|(count, len)| Op::Many(count, len)),
         2 => (1_usize..6, 0_usize..700).prop_map(|(count, len)| Op::Staged(count, len)),
+        1 => (0_usize..3).prop_map(Op::Largest),
+        1 => prop_oneof![1_usize..20, LARGEST / 4 - 2..LARGEST / 4 + 6].prop_map(Op::Empty),
+        1 => (0_usize..4, any::<bool>()).prop_map(|(after, own)| Op::Panics(after, own)),
+        1 => (0_u64..2).prop_map(Op::Grow),
         2 => (0_u64..4).prop_map(Op::Release),
         2 => (0_u64..5).prop_map(Op::Truncate),
+        1 => Just(Op::Truncate(1)),
         1 => Just(Op::Reopen),
         1 => Just(Op::Kill),
     ]
@@ -74,7 +79,8 @@ fn alive(memory: &SimRegion) -> Region {
 
 impl Machine {
     fn new(mode: Mode, segments: u64) -> Self {
-        let memory = SimRegion::new(mode, region_len(segments), region_len(segments));
+        // A list has at most 30 operations, of which each makes it one segment longer at most.
+        let memory = SimRegion::new(mode, region_len(segments), region_len(segments + 30));
         let model = log_model::prepare(&memory, &[]).expect("nothing crashes");
         Self::open(memory, model)
     }
@@ -141,7 +147,7 @@ impl Machine {
 
     /// The follower reads on; where records were taken back that it has read, from the first one.
     fn done(&mut self, op: Op) {
-        if matches!(op, Op::Truncate(count) if count > 0) {
+        if matches!(op, Op::Truncate(count) if count > 0) || matches!(op, Op::Grow(_)) {
             self.follow_anew();
         }
         self.follow();
@@ -150,6 +156,17 @@ impl Machine {
     fn follow_anew(&mut self) {
         self.follower = LogReader::in_region(self.memory.clone(), Lsn::ZERO).expect("a log");
         self.followed.clear();
+    }
+
+    /// Whatever has happened: when everything is released there is room, for this process and for
+    /// the next one.
+    fn end(mut self) {
+        let log = self.subject.log.take().expect("it is open");
+        log_model::has_room(&log).unwrap();
+        log.abandon();
+        let log = log_model::options().open_region(alive(&self.memory)).expect("it opens");
+        log_model::has_room(&log).unwrap();
+        log.abandon();
     }
 
     fn compare(&self) {
@@ -215,7 +232,7 @@ proptest! {
         steps in prop::collection::vec(step(), 0..30),
     ) {
         let machine = steps.into_iter().fold(Machine::new(mode, segments), Machine::step);
-        machine.subject.abandon();
+        machine.end();
     }
 }
 
