@@ -58,8 +58,9 @@ impl LogOptions {
         }
     }
 
-    /// How the region of a file is created and opened: its length, the level of durability it must
-    /// have, and so on.
+    /// How the region of a file is created and opened: the level of durability it must have, and so
+    /// on. Its length is that of a new file. A log that exists has the length of its file, be that
+    /// shorter or, after [`Log::grow`], longer.
     #[must_use]
     pub fn region(mut self, options: Options) -> Self {
         self.region = options;
