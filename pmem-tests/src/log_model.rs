@@ -193,6 +193,10 @@ impl<R: Region + Clone> Subject<R> {
     }
 
     /// Does one thing to both. A full log is left as it is.
+    ///
+    /// # Panics
+    ///
+    /// If a commit is refused that fits, or one is not that does not.
     pub fn apply(&mut self, op: Op) -> Result<()> {
         let Some(log) = &mut self.log else { return Ok(()) };
         let model = &mut self.model;
