@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use super::badblocks;
 use super::block::{self, Context};
 use super::commands;
 use super::devdax::{self, DaxDevice, SYSTEM_RAM};
@@ -17,6 +16,7 @@ use super::mountinfo::{has_option, option};
 use super::remedy::Remedy;
 use super::report::{BlockDevice, HugePages, MapSync, MemoryRegion, Mount, Namespace, Target};
 use super::subject::Subject;
+use super::{badblocks, reasons};
 use crate::cpu::WriteBack;
 use crate::durability::PersistenceDomain;
 
@@ -381,7 +381,7 @@ pub(super) fn read_only(facts: &Facts) -> Vec<(String, Option<Remedy>)> {
     let regions = facts.device.as_ref().map_or_else(Vec::new, regions);
     for region in regions.into_iter().filter(|region| region.read_only) {
         out.push((
-            format!("memory region {} is read-only", region.name),
+            format!("{} is read-only", reasons::named(region)),
             Some(commands::writable_region(region)),
         ));
     }

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use super::bad_memory::BadIn;
 use super::facts::Facts;
 use super::memory_device::MemoryDevice;
-use super::reasons::named as named_region;
+use super::reasons::{SEE_SYS, named as named_region};
 use super::remedy::Remedy;
 use super::report::{MemoryRegion, Namespace, Reason, ReasonCode, Target};
 
@@ -57,7 +57,7 @@ pub(super) fn device_flag(region: &MemoryRegion, device: &MemoryDevice, flag: &s
                 "check the data against a copy, then the device: ndctl list -DH shows its health, \
                  its vendor's tools clear the flag; until then, {NO_DATA}"
             ),
-            _ => format!("look it up in the kernel's documentation; until then, {NO_DATA}"),
+            _ => format!("look the flag up in the kernel's documentation; until then, {NO_DATA}"),
         },
     )
 }
@@ -108,7 +108,7 @@ pub(super) fn device_unread(region: &MemoryRegion, path: &Path) -> Reason {
             path.display(),
             named_region(region)
         ),
-        "let this process read it: mount /sys; a container may mask it",
+        SEE_SYS,
     )
 }
 
@@ -224,7 +224,7 @@ pub(super) fn not_tried(facts: &Facts, errno: i32) -> Reason {
         _ => (
             ReasonCode::MapSyncNotTried,
             "the kernel gave no reason that is known here",
-            "look for \"dax\" in dmesg",
+            "look for \"dax\" in the kernel log",
         ),
     };
     let text = format!("{path} could not be opened for the trial mapping: {why} ({errno})");

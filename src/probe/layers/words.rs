@@ -21,7 +21,8 @@ pub(super) fn invisible_pool(path: &Path) -> Reason {
             "the devices of the zfs pool under {} are not visible in /sys, nor is its property sync",
             path.display()
         ),
-        "zpool status and zfs get sync tell people; for a level that is granted, use ext4, xfs or btrfs",
+        "use ext4, xfs or btrfs where a level is required; zpool status and zfs get sync show what zfs \
+         does",
     )
 }
 
@@ -36,7 +37,7 @@ pub(super) fn mount_not_shown(path: &Path, table: bool) -> Reason {
     let (why, remedy) = if table {
         (
             "/proc/self/mountinfo does not show its mount",
-            "probe from outside of the chroot, or without a mount that hides it",
+            "probe from outside the chroot, or without the mount that hides it",
         )
     } else {
         ("/proc/self/mountinfo cannot be read", "mount /proc")
@@ -48,7 +49,7 @@ pub(super) fn mount_not_shown(path: &Path, table: bool) -> Reason {
 pub(super) fn log_unknown(filesystem: &str, device: &str, why: &str) -> Reason {
     layer_unverified(
         format!("where {filesystem} on {device} keeps its log is not known: {why}"),
-        "make it readable, or use a filesystem with its log on the same device",
+        "make that readable to this process, or use a filesystem with its log on the same device",
     )
 }
 

@@ -321,11 +321,11 @@ fn read_only_mount_and_region() {
     let reasons = &["read-only", "read-only", "memory-device-not-armed"];
     let expected = Expected { durability: Durability::Unverified, reasons, ..ADR };
     check_file("unarmed", &report, &expected);
-    assert_eq!(report.reasons[0].text, "memory region region0 is read-only", "the cause first");
+    assert_eq!(report.reasons[0].text, "NVDIMM region region0 is read-only", "the cause first");
     let node = FakeFile::node("/dev/pmem0", rustix::fs::FileType::BlockDevice, (259, 0));
     let report = node.probe(&capture.root);
     assert!(report.read_only);
-    assert_eq!(report.reasons[0].text, "memory region region0 is read-only");
+    assert_eq!(report.reasons[0].text, "NVDIMM region region0 is read-only");
 }
 
 #[test]

@@ -51,9 +51,11 @@ pub(super) fn produce(code: ReasonCode) -> (Report, &'static str, &'static str) 
         ReasonCode::MemoryDeviceErasing => {
             (security(ADR, "overwrite\n"), "being overwritten", "wait-overwrite")
         }
-        ReasonCode::MemoryDeviceUnknown => {
-            (with(ADR, &[("nfit/flags", None)]), "nmem0/nfit/flags cannot be read", "mount /sys")
-        }
+        ReasonCode::MemoryDeviceUnknown => (
+            with(ADR, &[("nfit/flags", None)]),
+            "nmem0/nfit/flags cannot be read",
+            "sysfs visible at /sys",
+        ),
         ReasonCode::CxlFlushUnknown => {
             let report = with(CXL, &[("cxl/dirty_shutdown", None)]);
             (report, "memory_controller whatever its devices can do", "6.16")
@@ -72,7 +74,7 @@ pub(super) fn produce(code: ReasonCode) -> (Report, &'static str, &'static str) 
                 .with(|file| file.map_sync = MapSync::NotTried(EAGAIN));
             (file.probe(&tree.root), "/m/f could not be opened", "given the lease back")
         }
-        ReasonCode::MapSyncNotTried => (not_tried(EIO), "/dev/dax0.0", "dmesg"),
+        ReasonCode::MapSyncNotTried => (not_tried(EIO), "/dev/dax0.0", "kernel log"),
         other => panic!("{other} is not a reason of memory"),
     }
 }

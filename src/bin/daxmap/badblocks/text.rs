@@ -19,7 +19,7 @@ pub fn write(out: &mut impl Write, bad: &BadMemory) -> io::Result<()> {
         writeln!(out, "  note: {}", clean(note))?;
     }
     if let Some(remedy) = &bad.remedy {
-        writeln!(out, "  fix: {}", clean(&remedy.to_string()))?;
+        writeln!(out, "  remedy: {}", clean(&remedy.to_string()))?;
     }
     Ok(())
 }
