@@ -244,6 +244,7 @@ struct Inner {
     call: Option<&'static str>,
     kind: ErrorKind,
     durability_unknown: bool,
+    advice: Option<&'static str>,
 }
 
 impl Error {
@@ -255,6 +256,7 @@ impl Error {
             call: None,
             kind,
             durability_unknown: false,
+            advice: None,
         }))
     }
 
@@ -278,6 +280,12 @@ impl Error {
     /// The same error, met while doing something else.
     pub(crate) fn during(mut self, operation: Operation) -> Self {
         self.0.operation = operation;
+        self
+    }
+
+    /// The same error, with what the reader can do.
+    pub(crate) fn advise(mut self, advice: &'static str) -> Self {
+        self.0.advice = Some(advice);
         self
     }
 
@@ -372,7 +380,10 @@ impl fmt::Display for Error {
                 "; durability of these bytes is unknown, reopen and recover from the medium"
             )?;
         }
-        Ok(())
+        match self.0.advice {
+            Some(advice) => write!(f, "; {advice}"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 
-use crate::passthrough;
+use crate::passthrough::{self, Habits};
 use crate::unprivileged::need_root;
 
 /// A directory of its own, removed with everything in it on drop.
@@ -104,6 +104,16 @@ impl Filesystem {
     /// If it cannot be mounted: not root, or no `/dev/fuse`.
     #[must_use]
     pub fn fuse(parent: impl AsRef<Path>) -> Self {
+        Self::fuse_with(parent, Habits::default())
+    }
+
+    /// As [`fuse`](Self::fuse), with the habits of another filesystem.
+    ///
+    /// # Panics
+    ///
+    /// As there.
+    #[must_use]
+    pub fn fuse_with(parent: impl AsRef<Path>, habits: Habits) -> Self {
         need_root();
         let directory = Directory::new(parent);
         own_namespace();
@@ -112,7 +122,7 @@ impl Filesystem {
         for path in [&behind, &mounted] {
             fs::create_dir(path).expect("a directory can be made in a new directory");
         }
-        let server = passthrough::mount_over(&behind, &mounted)
+        let server = passthrough::mount_with(&behind, &mounted, habits)
             .unwrap_or_else(|error| panic!("no FUSE mount (these tests need root): {error}"));
         Self { mounted, server: Some(server), _directory: directory }
     }

@@ -33,8 +33,9 @@ fn committed(traced: &Traced) -> Vec<String> {
     after.iter().map(|call| call.name.clone()).take_while(|name| name != "write").collect()
 }
 
-/// What is found out about the file in place, and compared.
-const LOOK: &str = "newfstatat openat fstat fstat flistxattr flistxattr";
+/// What is found out about the file in place: that it is the one the draft was made for. Where times
+/// tell less (before Linux 6.13, and on other filesystems), it is looked at again.
+const LOOK: &str = "newfstatat";
 
 #[test]
 fn with_a_journal_or_a_log() {

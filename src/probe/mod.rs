@@ -27,6 +27,7 @@ mod commands;
 mod devdax;
 mod extents;
 mod facts;
+mod fallbacks;
 mod filesystem;
 mod ioctl;
 mod layers;
@@ -53,6 +54,8 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 pub use bad_memory::{BadIn, BadMemory, bad_memory};
+pub(crate) use fallbacks::SYNC_NAMES;
+pub use fallbacks::{FALLBACKS, Fallback};
 pub use memory_device::{MemoryDevice, Security, Shutdowns};
 pub use remedy::{Recipe, Remedy};
 pub use report::{
@@ -63,6 +66,7 @@ pub use report::{
 pub(crate) use reasons::{HUGETLBFS, cached_pages_stay};
 
 use crate::cpu::WriteBack;
+use crate::durability::Durability;
 use crate::error::{Error, Operation, Result};
 use block::Context;
 use facts::Question;
@@ -158,6 +162,16 @@ fn report(fd: BorrowedFd<'_>, path: &Path, missing: bool) -> Result<Report> {
 /// Gathers and judges, from any tree and any subject.
 fn inspect(sources: &Sources, subject: &dyn Subject, question: Question<'_>) -> Report {
     verdict::judge(facts::gather(&Context::new(sources, question.page_size), subject, question))
+}
+
+/// Lowers the level of a report by what was met after it was made, in its filesystem.
+pub(crate) fn lower(report: &mut Report, level: Durability, text: String, advice: &str) {
+    let reason = ReasonCode::LayerUnverified;
+    let (layer, evidence) = (Layer::Filesystem, text.clone());
+    report.caps.push(Cap { layer, level, evidence, reason: Some(reason) });
+    report.durability = report.durability.min(level);
+    let remedy = Some(Remedy::advice(advice));
+    report.reasons.push(Reason { code: reason, text, remedy });
 }
 
 fn open_path(path: &Path) -> std::result::Result<OwnedFd, Errno> {

@@ -27,11 +27,12 @@
 //! - An error changes nothing, with one exception that says so:
 //!   [`ErrorKind::PublishedNotDurable`].
 //! - A file that is replaced hands on its owner, permission bits, extended attributes, access
-//!   control list and DAX flag. Not its times, nor what the kernel computes from the content
-//!   (`security.ima`, `security.evm`).
+//!   control list, DAX flag, project id and, on btrfs, its flag against copy-on-write. Not its times,
+//!   nor what the kernel computes from the content (`security.ima`, `security.evm`). What cannot be
+//!   handed on stops nothing and widens no right: [`Draft::not_kept`] lists it.
 //!
-//! A draft that is a symbolic link's target takes the target's place, as editors do that care: the
-//! link stays, and so does whatever else leads to it. Other hard links of a replaced file go on
+//! If `path` is a symbolic link, the file that it points to is replaced or made, and the link stays.
+//! Another user's link in a sticky, world-writable directory is refused (`EACCES`). Other hard links of a replaced file go on
 //! naming the old version, and so do open files and mappings of it: whoever wants the new one
 //! opens it anew.
 //!
@@ -83,22 +84,28 @@
 //! those that no live process holds.
 
 mod attributes;
-mod dax_flag;
+mod inode_flags;
 mod leftovers;
+mod whole;
 
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::ops::{Deref, Range};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FileType;
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use self::attributes::Old;
+pub use self::attributes::{Attribute, NotKept};
+use self::attributes::{Handed, Old};
+use self::inode_flags::Extended;
 pub use self::leftovers::{Leftovers, clean_leftovers};
+pub use self::whole::replace;
 use crate::durability::Backend;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::primitives::primitive;
+use crate::probe::Report;
 use crate::region::calls;
 use crate::region::draft::Place;
 use crate::region::quirks::Quirks;
@@ -115,9 +122,12 @@ pub enum Commit<'a> {
     CreateOnly,
     /// It is replaced as with `Replace`, and stays under this other name of the same directory.
     /// The version kept is exactly the one replaced, whoever else publishes meanwhile: exchanges
-    /// in one directory wait for each other (flock(2) on the directory). A file that has the other
-    /// name is replaced. If there is nothing to keep, the commit fails with
-    /// `ENOENT`.
+    /// in one directory wait for each other, 5 seconds at most (flock(2) on the directory, which
+    /// anybody who may read it can lock: `EAGAIN`). A file that has the other name is replaced.
+    ///
+    /// The commit fails with `ENOENT` if there is nothing to keep, and with `EINVAL` if the other name
+    /// is this one in another spelling, on a filesystem that folds case. Without `RENAME_EXCHANGE` the
+    /// old version is linked to the other name first; without hard links either, the commit fails.
     Exchange(&'a OsStr),
 }
 
@@ -139,8 +149,27 @@ pub struct Draft {
     place: Place,
     region: AnyRegion,
     path: PathBuf,
-    quirks: Quirks,
+    inherits: Inherits,
     options: Options,
+}
+
+/// A file under construction that is still empty.
+struct Begun {
+    // Dropped first, as in `Draft`.
+    place: Place,
+    fd: OwnedFd,
+    report: Report,
+    inherits: Inherits,
+}
+
+/// What the draft has of the file in place, and how it gets its name.
+#[derive(Debug)]
+struct Inherits {
+    quirks: Quirks,
+    strict: bool,
+    /// The file in place when the draft was made, if what it hands on stays as it was handed on.
+    from: Option<Old>,
+    not_kept: Vec<NotKept>,
 }
 
 impl Options {
@@ -150,44 +179,119 @@ impl Options {
     /// If `path` is a symbolic link, the draft is made beside the file that it points to, and
     /// will take that file's place: the link stays.
     ///
+    /// What the file in place hands on is given to the draft now. [`Draft::not_kept`] lists what
+    /// cannot be handed on; with [`strict_attributes`](Self::strict_attributes) that is an error.
+    ///
     /// # Errors
     ///
     /// As [`create`](Self::create), but a file of that name is none; `WrongFileType` for a
-    /// directory, a device and the like; `Os(EACCES)` for a file in place that may not be read,
-    /// since its attributes could not be kept. Nothing is changed.
+    /// directory, a device and the like. Nothing is changed.
     pub fn draft(&self, path: impl AsRef<Path>) -> Result<Draft> {
         let path = path.as_ref();
         self.draft_at(path).map_err(|error| error.at(path))
     }
 
     fn draft_at(&self, path: &Path) -> Result<Draft> {
-        let mut place = Place::following(path)?;
-        let old = Old::find(&place)?;
-        let fd = self.file_for(&mut place, old.as_ref())?;
-        let (region, quirks) = self.attach_draft(path, &mut place, fd)?;
-        Ok(Draft { place, region, path: path.to_owned(), quirks, options: self.clone() })
+        let Begun { place, fd, report, inherits } = self.begin(path)?;
+        let region = self.attach_draft(path, fd, report)?;
+        Ok(Draft { place, region, path: path.to_owned(), inherits, options: self.clone() })
     }
 
-    /// The empty file, with the DAX flag of the one in place.
-    fn file_for(&self, place: &mut Place, old: Option<&Old>) -> Result<OwnedFd> {
+    /// An empty file beside the one in place, with what that hands on.
+    fn begin(&self, path: &Path) -> Result<Begun> {
+        let mut place = Place::of(path)?;
+        let old = match place.found() {
+            Some(found) => Old::open(&place, found)?,
+            None => None,
+        };
         // Permission bits that need no change later need no sync of it either.
-        let mode = old.map_or(self.file_mode(), Old::mode);
+        let mode = old.as_ref().map_or(self.file_mode(), Old::mode);
         let fd = place.create(mode, self.locks())?;
-        let Some(wanted) = old.and_then(|old| dax_flag::get(old.fd())) else { return Ok(fd) };
-        if dax_flag::get(fd.as_fd()).is_none_or(|flag| flag == wanted) {
-            return Ok(fd);
+        let (report, quirks) = self.survey_draft(path, &mut place, fd.as_fd())?;
+        let mut inherits = Inherits::new(quirks, self.is_strict());
+        let (fd, report) = match old {
+            None => (fd, report),
+            Some(old) => self.inherit_early(path, &mut place, (fd, report), old, &mut inherits)?,
+        };
+        Ok(Begun { place, fd, report, inherits })
+    }
+
+    /// Gives the empty file what the one in place has, and takes note of what it cannot have.
+    fn inherit_early(
+        &self,
+        path: &Path,
+        place: &mut Place,
+        (mut fd, mut report): (OwnedFd, Report),
+        old: Old,
+        inherits: &mut Inherits,
+    ) -> Result<(OwnedFd, Report)> {
+        let strict = inherits.strict;
+        if may_have_dax_flag(&report)
+            && let (Ok(theirs), Ok(ours)) = (old.extended(), Extended::of(fd.as_fd()))
+            && theirs.dax() != ours.dax()
+        {
+            fd = self.with_dax_flag(place, old.mode(), fd, theirs.dax())?;
+            (report, _) = self.survey_draft(path, place, fd.as_fd())?;
         }
-        // A flag takes effect when an inode is read anew, after its last close
-        // (Documentation/filesystems/dax.rst). A file without a name would not outlive that.
-        drop(fd);
+        let mut flags = Handed::new(strict);
+        if may_have_project(&report) {
+            old.hand_project_on(place, fd.as_fd(), &mut flags)?;
+        }
+        if report.filesystem.as_deref() == Some("btrfs") {
+            old.hand_no_cow_on(fd.as_fd(), &mut flags)?;
+        }
+        let handed = hand_on(&old, fd.as_fd(), strict, false)?;
+        inherits.not_kept = handed.not_kept;
+        inherits.not_kept.append(&mut flags.not_kept);
+        // Written to, it would lose some of it.
+        inherits.from = (inherits.quirks.exact_times && !handed.fragile).then_some(old);
+        Ok((fd, report))
+    }
+
+    /// The empty file with the DAX flag of the one in place. A flag takes effect when an inode is
+    /// read again, after its last close (Documentation/filesystems/dax.rst). A file without a name
+    /// would not outlive that.
+    fn with_dax_flag(
+        &self,
+        place: &mut Place,
+        mode: Mode,
+        unflagged: OwnedFd,
+        on: bool,
+    ) -> Result<OwnedFd> {
+        drop(unflagged);
+        place.remove_temporary();
         let fd = place.create_named(mode, self.locks())?;
-        dax_flag::set(fd.as_fd(), wanted)
-            .map_err(|errno| Error::os(Operation::Create, "ioctl FS_IOC_FSSETXATTR", errno))?;
+        let failed = |errno| Error::os(Operation::Create, "ioctl FS_IOC_FSSETXATTR", errno);
+        Extended::of(fd.as_fd()).and_then(|own| own.set_dax(fd.as_fd(), on)).map_err(failed)?;
         place.reopen(fd, self.locks())
     }
 }
 
+fn hand_on(old: &Old, new: BorrowedFd<'_>, strict: bool, written: bool) -> Result<Handed> {
+    primitive!("publish.attributes", old.hand_on(new, strict, written), Ok(Handed::new(strict)))
+}
+
+/// Only ext4 and xfs have the flag, and it has an effect only where the device offers DAX.
+fn may_have_dax_flag(report: &Report) -> bool {
+    matches!(report.filesystem.as_deref(), Some("ext4" | "xfs"))
+        && report.device.as_ref().is_none_or(|device| device.dax != Some(false))
+}
+
+/// Those that have none for certain are not asked.
+fn may_have_project(report: &Report) -> bool {
+    !matches!(report.filesystem.as_deref(), Some("tmpfs" | "ramfs" | "btrfs"))
+}
+
 impl Draft {
+    /// What of the file in place the draft does not have, and why. Empty if there is no file in
+    /// place, or the draft has all of it.
+    ///
+    /// A file that takes that place before the commit hands on what it can as well.
+    #[must_use]
+    pub fn not_kept(&self) -> &[NotKept] {
+        &self.inherits.not_kept
+    }
+
     /// Makes everything written durable, gives the file its name, makes the name durable, and
     /// returns the region: the same mapping at the same address, open and locked as it was.
     ///
@@ -200,16 +304,18 @@ impl Draft {
     /// durable failed. After any other error nothing has changed under any name, and the draft
     /// is gone.
     pub fn commit(self, how: Commit<'_>) -> Result<AnyRegion> {
-        let Self { mut place, region, path, quirks, options } = self;
+        let Self { mut place, region, path, inherits, options } = self;
+        let quirks = inherits.quirks;
+        let fd = region.as_fd();
         primitive!(
             "publish.complete_before_name",
-            complete(&region).and_then(|()| name(&mut place, &region, quirks, how)),
-            name(&mut place, &region, quirks, how).and_then(|()| complete(&region))
+            complete(&region).and_then(|()| name(&mut place, fd, &inherits, how)),
+            name(&mut place, fd, &inherits, how).and_then(|()| complete(&region))
         )
         .map_err(|error| error.before_publish().at(&path))?;
-        primitive!("publish.sync", place.sync(quirks, region.as_fd()), Ok(()))
+        primitive!("publish.sync", place.sync(quirks, fd), Ok(()))
             .map_err(|error| error.after_publish().at(&path))?;
-        options.settle_lock(region.as_fd());
+        options.settle_lock(fd);
         Ok(region)
     }
 }
@@ -246,18 +352,14 @@ fn rewrite(region: &AnyRegion, part: &Range<u64>) -> Result<()> {
 }
 
 /// Gives the file its name. An error has changed nothing.
-fn name(place: &mut Place, region: &AnyRegion, quirks: Quirks, how: Commit<'_>) -> Result<()> {
+fn name(place: &mut Place, fd: BorrowedFd<'_>, inherits: &Inherits, how: Commit<'_>) -> Result<()> {
     const RACES: u32 = 8;
-    let fd = region.as_fd();
+    let quirks = inherits.quirks;
     match how {
-        Commit::CreateOnly if place.through_link => {
-            Err(Error::os(Operation::Publish, "linkat", Errno::EXIST))
-        }
         Commit::CreateOnly => place.name_new(fd),
         Commit::Replace => {
             for _ in 0..RACES {
-                if let Some(old) = Old::find(place)? {
-                    inherit(&old, region, quirks)?;
+                if inherits.inherit(place, fd)? {
                     match place.name_over(quirks, fd) {
                         // What was to be replaced is gone.
                         Err(error) if error.errno() == Some(Errno::NOENT) => continue,
@@ -276,55 +378,111 @@ fn name(place: &mut Place, region: &AnyRegion, quirks: Quirks, how: Commit<'_>) 
             let Some(old) = Old::find(place)? else {
                 return Err(Error::os(Operation::Publish, "openat", Errno::NOENT));
             };
-            check_kept_name(place, keep)?;
-            inherit(&old, region, quirks)?;
+            check_kept_name(place, &old, keep)?;
+            inherits.inherit(place, fd)?;
             // Two exchanges make one version the old one: another's in between would bring the
             // replaced version back.
             place.exclude_others()?;
-            exchange(place, region, quirks, keep)
+            exchange(place, fd, quirks, keep)
         }
     }
 }
 
-/// The attributes of the file in place. Where no later sync covers the inode, this one does.
-fn inherit(old: &Old, region: &AnyRegion, quirks: Quirks) -> Result<()> {
-    let changed = primitive!("publish.attributes", old.hand_on(region.as_fd()), Ok(false))?;
-    if changed && quirks.no_journal {
-        primitive!("publish.attributes.fsync", calls::fsync(region.as_fd()), Ok(()))
-            .map_err(|errno| Error::os(Operation::Publish, "fsync", errno))?;
+impl Inherits {
+    fn new(quirks: Quirks, strict: bool) -> Self {
+        Self { quirks, strict, from: None, not_kept: Vec::new() }
+    }
+
+    /// The attributes of the file in place; false if there is none. Where no later sync covers the
+    /// inode, this one does. (What was handed on to the empty file is synced with its length.)
+    fn inherit(&self, place: &Place, new: BorrowedFd<'_>) -> Result<bool> {
+        if self.is_still_from(place)? {
+            return Ok(true);
+        }
+        let Some(old) = Old::find(place)? else { return Ok(false) };
+        let handed = hand_on(&old, new, self.strict, true)?;
+        if handed.changed && self.quirks.no_journal {
+            primitive!("publish.attributes.fsync", calls::fsync(new), Ok(()))
+                .map_err(|errno| Error::os(Operation::Publish, "fsync", errno))?;
+        }
+        Ok(true)
+    }
+
+    fn is_still_from(&self, place: &Place) -> Result<bool> {
+        self.from.as_ref().map_or(Ok(false), |from| from.is_unchanged(place))
+    }
+}
+
+/// A single name, of a regular file other than the one in place, or of nothing.
+fn check_kept_name(place: &Place, old: &Old, keep: &OsStr) -> Result<()> {
+    let plain = Path::new(keep).file_name() == Some(keep);
+    let refused = || Error::os(Operation::Publish, "renameat2", Errno::INVAL);
+    if !plain || keep == place.name() {
+        return Err(refused());
+    }
+    let found = match calls::statat(place.directory(), keep) {
+        Err(Errno::NOENT) => return Ok(()),
+        found => found.map_err(|errno| Error::os(Operation::Publish, "fstatat", errno))?,
+    };
+    if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
+        let what = "the name to keep the old version under is not a regular file's";
+        return Err(Error::new(Operation::Publish, ErrorKind::WrongFileType(what)));
+    }
+    if old.is(&found) && !are_two_names(place, keep)? {
+        return Err(refused().advise(
+            "the name to keep the old version under is another spelling of the name itself",
+        ));
     }
     Ok(())
 }
 
-/// A single name, of a regular file or of nothing.
-fn check_kept_name(place: &Place, keep: &OsStr) -> Result<()> {
-    let plain = Path::new(keep).file_name() == Some(keep);
-    if !plain || keep == place.name() {
-        return Err(Error::os(Operation::Publish, "renameat2", Errno::INVAL));
-    }
-    match calls::statat(place.directory(), keep) {
-        Ok(found) if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile => {
-            let what = "the name to keep the old version under is not a regular file's";
-            Err(Error::new(Operation::Publish, ErrorKind::WrongFileType(what)))
+/// Whether the final name and another that leads to the same file are two entries of the directory:
+/// hard links. Where case or composition of letters does not matter, one entry answers to several
+/// names, and the directory lists it once, as it was made.
+fn are_two_names(place: &Place, other: &OsStr) -> Result<bool> {
+    let wanted = [place.name().as_bytes(), other.as_bytes()];
+    let mut listed = [false; 2];
+    let failed = |call| move |errno| Error::os(Operation::Publish, call, errno);
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    // A description of its own: reading moves its position.
+    let directory = calls::openat(place.directory(), OsStr::new("."), flags, Mode::empty())
+        .map_err(failed("openat of the directory"))?;
+    calls::each_name(directory.as_fd(), &mut |name: &CStr| {
+        for (listed, wanted) in listed.iter_mut().zip(wanted) {
+            *listed |= name.to_bytes() == wanted;
         }
-        Err(errno) if errno != Errno::NOENT => Err(Error::os(Operation::Publish, "fstatat", errno)),
-        _ => Ok(()),
-    }
+    })
+    .map_err(failed("getdents64"))?;
+    Ok(listed == [true; 2])
 }
 
 /// The new file takes the final name, the old one `keep`. A temporary name only ever names the
 /// draft or what `keep` named before, never the version to be kept.
-fn exchange(place: &mut Place, region: &AnyRegion, quirks: Quirks, keep: &OsStr) -> Result<()> {
+fn exchange(place: &mut Place, fd: BorrowedFd<'_>, quirks: Quirks, keep: &OsStr) -> Result<()> {
     let name = place.name().to_owned();
-    match place.name_as_new(region.as_fd(), keep) {
-        Ok(()) => {
-            place.exchange(keep, &name).inspect_err(|_| place.unname_if(region.as_fd(), keep))
-        }
+    match place.name_as_new(fd, keep) {
+        Ok(()) => match place.exchange(keep, &name) {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                place.take_name_back(keep)?;
+                place.name_over_and_keep(quirks, fd, keep)
+            }
+            Err(error) => {
+                place.unname_if(fd, keep);
+                Err(error)
+            }
+        },
         Err(error) if error.errno() == Some(Errno::EXIST) => {
-            let temporary = place.name_temporarily(region.as_fd())?.to_owned();
-            place.exchange(&temporary, keep)?;
-            place.exchange(keep, &name).inspect_err(|_| {
-                if place.exchange(&temporary, keep).is_err() {
+            let temporary = place.name_temporarily(fd)?.to_owned();
+            if !place.exchange(&temporary, keep)? {
+                return place.name_over_and_keep(quirks, fd, keep);
+            }
+            let done = place.exchange(keep, &name).and_then(|done| {
+                let lacks = || Error::os(Operation::Publish, "renameat2", Errno::INVAL);
+                if done { Ok(()) } else { Err(lacks()) }
+            });
+            done.inspect_err(|_| {
+                if !matches!(place.exchange(&temporary, keep), Ok(true)) {
                     // It is the name of the version kept before, not the draft's.
                     place.leave_temporary();
                 }

@@ -10,13 +10,15 @@
 //! Files of the model are descriptors of memory files (memfd_create(2)), so what is not in this
 //! list (mmap, flock, extended attributes, close) works on them as on any file.
 
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CStr, OsStr};
 use std::io::IoSlice;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rustix::fs::{self, AtFlags, CWD, Dir, FallocateFlags, Mode, OFlags, RenameFlags, Stat};
+use rustix::fs::{
+    self, AtFlags, CWD, Dir, FallocateFlags, Mode, OFlags, RenameFlags, ResolveFlags, Stat,
+};
 use rustix::io::{self, Errno, Result};
 
 use super::ground;
@@ -73,6 +75,11 @@ calls! {
         fs::openat(directory, name, flags, mode)
     }
 
+    /// openat2(2) of a path that leads through no magic link (`RESOLVE_NO_MAGICLINKS`).
+    fn open_no_magic(directory: BorrowedFd<'_>, path: &Path, flags: OFlags) -> Result<OwnedFd> {
+        fs::openat2(directory, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS)
+    }
+
     /// stat(2).
     fn stat(path: &Path) -> Result<Stat> {
         fs::stat(path)
@@ -86,16 +93,6 @@ calls! {
     /// fstat(2).
     fn fstat(file: BorrowedFd<'_>) -> Result<Stat> {
         fs::fstat(file)
-    }
-
-    /// readlinkat(2).
-    fn readlinkat(directory: BorrowedFd<'_>, name: &OsStr) -> Result<CString> {
-        fs::readlinkat(directory, name, Vec::new())
-    }
-
-    /// realpath(3).
-    fn canonicalize(path: &Path) -> std::io::Result<PathBuf> {
-        path.canonicalize()
     }
 
     /// getdents64(2): every name in the directory.
@@ -133,10 +130,13 @@ calls! {
     }
 
     /// fstatvfs(2): bytes that the file's filesystem has free. One that counts nothing (tmpfs
-    /// without a limit, some FUSE servers) has room for everything.
+    /// without a limit, some FUSE servers), or says that no block is free, may have room for
+    /// everything: a full one says so when it is asked for space, and nothing of it can be taken from
+    /// others. Blocks that are reserved count, since who may take them is the kernel's to say.
     fn room(file: BorrowedFd<'_>) -> Result<u64> {
         let space = fs::fstatvfs(file)?;
-        Ok(if space.f_blocks == 0 { u64::MAX } else { space.f_bfree.saturating_mul(space.f_frsize) })
+        let counts = space.f_blocks != 0 && space.f_bfree != 0;
+        Ok(if counts { space.f_bfree.saturating_mul(space.f_frsize) } else { u64::MAX })
     }
 
     /// syncfs(2).
@@ -204,12 +204,18 @@ calls! {
         // linkat(2): AT_EMPTY_PATH works without /proc, and is refused, with ENOENT, to the
         // unprivileged before Linux 6.10; /proc/self/fd takes longer.
         match fs::linkat(file, OsStr::new(""), directory, name, AtFlags::EMPTY_PATH) {
-            Err(Errno::NOENT) => {
+            Err(Errno::NOENT | Errno::INVAL | Errno::PERM) => {
                 let through_proc = format!("/proc/self/fd/{}", file.as_raw_fd());
                 fs::linkat(CWD, through_proc.as_str(), directory, name, AtFlags::SYMLINK_FOLLOW)
             }
             result => result,
         }
+    }
+
+    /// Whether [`link_open`] works for this file. Makes no name: `.` is there already, and the kernel
+    /// says so only once it has found the file (`do_linkat`, fs/namei.c).
+    fn can_link_open(file: BorrowedFd<'_>, directory: BorrowedFd<'_>) -> bool {
+        kernel::link_open(file, directory, OsStr::new(".")) == Err(Errno::EXIST)
     }
 
     /// linkat(2), within a directory.

@@ -32,7 +32,7 @@ pub(super) fn map(plan: &Plan, fd: BorrowedFd<'_>, report: &Report) -> Result<Pa
     })
 }
 
-/// Reserves, maps the first `plan.len` bytes, and faults every page in: for a writer, so that no
+/// Reserves, maps the first `plan.len` bytes, and for a writer faults every page in, so that no
 /// store meets a fault, a full disk or a journal commit later.
 pub(super) fn map_populated(
     plan: &Plan,
@@ -46,10 +46,13 @@ pub(super) fn map_populated(
     let prot = if plan.read_only { ProtFlags::READ } else { ProtFlags::READ | ProtFlags::WRITE };
     mapping.map(fd, 0, len, prot, flags).map_err(failed("mmap"))?;
     mapping.check_access().map_err(failed("process_vm_readv"))?;
-    match primitive!("fsdax.populate", mapping.populate(0, len, !plan.read_only), Ok(())) {
+    // For reading, nothing is faulted in: that gives the holes of a file in memory pages of their own
+    // (`shmem_fault`, mm/shmem.c), and a page that is not there is an error when it is read.
+    if plan.read_only {
+        return Ok(mapping);
+    }
+    match primitive!("fsdax.populate", mapping.populate(0, len, true), Ok(())) {
         Ok(()) => Ok(mapping),
-        // For reading, a page that is not there is an error when it is read.
-        Err(_) if plan.read_only => Ok(mapping),
         Err(errno) => Err(Error::os(Operation::Populate, "madvise", errno).over(0, plan.len)),
     }
 }

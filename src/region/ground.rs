@@ -1,11 +1,13 @@
-//! What lay under the last draft, used again for as long as it is still true.
+//! What lay under the last drafts, for each mount and device, used again for as long as it is still
+//! true.
 //!
 //! Probing reads the mount table and a dozen files of sysfs, some 150 us, of which a program that
 //! publishes all the time would pay a new share with every file. What it answers for a file on
 //! the page cache depends on the mount, not on the file. So the file itself is asked what only it
 //! can answer (which mount and device it is on, whether it is DAX, and if it may be, the trial mapping
 //! with `MAP_SYNC`); the rest is used again while the kernel reports no change of the mount table
-//! (proc(5): mountinfo can be polled for that), and for a second at most.
+//! (proc(5): mountinfo can be polled for that), in this process, and for a second at most: not every
+//! change is of the mount table (a device's write cache, a filesystem reconfigured by fsconfig(2)).
 
 use std::fs::File;
 use std::io;
@@ -16,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{self, AtFlags, StatxAttributes, StatxFlags};
+use rustix::io::Errno;
 
 use super::mapping::page_size;
 use super::quirks::Quirks;
@@ -56,13 +59,16 @@ impl Known {
     }
 }
 
-static LAST: Mutex<Option<Known>> = Mutex::new(None);
+/// How many mounts are remembered, each with an open descriptor.
+const KNOWN_MAX: usize = 4;
+
+static KNOWN: Mutex<Vec<Known>> = Mutex::new(Vec::new());
 
 /// As [`look_closely`], from what is known of the mount where that will do.
 pub(super) fn glance(fd: BorrowedFd<'_>, path: &Path) -> Result<(Report, Quirks)> {
     let Some((spot, dax)) = spot(fd)? else { return look_closely(fd, path) };
-    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(known) = last.as_ref().filter(|known| known.holds(spot))
+    let mut all = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = all.iter().find(|known| known.holds(spot))
         && (dax == Dax::No || probe::try_map_sync(fd, page_size()) == known.report.map_sync)
     {
         let report = Report { path: path.to_owned(), ..known.report.clone() };
@@ -71,20 +77,21 @@ pub(super) fn glance(fd: BorrowedFd<'_>, path: &Path) -> Result<(Report, Quirks)
     // Opened first: what changes while the rest is read is noticed.
     let table = mount_table();
     let (report, quirks) = look_closely(fd, path)?;
-    *last = table.ok().filter(|_| depends_on_the_mount_only(&report)).map(|table| Known {
-        process: std::process::id(),
-        table,
-        since: Instant::now(),
-        spot,
-        report: report.clone(),
-        quirks,
-    });
+    // What is too old goes, and the oldest of too many.
+    all.retain(|known| known.spot != spot && known.since.elapsed() < AGE_MAX);
+    if all.len() == KNOWN_MAX {
+        all.remove(0);
+    }
+    if let Some(table) = table.ok().filter(|_| depends_on_the_mount_only(&report)) {
+        let (process, since) = (std::process::id(), Instant::now());
+        all.push(Known { process, table, since, spot, report: report.clone(), quirks });
+    }
     Ok((report, quirks))
 }
 
 /// The table of the calling thread, which may be in a mount namespace of its own: the one that
 /// [`probe`] reads. While it is open the namespace stays, with what is mounted in it: until a draft
-/// on another mount takes its place.
+/// a second later finds it too old.
 fn mount_table() -> io::Result<File> {
     File::open("/proc/thread-self/mountinfo").or_else(|_| File::open("/proc/self/mountinfo"))
 }
@@ -117,14 +124,31 @@ enum Dax {
 /// `None` if the kernel does not number mounts (before Linux 5.8).
 fn spot(fd: BorrowedFd<'_>) -> Result<Option<(Spot, Dax)>> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-    let found = fs::statx(fd, "", flags, StatxFlags::MNT_ID)
-        .map_err(|errno| Error::os(Operation::Probe, "statx", errno))?;
+    let found = match fs::statx(fd, "", flags, StatxFlags::MNT_ID) {
+        // A sandbox that does not know the call: the probe has another way.
+        Err(Errno::NOSYS | Errno::PERM) => return Ok(None),
+        found => found.map_err(|errno| Error::os(Operation::Probe, "statx", errno))?,
+    };
     let numbered = found.stx_mask & StatxFlags::MNT_ID.bits() != 0;
     let device = (found.stx_dev_major, found.stx_dev_minor);
     let says = found.stx_attributes_mask.contains(StatxAttributes::DAX);
     let is = found.stx_attributes.contains(StatxAttributes::DAX);
     let dax = if says && !is { Dax::No } else { Dax::Possibly };
     Ok(numbered.then_some((Spot { mount: found.stx_mnt_id, device }, dax)))
+}
+
+/// The number of the mount that a file is opened on; `None` if the kernel does not number them.
+pub(super) fn mount_of(fd: BorrowedFd<'_>) -> Option<u64> {
+    spot(fd).ok().flatten().map(|(spot, _)| spot.mount)
+}
+
+/// Lowers the level of a report: the filesystem cannot sync a directory, so nobody can say what
+/// becomes of a name in it.
+pub(super) fn without_directory_sync(report: &mut Report) {
+    let name = report.filesystem.as_deref().unwrap_or("this filesystem");
+    let text = format!("{name} has no fsync of a directory: names are left to syncfs");
+    let level = probe::SYNC_NAMES.level.unwrap_or(report.durability);
+    probe::lower(report, level, text, "keep the file on ext4, xfs or btrfs");
 }
 
 #[cfg(test)]

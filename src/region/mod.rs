@@ -7,7 +7,7 @@
 //! | `calls` | which system calls is all of this made of? |
 //! | `storage`, `unwritten` | how does a file come to be complete, and grow? |
 //! | `reopen` | is what an existing file shows on the medium? |
-//! | `draft`, `quirks`, `ground` | how does a file get its name, durably, and where? |
+//! | `resolve`, `existing`, `draft`, `naming`, `quirks`, `ground` | which file does a path mean, and how does it get its name, durably? |
 //! | `descriptor`, `process`, `identity`, `siblings`, `mapping`, `kernel_copy`, `bounds`, `latch` | what do all backends share? |
 //! | `mapped`, with `fsdax`, `devdax`, `volatile`, `cores` | stores into a shared mapping |
 //! | `page_cache`, with `gather`, `group`, `event` | `pwrite` and `fdatasync`, few and shared |
@@ -21,6 +21,7 @@ mod descriptor;
 mod devdax;
 pub(crate) mod draft;
 mod event;
+mod existing;
 mod fsdax;
 mod gather;
 mod ground;
@@ -30,11 +31,13 @@ mod kernel_copy;
 mod latch;
 mod mapped;
 mod mapping;
+mod naming;
 mod options;
 mod page_cache;
 pub(crate) mod process;
 pub(crate) mod quirks;
 mod reopen;
+mod resolve;
 mod siblings;
 mod storage;
 mod unwritten;

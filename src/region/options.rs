@@ -3,12 +3,13 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{self, FileType, FlockOperation, MemfdFlags, Mode, OFlags};
+use rustix::fs::{self, FlockOperation, MemfdFlags, Mode};
 use rustix::io::Errno;
 
 use super::any::AnyRegion;
 use super::calls;
 use super::draft::{self, Place};
+use super::existing::Existing;
 use super::identity::Driver;
 use super::mapping::Reserve;
 use super::quirks::{Quirks, overwrites_in_place};
@@ -58,6 +59,7 @@ pub struct Options {
     fault_guard: bool,
     writable_mapping: bool,
     gather: bool,
+    strict_attributes: bool,
 }
 
 impl Default for Options {
@@ -86,6 +88,7 @@ impl Options {
             fault_guard: true,
             writable_mapping: false,
             gather: true,
+            strict_attributes: false,
         }
     }
 
@@ -220,7 +223,19 @@ impl Options {
         Self { len: None, view: None, ..self.clone() }
     }
 
-    /// Creates the file, which must not exist, and opens it.
+    /// Let [`draft`](Self::draft) fail with the first attribute of the file in place that the new
+    /// file cannot have, and [`commit`](crate::publish::Draft::commit) likewise if the file in place
+    /// has changed. Default: **false**, replacing does what it can, and
+    /// [`Draft::not_kept`](crate::publish::Draft::not_kept) lists the rest.
+    #[must_use]
+    pub const fn strict_attributes(mut self, yes: bool) -> Self {
+        self.strict_attributes = yes;
+        self
+    }
+
+    /// Creates the file, which must not exist, and opens it. If `path` is a symbolic link, the file
+    /// is the one that it points to, as for [`open`](Self::open) and [`draft`](Self::draft). Another
+    /// user's link in a sticky, world-writable directory is refused with `EACCES`, by all three.
     ///
     /// The file is allocated, filled with zeros, synced and mapped before it gets its name, so a
     /// file of this name is always complete; then the directory is synced. An error leaves no
@@ -239,8 +254,11 @@ impl Options {
     /// Opens an existing file or device-DAX node. Its contents are not changed.
     ///
     /// For writing, file and directory are synced once, since whoever made the file may not
-    /// have: a drained write must not be lost with the file's size or name. A directory that
-    /// may not be read is left out. On DAX, every page is faulted in for writing, which fills
+    /// have: a drained write must not be lost with the file's size or name. Where the directory may
+    /// not be read, or the file is mounted on its name, its filesystem is synced instead (syncfs(2)). A
+    /// lease that another process has on the file (fcntl(2)) is waited for, at most as long as the
+    /// kernel lets it last (`/proc/sys/fs/lease-break-time`, 45 s). On DAX, every page is faulted in
+    /// for writing, which fills
     /// the holes of a sparse file with allocated zeros.
     ///
     /// The region shows what the medium holds, also after another process's sync has failed. Cached
@@ -255,27 +273,35 @@ impl Options {
     /// `Empty`; `Locked`; `Durability` if the required level is not there.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<AnyRegion> {
         let path = path.as_ref();
-        self.open_at(path).map_err(|error| error.at(path))
+        let missing = || Error::os(Operation::Open, "openat", Errno::NOENT);
+        self.open_at(path).and_then(|found| found.ok_or_else(missing)).map_err(|e| e.at(path))
     }
 
-    /// Opens the file, or creates it if there is none.
+    /// Opens the file, or creates it if [`open`](Self::open) finds nothing of its name.
     ///
     /// # Errors
     ///
     /// As [`open`](Self::open) and [`create`](Self::create).
     pub fn open_or_create(&self, path: impl AsRef<Path>) -> Result<AnyRegion> {
-        const RACES: u32 = 8;
         let path = path.as_ref();
-        let mut result = self.open(path);
-        for _ in 0..RACES {
-            // Somebody else may create or remove the file between two attempts.
-            result = match result {
-                Err(error) if error.errno() == Some(Errno::NOENT) => self.create(path),
-                Err(error) if error.errno() == Some(Errno::EXIST) => self.open(path),
+        self.open_or_create_at(path).map_err(|error| error.at(path))
+    }
+
+    /// Creates where opening found nothing of the name, and opens where creating found something.
+    fn open_or_create_at(&self, path: &Path) -> Result<AnyRegion> {
+        // Each may write a whole file before it meets another's.
+        const CREATIONS_MAX: u32 = 3;
+        let mut creations = 0;
+        loop {
+            if let Some(region) = self.open_at(path)? {
+                return Ok(region);
+            }
+            creations += 1;
+            match self.create_at(path) {
+                Err(error) if error.errno() == Some(Errno::EXIST) && creations < CREATIONS_MAX => {}
                 decided => return decided,
-            };
+            }
         }
-        result
     }
 
     /// Creates a region in memory, without a file: for tests, and for trying out emulation.
@@ -342,23 +368,34 @@ impl Options {
         Ok(region)
     }
 
-    /// Makes the region of a draft in its place, where the file is locked and empty:
-    /// allocated and mapped, not synced, and not written where [`unwritten`](super::unwritten)
-    /// can tell later.
-    pub(crate) fn attach_draft(
+    /// What lies under a draft, which is locked and empty, and whether that is enough. Gives it a
+    /// temporary name where it needs one to be synced.
+    pub(crate) fn survey_draft(
         &self,
         path: &Path,
         place: &mut Place,
-        fd: OwnedFd,
-    ) -> Result<(AnyRegion, Quirks)> {
-        let len = self.creation_len()?;
-        let (mut report, quirks) = calls::glance(fd.as_fd(), path)?;
-        check_unit(fd.as_fd())?;
+        fd: BorrowedFd<'_>,
+    ) -> Result<(Report, Quirks)> {
+        self.creation_len()?;
+        let (report, quirks) = calls::glance(fd, path)?;
+        check_unit(fd)?;
         self.check_level(&report)?;
         self.check_storable(&report)?;
         if primitive!("publish.named_when_synced", quirks.no_journal, false) {
-            place.name_temporarily(fd.as_fd())?;
+            place.name_temporarily(fd)?;
         }
+        Ok((report, quirks))
+    }
+
+    /// Makes the region of a draft: allocated and mapped, not synced, and not written where
+    /// [`unwritten`](super::unwritten) can tell later.
+    pub(crate) fn attach_draft(
+        &self,
+        path: &Path,
+        fd: OwnedFd,
+        mut report: Report,
+    ) -> Result<AnyRegion> {
+        let len = self.creation_len()?;
         if report.backend == Backend::PageCache && !self.writable_mapping {
             storage::reserve(fd.as_fd(), len)?;
         } else {
@@ -366,7 +403,22 @@ impl Options {
             // Once more, now that there are extents to look at.
             report = calls::look(fd.as_fd(), path)?.0;
         }
-        Ok((self.attach(path, fd, len, report)?, quirks))
+        self.attach(path, fd, len, report)
+    }
+
+    /// Makes an empty file hold these bytes, durably.
+    pub(crate) fn fill(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<()> {
+        storage::fill(fd, bytes)
+    }
+
+    /// Whether memory is imitated.
+    pub(crate) fn emulates(&self) -> bool {
+        self.emulate.is_some()
+    }
+
+    /// Whether a draft must have all that the file in place has.
+    pub(crate) fn is_strict(&self) -> bool {
+        self.strict_attributes
     }
 
     /// Whether the file must be locked.
@@ -387,50 +439,27 @@ impl Options {
     }
 
     /// Opens a file that is, once it is locked, still the one that the path names: whoever held
-    /// the lock before may have removed or replaced it.
-    fn open_at(&self, path: &Path) -> Result<AnyRegion> {
+    /// the lock before may have removed or replaced it. `None` if nothing has the name.
+    fn open_at(&self, path: &Path) -> Result<Option<AnyRegion>> {
         const RACES: u32 = 8;
         for _ in 0..RACES {
-            if let Some(region) = self.open_named(path)? {
-                return Ok(region);
+            let Some(file) = Existing::find(path, self.read_only)? else { return Ok(None) };
+            if !self.read_only && self.lock {
+                draft::lock(file.fd())?;
+                if primitive!("open.still_named", !file.is_still_named()?, false) {
+                    continue;
+                }
             }
+            return self.open_file(path, file).map(Some);
         }
-        Err(Error::os(Operation::Open, "open", Errno::AGAIN))
+        Err(Error::os(Operation::Open, "openat", Errno::AGAIN))
     }
 
-    /// One attempt; `None` if the file lost its name before it was locked.
-    fn open_named(&self, path: &Path) -> Result<Option<AnyRegion>> {
-        let failed = |call| move |errno| Error::os(Operation::Open, call, errno);
-        // Looked at before it is opened: opening a FIFO or a device can have effects.
-        let found = calls::stat(path).map_err(failed("stat"))?;
-        check_type(FileType::from_raw_mode(found.st_mode))?;
-        if FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice
-            && probe::probe(path)?.target != Target::DaxDevice
-        {
-            let what = "a character device that is not device DAX";
-            return Err(Error::new(Operation::Open, ErrorKind::WrongFileType(what)));
-        }
-        let access = if self.read_only { OFlags::RDONLY } else { OFlags::RDWR };
-        let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let fd = calls::open(path, flags, Mode::empty()).map_err(failed("open"))?;
-        // It may have been replaced in between: what counts is what was opened.
-        let found = calls::fstat(fd.as_fd()).map_err(failed("fstat"))?;
-        check_type(FileType::from_raw_mode(found.st_mode))?;
-        if !self.read_only && self.lock {
-            draft::lock(fd.as_fd())?;
-            let named = calls::stat(path).map_err(failed("stat"))?;
-            if primitive!(
-                "open.still_named",
-                (named.st_dev, named.st_ino) != (found.st_dev, found.st_ino),
-                false
-            ) {
-                return Ok(None);
-            }
-        }
-        let (mut report, _) = self.judge(fd.as_fd(), path)?;
+    fn open_file(&self, path: &Path, file: Existing) -> Result<AnyRegion> {
+        let (mut report, _) = self.judge(file.fd(), path)?;
         let file_len = match report.target {
             Target::DaxDevice => report.namespace.as_ref().and_then(|n| n.size).unwrap_or(0),
-            _ => found.st_size.cast_unsigned(),
+            _ => file.len(),
         };
         let len = self.view.unwrap_or(file_len);
         self.check_len(Operation::Open, len)?;
@@ -439,16 +468,20 @@ impl Options {
             let kind = ErrorKind::TooShort { len: file_len, asked };
             return Err(Error::new(Operation::Open, kind));
         }
+        if report.backend == Backend::PageCache && !self.read_only {
+            storage::check_limit(Operation::Open, len)?;
+        }
         let mut shows = Shows::Medium;
         if report.target == Target::File {
             if !self.read_only {
-                reopen::sync_existing(fd.as_fd(), path)?;
+                reopen::sync_existing(&file, &mut report)?;
+                self.check_level(&report)?;
             }
             if report.backend == Backend::PageCache {
-                shows = self.read_anew(fd.as_fd(), file_len, &mut report)?;
+                shows = self.read_anew(file.fd(), file_len, &mut report)?;
             }
         }
-        Ok(Some(self.attach(path, fd, len, report)?.showing(shows)))
+        Ok(self.attach(path, file.into_fd(), len, report)?.showing(shows))
     }
 
     /// Has the file show what the medium holds, as far as this opening may. A writer who cannot
@@ -601,16 +634,4 @@ impl Ready {
             Self::PageCache(parts, file) => AnyRegion::page_cache(path, fd, parts, file, report),
         }
     }
-}
-
-fn check_type(found: FileType) -> Result<()> {
-    let what = match found {
-        FileType::RegularFile | FileType::CharacterDevice => return Ok(()),
-        FileType::Directory => "a directory",
-        FileType::Fifo => "a FIFO",
-        FileType::Socket => "a socket",
-        FileType::BlockDevice => "a block device",
-        _ => "a file of unknown type",
-    };
-    Err(Error::new(Operation::Open, ErrorKind::WrongFileType(what)))
 }

@@ -9,7 +9,7 @@
 //!
 //! | method | system calls |
 //! |---|---|
-//! | `read`, `load_u64` | none; `pread` without the fault guard |
+//! | `read`, `load_u64` | none; `pread` without the fault guard, or where a file cannot be mapped |
 //! | `write`, `write_flush`, `store_u64` of at most 16 KiB | none if it touches the gathered run; else `statx`, `pwrite` of the run |
 //! | `write` of more | `statx`, `pwrite`, after the same for a gathered run that it overlaps |
 //! | `flush` | none |
@@ -25,7 +25,6 @@ use std::path::PathBuf;
 use std::sync::MutexGuard;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-use rustix::fs::{self, AtFlags, StatxFlags};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 
@@ -67,6 +66,8 @@ pub struct PageCacheRegion {
     may_be_copied: bool,
     /// When the file was made that is mapped.
     born: Option<(i64, u32)>,
+    /// The file could be mapped. If not, all reads are `pread`.
+    mapped: bool,
     durability: Durability,
     len: AtomicU64,
     file: Membership,
@@ -96,6 +97,7 @@ pub(super) struct Parts {
     read_only: bool,
     writable_mapping: bool,
     guarded: bool,
+    mapped: bool,
     durability: Durability,
     gathers: bool,
 }
@@ -105,26 +107,44 @@ pub(super) fn map(plan: &Plan, fd: BorrowedFd<'_>, report: &Report) -> Result<Pa
     if plan.writable_mapping {
         primitive!("page_cache.open.storable", storage::make_storable(fd, 0, plan.len), Ok(()))?;
     }
-    let mapping = if plan.read_only {
-        Mapping::adopt(read_mapping(fd, plan.len).map_err(failed)?, plan.guard)
-    } else {
-        let mapping = Mapping::reserve(&plan.reserve, page_size(), plan.guard).map_err(failed)?;
-        let to = (plan.len as usize).next_multiple_of(page_size());
-        mapping.map(fd, 0, to, access(plan.writable_mapping), MapFlags::SHARED).map_err(failed)?;
-        if plan.writable_mapping {
-            primitive!("page_cache.open.single_pages", mapping.fault_single_pages(0, to), ());
+    let reserve = || Mapping::reserve(&plan.reserve, page_size(), plan.guard).map_err(failed);
+    let adopted = plan.read_only.then(|| read_mapping(fd, plan.len));
+    let (mapping, mapped) = match adopted {
+        Some(Err(errno)) if lacks_mappings(errno) => (reserve()?, false),
+        Some(mapping) => (Mapping::adopt(mapping.map_err(failed)?, plan.guard), true),
+        None => {
+            let mapping = reserve()?;
+            let to = (plan.len as usize).next_multiple_of(page_size());
+            match mapping.map(fd, 0, to, access(plan.writable_mapping), MapFlags::SHARED) {
+                Err(errno) if lacks_mappings(errno) && !plan.writable_mapping => (mapping, false),
+                done => {
+                    done.map_err(failed)?;
+                    (mapping, true)
+                }
+            }
         }
-        mapping
     };
+    if plan.writable_mapping {
+        let to = (plan.len as usize).next_multiple_of(page_size());
+        primitive!("page_cache.open.single_pages", mapping.fault_single_pages(0, to), ());
+    }
     Ok(Parts {
         mapping,
         len: plan.len,
         read_only: plan.read_only,
         writable_mapping: plan.writable_mapping,
-        guarded: plan.guard,
+        // Without a mapping, reads go through the kernel.
+        guarded: plan.guard && mapped,
+        mapped,
         durability: report.durability,
         gathers: plan.gather,
     })
+}
+
+/// What mmap(2) answers where a file cannot be mapped shared: FUSE with `direct_io`, 9p without a
+/// cache.
+fn lacks_mappings(errno: Errno) -> bool {
+    matches!(errno, Errno::NODEV | Errno::OPNOTSUPP)
 }
 
 fn access(writable_mapping: bool) -> ProtFlags {
@@ -134,8 +154,16 @@ fn access(writable_mapping: bool) -> ProtFlags {
 impl PageCacheRegion {
     pub(super) fn new(path: PathBuf, fd: OwnedFd, parts: Parts, file: Membership) -> Self {
         let fd = Descriptor::new(fd);
-        let Parts { mapping, len, read_only, writable_mapping, guarded, durability, gathers } =
-            parts;
+        let Parts {
+            mapping,
+            len,
+            read_only,
+            writable_mapping,
+            guarded,
+            mapped,
+            durability,
+            gathers,
+        } = parts;
         // Where another region of the file cannot be found, it could not see what is kept back.
         let gathers = gathers && file.known;
         // Of a file that may be replaced under its descriptor, the mapping would show the old one.
@@ -155,6 +183,7 @@ impl PageCacheRegion {
             guarded: guarded && !may_be_copied,
             may_be_copied,
             born,
+            mapped,
             durability,
             len,
             file,
@@ -387,9 +416,8 @@ impl PageCacheRegion {
     /// ext4 then journals the inode at every sync: 8 KiB to the device instead of 4.
     fn check_length(&self, end: u64) -> Result<()> {
         let len = self.len().max(end);
-        let found = fs::statx(&self.fd, "", AtFlags::EMPTY_PATH, StatxFlags::SIZE)
-            .map_err(|errno| Error::os(Operation::Drain, "statx", errno).at(&self.path))?
-            .stx_size;
+        let found = storage::length(self.fd.as_fd())
+            .map_err(|errno| Error::os(Operation::Drain, "statx", errno).at(&self.path))?;
         if found < len {
             return Err(self.gone(Operation::Drain, found, len - found));
         }
@@ -591,6 +619,11 @@ impl Region for PageCacheRegion {
         self.check_readable(Operation::View)?;
         let (at, len) = self.range(Operation::View, offset, len)?;
         self.check_not_copied(offset, len as u64)?;
+        if !self.mapped {
+            let why = "a view: the filesystem cannot map the file shared. `read` works";
+            let error = Error::new(Operation::View, ErrorKind::Unsupported(why));
+            return Err(error.at(&self.path).over(offset, len as u64));
+        }
         self.send_for_view(at as u64, len)?;
         // SAFETY: the range is mapped for as long as self is borrowed, and the caller vouches
         // that nobody changes it meanwhile.

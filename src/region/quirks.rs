@@ -28,6 +28,7 @@ use crate::probe::Report;
 
 /// What the way from data to a durable name takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools)] // independent facts
 pub(crate) struct Quirks {
     /// Nothing orders an inode and the names that lead to it, or it is not known: the file has a
     /// temporary name from the beginning, so that it has one when it is synced; and a file that it
@@ -37,19 +38,25 @@ pub(crate) struct Quirks {
     pub(crate) sync_file: bool,
     /// fsync of the directory, after that.
     pub(crate) sync_directory: bool,
+    /// Each change of an inode that was looked at moves its times (multigrain timestamps,
+    /// `FS_MGTIME`; Documentation/filesystems/multigrain-ts.rst), so that equal times mean no change.
+    pub(crate) exact_times: bool,
 }
 
 impl Quirks {
-    const NOTHING_LASTS: Self = Self { no_journal: false, sync_file: false, sync_directory: false };
-    pub(crate) const JOURNAL: Self =
-        Self { no_journal: false, sync_file: false, sync_directory: true };
-    pub(crate) const LOG_OF_FILES: Self =
-        Self { no_journal: false, sync_file: true, sync_directory: false };
+    const NOTHING_LASTS: Self =
+        Self { no_journal: false, sync_file: false, sync_directory: false, exact_times: false };
+    pub(crate) const JOURNAL: Self = Self { sync_directory: true, ..Self::NOTHING_LASTS };
+    pub(crate) const LOG_OF_FILES: Self = Self { sync_file: true, ..Self::NOTHING_LASTS };
     pub(crate) const PORTABLE: Self =
-        Self { no_journal: true, sync_file: false, sync_directory: true };
+        Self { no_journal: true, sync_directory: true, ..Self::NOTHING_LASTS };
 
     /// Those of the filesystem that the report is about.
     pub(crate) fn of(report: &Report) -> Self {
+        Self { exact_times: has_exact_times(report), ..Self::of_names(report) }
+    }
+
+    fn of_names(report: &Report) -> Self {
         match report.filesystem.as_deref() {
             Some("ext4" | "ext3") if has_journal(report) => Self::JOURNAL,
             Some("xfs") => Self::JOURNAL,
@@ -58,6 +65,18 @@ impl Quirks {
             _ => Self::PORTABLE,
         }
     }
+}
+
+/// Linux 6.13: ext4, xfs, btrfs and tmpfs set `FS_MGTIME`.
+fn has_exact_times(report: &Report) -> bool {
+    const SINCE: (u32, u32) = (6, 13);
+    let known = matches!(report.filesystem.as_deref(), Some("ext4" | "xfs" | "btrfs" | "tmpfs"));
+    known && release(&rustix::system::uname().release().to_string_lossy()) >= Some(SINCE)
+}
+
+fn release(text: &str) -> Option<(u32, u32)> {
+    let mut parts = text.split(|c: char| !c.is_ascii_digit());
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
 /// Whether an allocated page that no other file shares is overwritten where it is, so that a store
@@ -75,4 +94,16 @@ fn has_journal(report: &Report) -> bool {
     let directory = Path::new("/sys/fs/ext4").join(device.name.replace('/', "!"));
     std::fs::read_to_string(directory.join("journal_task"))
         .is_ok_and(|task| task.trim().parse::<u32>().is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_compare_as_numbers() {
+        assert_eq!(release("6.12.9-amd64"), Some((6, 12)));
+        assert!(release("6.9") < release("6.13.0") && release("6.13") < release("10.1"));
+        assert_eq!(release("unknown"), None);
+    }
 }

@@ -13,18 +13,19 @@
 
 #![allow(unsafe_code)]
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::path::Path;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 
 use super::calls;
+use super::existing::Existing;
+use super::ground;
 use super::identity::Driver;
 use super::mapping::{Mapping, Reserve, page_size};
 use crate::error::{Error, Operation, Result};
 use crate::primitives::primitive;
+use crate::probe::Report;
 
 /// What a region shows when it is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,21 +39,13 @@ pub(super) enum Shows {
 /// Makes the size, the extents and the name of a file that somebody else made durable, once:
 /// neither `MAP_SYNC` nor `fdatasync` does (mmap(2); fsync(2) on directory entries), and a
 /// drained write would be lost with them.
-pub(super) fn sync_existing(fd: BorrowedFd<'_>, path: &Path) -> Result<()> {
-    let failed = |call| move |errno| Error::os(Operation::Sync, call, errno);
-    primitive!("open.fsync", calls::fsync(fd), Ok(())).map_err(failed("fsync"))?;
-    let Ok(real) = calls::canonicalize(path) else { return Ok(()) };
-    let Some(parent) = real.parent() else { return Ok(()) };
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    match calls::open(parent, flags, Mode::empty()) {
-        Ok(directory) => {
-            primitive!("open.fsync_directory", calls::fsync_directory(directory.as_fd()), Ok(()))
-                .map_err(failed("fsync of the directory"))
-        }
-        // A directory that may be searched but not read: its entry cannot be synced from here.
-        Err(Errno::ACCESS) => Ok(()),
-        Err(errno) => Err(failed("open of the directory")(errno)),
+pub(super) fn sync_existing(file: &Existing, report: &mut Report) -> Result<()> {
+    primitive!("open.fsync", calls::fsync(file.fd()), Ok(()))
+        .map_err(|errno| Error::os(Operation::Sync, "fsync", errno))?;
+    if !file.sync_name(report.mount.as_ref().map(|mount| mount.id))? {
+        ground::without_directory_sync(report);
     }
+    Ok(())
 }
 
 /// Drops what is cached of a synced file of `len` bytes. Where pages stay and the file is locked
@@ -142,6 +135,7 @@ pub(super) fn cached_pages(fd: BorrowedFd<'_>) -> std::result::Result<u64, Errno
 #[cfg(test)]
 mod tests {
     use std::fs::File;
+    use std::os::fd::AsFd;
     use std::os::unix::fs::FileExt;
 
     use super::*;

@@ -5,7 +5,7 @@
 
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::Stat;
+use rustix::fs::{self, AtFlags, SeekFrom, Stat, StatxFlags};
 use rustix::io::Errno;
 
 use super::calls;
@@ -38,6 +38,7 @@ pub(super) fn extend(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {
     if i64::try_from(to).is_err() {
         return Err(Error::new(Operation::Allocate, ErrorKind::TooLarge { max: i64::MAX as u64 }));
     }
+    check_limit(Operation::Allocate, to)?;
     let found = calls::fstat(fd).map_err(|errno| Error::os(Operation::Allocate, "fstat", errno))?;
     let file_len = found.st_size.cast_unsigned();
     if primitive!("storage.extend.cut", file_len < from, false) {
@@ -91,6 +92,26 @@ pub(super) fn shorten(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {
     calls::fsync(fd).map_err(|errno| Error::os(Operation::Sync, "fsync", errno))
 }
 
+/// EFBIG if this process may not write so far into a file (setrlimit(2), `RLIMIT_FSIZE`). The kernel
+/// says the same with a signal that ends the process, SIGXFSZ.
+pub(super) fn check_limit(operation: Operation, to: u64) -> Result<()> {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Fsize).current;
+    if limit.is_none_or(|limit| to <= limit) {
+        return Ok(());
+    }
+    let error = Error::os(operation, "getrlimit RLIMIT_FSIZE", Errno::FBIG);
+    Err(error.advise("the limit on file sizes is lower than this file's length: raise `ulimit -f`"))
+}
+
+/// The file's length in bytes, without its times: who asks for those makes the kernel give the next
+/// write new ones. Where a sandbox does not know statx(2), by the end of the file (lseek(2)).
+pub(super) fn length(fd: BorrowedFd<'_>) -> std::result::Result<u64, Errno> {
+    match fs::statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::SIZE) {
+        Err(Errno::NOSYS | Errno::PERM) => fs::seek(fd, SeekFrom::End(0)),
+        found => found.map(|found| found.stx_size),
+    }
+}
+
 /// Cuts the file back to the `len` bytes it had before a failed growth. If even that fails, the
 /// file stays longer than the region, and the next growth says so.
 pub(super) fn shrink_back(fd: BorrowedFd<'_>, len: u64) {
@@ -102,6 +123,7 @@ pub(super) fn shrink_back(fd: BorrowedFd<'_>, len: u64) {
 /// filesystem cannot allocate without writing, or not say which parts are unwritten, all of it is
 /// extended now.
 pub(super) fn reserve(fd: BorrowedFd<'_>, len: u64) -> Result<()> {
+    check_limit(Operation::Allocate, len)?;
     let allocated = allocate(fd, 0, len, Taken { file_len: 0, bytes: 0 })?;
     match calls::unwritten(fd, len) {
         Ok(parts) if allocated && parts.first() == Some(&(0..len)) => Ok(()),
@@ -111,6 +133,14 @@ pub(super) fn reserve(fd: BorrowedFd<'_>, len: u64) -> Result<()> {
             extend(fd, 0, len)
         }
     }
+}
+
+/// Makes a new, empty file hold these bytes, durably. A full disk is an error of the write or of the
+/// sync, before the file has a name.
+pub(super) fn fill(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<()> {
+    check_limit(Operation::Write, bytes.len() as u64)?;
+    pwrite_all(fd, 0, bytes).map_err(|errno| Error::os(Operation::Write, "pwrite", errno))?;
+    calls::fdatasync(fd).map_err(|errno| Error::os(Operation::Sync, "fdatasync", errno))
 }
 
 /// Makes `from..to` of a file, which is at least that long, ready for stores through a mapping:
@@ -242,8 +272,20 @@ fn sync_filesystem(fd: BorrowedFd<'_>) {
     let _ = calls::syncfs(fd);
 }
 
+/// For a process without memory for more (setrlimit(2), `RLIMIT_AS`).
+static FEW_ZEROS: [u8; 4096] = [0; 4096];
+
+/// So many zeros, if there is memory for them: an allocation that fails would end the process.
+fn zeros(len: usize) -> Option<Vec<u8>> {
+    let mut zeros = Vec::new();
+    zeros.try_reserve_exact(len).ok()?;
+    zeros.resize(len, 0);
+    Some(zeros)
+}
+
 fn write_zeros(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {
-    let zeros = vec![0_u8; PIECE.min((to - from) as usize)];
+    let zeros = zeros(PIECE.min((to - from) as usize));
+    let zeros = zeros.as_deref().unwrap_or(&FEW_ZEROS);
     let mut at = from;
     while at < to {
         // Pieces end on multiples of their size.

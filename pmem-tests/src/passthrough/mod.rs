@@ -9,6 +9,7 @@
 
 mod requests;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -21,8 +22,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    Config, FileAttr, FileHandle, FileType, Generation, INodeNo, OpenFlags, ReplyEntry, ReplyXattr,
-    Session, SessionACL,
+    Config, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, OpenFlags, ReplyEntry,
+    ReplyXattr, Session, SessionACL,
 };
 use rustix::fs::{self, AtFlags, Dir, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::{Errno, Result};
@@ -38,19 +39,50 @@ pub static SYNCS: AtomicU64 = AtomicU64::new(0);
 /// Milliseconds that every sync of a file takes longer.
 pub static SYNC_DELAY_MS: AtomicU64 = AtomicU64::new(0);
 
+/// What a filesystem does differently, as others do.
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(clippy::struct_excessive_bools)] // independent habits
+pub struct Habits {
+    /// One name in any case, as `chattr +F` has it, and FAT.
+    pub folds_case: bool,
+    /// There are no hard links (EPERM), as on FAT.
+    pub no_links: bool,
+    /// renameat2(2) knows no flags (EINVAL).
+    pub no_rename_flags: bool,
+    /// Files cannot be mapped shared (ENODEV), as with `direct_io`.
+    pub no_shared_mappings: bool,
+    /// A directory cannot be synced (EINVAL).
+    pub no_directory_sync: bool,
+    /// fstatfs(2) says that no block is free.
+    pub no_free_space: bool,
+}
+
 /// Mounts `behind` on `point`, and serves it from another thread until it is unmounted.
 ///
 /// # Errors
 ///
 /// Without root or `/dev/fuse`.
 pub fn mount_over(behind: &Path, point: &Path) -> io::Result<JoinHandle<io::Result<()>>> {
+    mount_with(behind, point, Habits::default())
+}
+
+/// As [`mount_over`], with the habits of another filesystem.
+///
+/// # Errors
+///
+/// As there.
+pub fn mount_with(
+    behind: &Path,
+    point: &Path,
+    habits: Habits,
+) -> io::Result<JoinHandle<io::Result<()>>> {
     let channel = OwnedFd::from(File::options().read(true).write(true).open("/dev/fuse")?);
     let options = format!(
         "fd={},rootmode=40000,user_id=0,group_id=0,default_permissions",
         channel.as_raw_fd()
     );
     let options = std::ffi::CString::new(options).map_err(io::Error::other)?;
-    let server = Server::new(behind)?;
+    let server = Server::new(behind, habits)?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
     mount("daxmap-passthrough", point, "fuse", flags, options.as_c_str())?;
     let session = Session::from_fd(server, channel, SessionACL::All, Config::default())?;
@@ -81,6 +113,7 @@ struct Tables {
 
 struct Server {
     tables: Mutex<Tables>,
+    habits: Habits,
 }
 
 fn through_proc(fd: &impl AsFd) -> String {
@@ -128,12 +161,12 @@ fn answer_entry(reply: ReplyEntry, result: Result<FileAttr>) {
 }
 
 impl Server {
-    fn new(behind: &Path) -> Result<Self> {
+    fn new(behind: &Path, habits: Habits) -> Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = fs::open(behind, flags, Mode::empty())?;
         let mut tables = Tables::default();
         tables.inodes.insert(INodeNo::ROOT.0, Inode { fd: Arc::new(root), lookups: u64::MAX / 2 });
-        Ok(Self { tables: Mutex::new(tables) })
+        Ok(Self { tables: Mutex::new(tables), habits })
     }
 
     fn tables(&self) -> MutexGuard<'_, Tables> {
@@ -159,11 +192,27 @@ impl Server {
         FileHandle(number)
     }
 
+    /// The name as the directory behind has it.
+    fn fold<'a>(&self, name: &'a OsStr) -> Cow<'a, OsStr> {
+        match name.to_str() {
+            Some(text) if self.habits.folds_case => Cow::Owned(text.to_lowercase().into()),
+            _ => Cow::Borrowed(name),
+        }
+    }
+
+    fn open_flags(&self) -> FopenFlags {
+        if self.habits.no_shared_mappings {
+            FopenFlags::FOPEN_DIRECT_IO
+        } else {
+            FopenFlags::empty()
+        }
+    }
+
     /// Finds a name, and counts that the kernel knows its inode.
     fn find(&self, parent: INodeNo, name: &OsStr) -> Result<FileAttr> {
         let parent = self.inode(parent)?;
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = fs::openat(&parent, name, flags, Mode::empty())?;
+        let fd = fs::openat(&parent, &*self.fold(name), flags, Mode::empty())?;
         let found = fs::fstat(&fd)?;
         let mut tables = self.tables();
         let inode = tables

@@ -84,7 +84,7 @@ impl Filesystem for Server {
         let (kind, mode) = (FileType::from_raw_mode(mode), Mode::from_raw_mode(mode & 0o7777));
         let result = self
             .inode(parent)
-            .and_then(|parent| fs::mknodat(&parent, name, kind, mode, rdev.into()));
+            .and_then(|parent| fs::mknodat(&parent, &*self.fold(name), kind, mode, rdev.into()));
         answer_entry(reply, result.and_then(|()| self.find(parent, name)));
     }
 
@@ -98,18 +98,25 @@ impl Filesystem for Server {
         reply: ReplyEntry,
     ) {
         let mode = Mode::from_raw_mode(mode & 0o7777);
-        let result = self.inode(parent).and_then(|parent| fs::mkdirat(&parent, name, mode));
+        let result =
+            self.inode(parent).and_then(|parent| fs::mkdirat(&parent, &*self.fold(name), mode));
         answer_entry(reply, result.and_then(|()| self.find(parent, name)));
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let removed = self.inode(parent);
-        answer(reply, removed.and_then(|parent| fs::unlinkat(&parent, name, AtFlags::empty())));
+        answer(
+            reply,
+            removed.and_then(|parent| fs::unlinkat(&parent, &*self.fold(name), AtFlags::empty())),
+        );
     }
 
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let removed = self.inode(parent);
-        answer(reply, removed.and_then(|parent| fs::unlinkat(&parent, name, AtFlags::REMOVEDIR)));
+        answer(
+            reply,
+            removed.and_then(|parent| fs::unlinkat(&parent, &*self.fold(name), AtFlags::REMOVEDIR)),
+        );
     }
 
     fn symlink(
@@ -120,8 +127,9 @@ impl Filesystem for Server {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        let result =
-            self.inode(parent).and_then(|parent| fs::symlinkat(target, &parent, link_name));
+        let result = self
+            .inode(parent)
+            .and_then(|parent| fs::symlinkat(target, &parent, &*self.fold(link_name)));
         answer_entry(reply, result.and_then(|()| self.find(parent, link_name)));
     }
 
@@ -137,7 +145,11 @@ impl Filesystem for Server {
     ) {
         let flags = fs::RenameFlags::from_bits_retain(flags.bits());
         let renamed = self.inode(parent).and_then(|parent| {
-            fs::renameat_with(&parent, name, &self.inode(newparent)?, newname, flags)
+            if self.habits.no_rename_flags && !flags.is_empty() {
+                return Err(Errno::INVAL);
+            }
+            let (name, newname) = (self.fold(name), self.fold(newname));
+            fs::renameat_with(&parent, &*name, &self.inode(newparent)?, &*newname, flags)
         });
         answer(reply, renamed);
     }
@@ -151,15 +163,18 @@ impl Filesystem for Server {
         reply: ReplyEntry,
     ) {
         let linked = self.inode(ino).and_then(|fd| {
-            let parent = self.inode(newparent)?;
-            fs::linkat(fs::CWD, through_proc(&fd), &parent, newname, AtFlags::SYMLINK_FOLLOW)
+            if self.habits.no_links {
+                return Err(Errno::PERM);
+            }
+            let (parent, newname) = (self.inode(newparent)?, self.fold(newname));
+            fs::linkat(fs::CWD, through_proc(&fd), &parent, &*newname, AtFlags::SYMLINK_FOLLOW)
         });
         answer_entry(reply, linked.and_then(|()| self.find(newparent, newname)));
     }
 
     fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         match self.open_file(ino, flags) {
-            Ok(handle) => reply.opened(handle, FopenFlags::empty()),
+            Ok(handle) => reply.opened(handle, self.open_flags()),
             Err(errno) => reply.error(errno_of(errno)),
         }
     }
@@ -177,12 +192,12 @@ impl Filesystem for Server {
         let created = self.inode(parent).and_then(|directory| {
             let flags = OFlags::from_bits_retain(flags.cast_unsigned()) | OFlags::CLOEXEC;
             let mode = Mode::from_raw_mode(mode & 0o7777);
-            let file = fs::openat(&directory, name, flags | OFlags::CREATE, mode)?;
+            let file = fs::openat(&directory, &*self.fold(name), flags | OFlags::CREATE, mode)?;
             Ok((self.find(parent, name)?, self.keep(Handle::File(file.into()))))
         });
         match created {
             Ok((attributes, handle)) => {
-                reply.created(&TTL, &attributes, Generation(0), handle, FopenFlags::empty());
+                reply.created(&TTL, &attributes, Generation(0), handle, self.open_flags());
             }
             Err(errno) => reply.error(errno_of(errno)),
         }
@@ -312,6 +327,9 @@ impl Filesystem for Server {
         reply: ReplyEmpty,
     ) {
         let synced = self.inode(ino).and_then(|fd| {
+            if self.habits.no_directory_sync {
+                return Err(Errno::INVAL);
+            }
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             Self::sync(fs::open(through_proc(&fd), flags, Mode::empty())?, datasync)
         });
@@ -322,8 +340,8 @@ impl Filesystem for Server {
         match self.inode(ino).and_then(|fd| fs::statfs(through_proc(&fd))) {
             Ok(found) => reply.statfs(
                 found.f_blocks,
-                found.f_bfree,
-                found.f_bavail,
+                if self.habits.no_free_space { 0 } else { found.f_bfree },
+                if self.habits.no_free_space { 0 } else { found.f_bavail },
                 found.f_files,
                 found.f_ffree,
                 found.f_bsize.cast_unsigned() as u32,

@@ -86,7 +86,7 @@ fn the_directorys_default_list_is_not_put_on_a_replaced_file() {
 
 /// An access control list as its extended attribute has it: tags, permissions, ids
 /// (include/uapi/linux/posix_acl_xattr.h).
-fn access_list(entries: &[(u16, u16, u32)]) -> Vec<u8> {
+pub fn access_list(entries: &[(u16, u16, u32)]) -> Vec<u8> {
     let mut bytes = 2_u32.to_le_bytes().to_vec();
     for (tag, permissions, id) in entries {
         bytes.extend(tag.to_le_bytes());

@@ -129,8 +129,10 @@ impl PageCacheRegion {
     fn take_in(&self, old_len: u64, new_len: u64) -> Result<()> {
         let from = (old_len as usize).next_multiple_of(page_size());
         let to = (new_len as usize).next_multiple_of(page_size());
+        // Not mapped: reads are made by the kernel.
+        let to_map = if self.mapped { to } else { from };
         self.mapping
-            .map(self.fd.as_fd(), from, to, access(self.writable_mapping), MapFlags::SHARED)
+            .map(self.fd.as_fd(), from, to_map, access(self.writable_mapping), MapFlags::SHARED)
             .map_err(|errno| Error::os(Operation::Grow, "mmap", errno))?;
         if self.writable_mapping {
             primitive!(

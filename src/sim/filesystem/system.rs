@@ -282,22 +282,6 @@ impl Calls for Model {
         }
     }
 
-    fn readlinkat(&self, directory: BorrowedFd<'_>, name: &OsStr) -> Result<CString> {
-        if !self.is_directory(directory) {
-            return kernel::readlinkat(directory, name);
-        }
-        // There are no symbolic links.
-        self.live().find(name)?;
-        Err(Errno::INVAL)
-    }
-
-    fn canonicalize(&self, path: &Path) -> std::io::Result<PathBuf> {
-        match self.name_of(path) {
-            Some(_) => Ok(path.to_owned()),
-            None => kernel::canonicalize(path),
-        }
-    }
-
     fn each_name(&self, directory: BorrowedFd<'_>, each: &mut dyn FnMut(&CStr)) -> Result<()> {
         if !self.is_directory(directory) {
             return kernel::each_name(directory, each);
@@ -422,6 +406,13 @@ impl Calls for Model {
             Some(inode) if self.is_directory(directory) => self.live().link(inode, name),
             None if !self.is_directory(directory) => kernel::link_open(file, directory, name),
             _ => Err(Errno::XDEV),
+        }
+    }
+
+    fn can_link_open(&self, file: BorrowedFd<'_>, directory: BorrowedFd<'_>) -> bool {
+        match self.file(file) {
+            Some(_) => self.is_directory(directory),
+            None => kernel::can_link_open(file, directory),
         }
     }
 
