@@ -31,7 +31,7 @@ fn all_works_in(directory: &Path) {
     region.write_persist(9, b"here").unwrap();
     region.grow(2 * LEN as u64).unwrap();
     region.write(2 * LEN as u64 - 4, b"last").unwrap();
-    region.write(5000, &[7; 40_000]).unwrap();
+    region.write(5000, &vec![7; 40_000]).unwrap();
     region.store_u64(8000, 0x0123_4567_89ab_cdef).unwrap();
     region.drain().unwrap();
     let mut found = [0; 4];
@@ -132,7 +132,8 @@ fn a_file_mounted_on_its_name_has_the_level_of_its_own_filesystem() {
     };
     mount(&[&file, &point]);
     let opened = Options::new().open(&point).map(|region| region.durability());
-    let unmounted = Command::new("umount").arg(&point).status().unwrap();
+    // A program that another test is just starting may have a descriptor of it.
+    let unmounted = Command::new("umount").arg("-l").arg(&point).status().unwrap();
     assert!(unmounted.success());
     assert_eq!(opened.unwrap(), alone);
 }
@@ -169,6 +170,7 @@ fn a_sandbox_that_does_not_know_a_call() {
 #[test]
 #[allow(unsafe_code)]
 fn a_lease_is_waited_for_by_an_opening_and_is_nothing_to_a_replacing() {
+    const HELD: Duration = Duration::from_millis(400);
     let directory = Directory::new(HERE);
     let path = directory.path().join("file");
     draft(&path, 1).commit(Commit::Replace).unwrap();
@@ -189,7 +191,6 @@ fn a_lease_is_waited_for_by_an_opening_and_is_nothing_to_a_replacing() {
     drop(holder);
     let holder = File::options().read(true).write(true).open(&path).unwrap();
     lease(&holder, libc::F_WRLCK);
-    const HELD: Duration = Duration::from_millis(400);
     for read_only in [true, false] {
         let region = std::thread::scope(|scope| {
             let began = Instant::now();
@@ -275,9 +276,9 @@ fn in_a_child(test: &str, directory: &Path) {
 #[test]
 #[allow(unsafe_code)]
 fn process_with_small_files() {
+    const LIMIT: u64 = 1 << 20;
     let Some(directory) = std::env::var_os(CHILD) else { return };
     let path = |name: &str| Path::new(&directory).join(name);
-    const LIMIT: u64 = 1 << 20;
     let options = Options::new();
     drop(options.clone().len(4 * LIMIT).create(path("large")).unwrap());
     let limit = libc::rlimit { rlim_cur: LIMIT, rlim_max: LIMIT };
