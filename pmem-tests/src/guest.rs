@@ -147,6 +147,12 @@ impl Guest {
         self.option("--virtio-pmem", size)
     }
 
+    /// Adds a persistent CXL memory device; `mkcxl` makes a region of it.
+    #[must_use]
+    pub fn cxl(self, size: &str) -> Self {
+        self.option("--cxl", size)
+    }
+
     /// Adds a disk: `/dev/vda`, `/dev/vdb`, ...
     #[must_use]
     pub fn disk(self, size: &str) -> Self {

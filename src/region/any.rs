@@ -1,5 +1,7 @@
 //! The region that opening returns: whichever backend the file got.
 
+mod repair;
+
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 

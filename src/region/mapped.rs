@@ -3,7 +3,7 @@
 mod growth;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::mm::MapFlags;
@@ -61,6 +61,10 @@ impl MappedRegion {
         Self { path, fd, parts, len, file, other_cores }
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
@@ -92,7 +96,7 @@ impl MappedRegion {
 
     /// Makes an error final for every region of the file.
     #[cold]
-    fn poison(&self, error: Error) -> Error {
+    pub(super) fn poison(&self, error: Error) -> Error {
         primitive!("mapped.poison", self.file.shared.poison(error), error)
     }
 

@@ -21,7 +21,7 @@ mod growth;
 mod tests;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::MutexGuard;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -189,6 +189,10 @@ impl PageCacheRegion {
             file,
             group,
         }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {

@@ -298,7 +298,11 @@ fn write_zeros(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {
 }
 
 /// Writes all of `data` at `offset`: repeats after EINTR and after a short write.
-fn pwrite_all(fd: BorrowedFd<'_>, offset: u64, data: &[u8]) -> std::result::Result<(), Errno> {
+pub(super) fn pwrite_all(
+    fd: BorrowedFd<'_>,
+    offset: u64,
+    data: &[u8],
+) -> std::result::Result<(), Errno> {
     let mut done = 0;
     while done < data.len() {
         match calls::pwrite(fd, &data[done..], offset + done as u64) {

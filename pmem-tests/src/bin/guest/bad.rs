@@ -40,6 +40,29 @@ pub(crate) fn run(path: &Path, offset: u64, error_by: Option<&String>) -> Result
     Ok(())
 }
 
+/// Opens a file with a bad page at `offset`, gives the page its contents again, and says what can be
+/// read then, here and by a region that is opened afterwards.
+pub(crate) fn repair(path: &Path, offset: u64) -> Result<()> {
+    const CONTENTS: [u8; 4096] = [0x5a; 4096];
+    let region = Options::new().open(path)?;
+    println!("path=repaired:{}", path.display());
+    let mut page = [0; 4096];
+    println!("before={}", word(&region.read(offset, &mut page)));
+    match region.repair(offset, &CONTENTS) {
+        Ok(()) => println!("repaired=yes"),
+        Err(error) => println!("repaired={error}"),
+    }
+    println!("at={}", word(&region.read(offset, &mut page)));
+    println!("is_whole={}", page == CONTENTS);
+    println!("after={}", word(&region.read(offset + 4096, &mut page)));
+    println!("goes_on={}", word(&region.write_persist(offset + 4096, &page)));
+    region.close()?;
+    let again = Options::new().read_only(true).open(path)?;
+    println!("again={}", word(&again.read(offset, &mut page)));
+    println!("again_is_whole={}", page == CONTENTS);
+    Ok(())
+}
+
 fn word(outcome: &Result<()>) -> &'static str {
     match outcome {
         Ok(()) => "read",

@@ -21,6 +21,8 @@ guest probe PATH...    what statx and mmap say about each file, made if it is no
 guest capture PATH...  the same, and everything sysfs and mountinfo show
 guest load PATH        reads the first byte through a mapping; says which SIGBUS it got
 guest report PATH...   what the library reports of each path
+guest badblocks [PATH...]
+                       what is known to be bad of each path, or of all persistent memory
 guest create PATH LEN  creates a region, writes to it, and prints its report
 guest require PATH...  creates a region that must survive a power cut, or says why not
 guest remedy NAME PATH CODE LATER [FILE]
@@ -30,6 +32,8 @@ guest faults PATH      page faults at the first store to every page of a new reg
 guest bad PATH OFFSET [PROGRAM]
                        reads around a page that a memory error took away, or takes away now:
                        PROGRAM is given the path and the offset
+guest repair PATH OFFSET
+                       gives a bad page its contents again
 guest conformance PLACE BACKEND DURABILITY GRANULARITY
                        every check of the trait in a directory or on a device
 guest run-load DIRECTORY CARE recorder|console|log [STEPS]
@@ -66,6 +70,8 @@ fn main() -> ExitCode {
             offset.and_then(|offset| poison::poison(Path::new(&paths[0]), offset, reported))
         }
         "report" => paths.iter().try_for_each(|path| said(report::print(Path::new(path)))),
+        "badblocks" if paths.is_empty() => said(report::print_all_bad()),
+        "badblocks" => paths.iter().try_for_each(|path| said(report::print_bad(Path::new(path)))),
         "create" if paths.len() == 2 => {
             let len = paths[1].parse().map_err(std::io::Error::other);
             len.and_then(|len| said(report::create(Path::new(&paths[0]), len)))
@@ -93,6 +99,10 @@ fn main() -> ExitCode {
         "bad" if paths.len() == 2 || paths.len() == 3 => {
             let offset = paths[1].parse().map_err(std::io::Error::other);
             offset.and_then(|offset| said(bad::run(Path::new(&paths[0]), offset, paths.get(2))))
+        }
+        "repair" if paths.len() == 2 => {
+            let offset = paths[1].parse().map_err(std::io::Error::other);
+            offset.and_then(|offset| said(bad::repair(Path::new(&paths[0]), offset)))
         }
         "require" => paths.iter().try_for_each(|path| said(report::require(Path::new(path)))),
         "remedy" if paths.len() == 4 || paths.len() == 5 => {

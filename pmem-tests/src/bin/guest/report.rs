@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use daxmap::probe::{self, HugePages, MapSync, Report};
+use daxmap::probe::{self, BadMemory, HugePages, MapSync, Report};
 use daxmap::{Durability, Options, Region};
 
 /// Prints the report of a path.
@@ -37,6 +37,32 @@ pub(crate) fn require(path: &Path) -> daxmap::Result<()> {
             Ok(())
         }
     }
+}
+
+/// Prints what is known to be bad of a path.
+pub(crate) fn print_bad(path: &Path) -> daxmap::Result<()> {
+    probe::probe(path)?.bad_memory().iter().for_each(print_bad_memory);
+    Ok(())
+}
+
+/// The same of all persistent memory.
+pub(crate) fn print_all_bad() -> daxmap::Result<()> {
+    probe::bad_memory()?.iter().for_each(print_bad_memory);
+    Ok(())
+}
+
+fn print_bad_memory(bad: &BadMemory) {
+    println!("path=bad:{}", bad.name.display());
+    println!("kind={}", bad.kind.as_str());
+    println!("mounted={}", bad.mount.as_ref().map_or(String::new(), |at| at.display().to_string()));
+    let ranges: Vec<_> = bad.ranges.iter().map(|r| format!("{}-{}", r.start, r.end)).collect();
+    println!("ranges={}", ranges.join(" "));
+    println!("is_complete={}", bad.is_complete);
+    let devices = bad.regions.iter().flat_map(|region| &region.devices);
+    println!("held_by={}", devices.map(|held| held.name.as_str()).collect::<Vec<_>>().join(" "));
+    println!("scrubbed={}", bad.regions.iter().any(|region| region.scrubs.is_some()));
+    println!("notes={}", bad.notes.join("; "));
+    println!("remedy={}", bad.remedy.as_ref().map_or(String::new(), ToString::to_string));
 }
 
 fn print_report(report: &Report) {
