@@ -13,9 +13,9 @@ pub type Records = Vec<(u64, Vec<u8>)>;
 /// Bytes of a segment: the smallest there is, so that segments are recycled soon.
 pub const SEGMENT: u64 = 12288;
 
-/// Bytes of the largest record: a segment without the page of its header, and without the header of
-/// its block.
-pub const LARGEST: usize = SEGMENT as usize - 4096 - 40;
+/// Bytes of the largest record: a segment without the two pages of its header, and without the header
+/// of its block.
+pub const LARGEST: usize = SEGMENT as usize - 2 * 4096 - 40;
 
 /// Bytes before the first segment (FORMAT.md).
 pub const SEGMENTS_AT: u64 = 16384;

@@ -172,8 +172,12 @@ impl Cell {
         )
     }
 
-    /// Writes a value that [`store`](Self::store) has just stored to the other slot, too, durable on
-    /// return. The arguments are those of the store, and the buffer is as it left it.
+    /// Writes a value that [`store`](Self::store) has just stored to the other slot, too, durable after
+    /// the next drain of this thread. The arguments are those of the store, and the buffer is as it left
+    /// it.
+    ///
+    /// No drain is needed: the value is durable where it was stored, the next store goes to this slot
+    /// again, and a crash that tears either leaves the one before.
     pub(crate) fn repeat(
         &self,
         region: &impl Region,
@@ -183,8 +187,7 @@ impl Cell {
     ) -> Result<()> {
         let other = self.slot(word.0 ^ 1);
         self.seal(buffer, other, word, len);
-        region.write_flush(other, buffer)?;
-        region.drain()
+        region.write_flush(other, buffer)
     }
 
     /// Writes the first value to both slots, durable after the next drain of this thread: a crash

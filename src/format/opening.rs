@@ -192,7 +192,9 @@ pub(crate) fn mark(region: &impl Region, key: Key, open: bool) -> Result<()> {
     }
     let value = Mark { seen: region.shutdowns(), open }.encode();
     cell.store(region, &mut buffer, sequence, VERSION, &value)?;
-    cell.repeat(region, &mut buffer, (sequence, VERSION), value.len())
+    cell.repeat(region, &mut buffer, (sequence, VERSION), value.len())?;
+    // What was repeated before by this thread becomes durable with it: the root of a log that is closed.
+    region.drain()
 }
 
 /// Marks a file as open before it is changed, and brings a header of an older version up to this

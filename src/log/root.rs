@@ -121,7 +121,9 @@ impl RootCell {
         self.root
     }
 
-    /// Replaces the root, durable on return, in both slots.
+    /// Replaces the root, durable on return. It is in both slots, in the second one durable after the
+    /// next drain of this thread: until then damage of the first one, with a crash, goes back to the root
+    /// before.
     pub(super) fn store(&mut self, region: &impl Region, root: Root) -> Result<()> {
         let sequence = cell::next(self.sequence)?;
         let value = root.encode();

@@ -335,3 +335,26 @@ fn a_reader_backwards_is_told_what_was_released_meanwhile() {
     let told = matches!(error.kind(), ErrorKind::Released { first: found } if *found == first);
     assert!(told, "{error}");
 }
+
+/// A closed log has its root twice, durably: damage of either slot costs nothing, after a power loss
+/// too.
+#[test]
+fn either_slot_of_a_closed_root_will_do() {
+    use crate::format::header::HEADER_AREA;
+    let region = region(4);
+    let log = options().format(region.clone()).unwrap();
+    for lsn in 1..=9 {
+        log.append(&payload(lsn)).unwrap();
+    }
+    log.release_up_to(Lsn::new(4)).unwrap();
+    log.close().unwrap();
+    for (seed, slot) in (0..40).flat_map(|seed| [(seed, 0), (seed, 4096)]) {
+        let image = region.crash(seed);
+        let mut byte = [0];
+        image.read(HEADER_AREA + slot + 30, &mut byte).unwrap();
+        image.write(HEADER_AREA + slot + 30, &[byte[0] ^ 1]).unwrap();
+        let log = options().open_region(image).unwrap();
+        assert!(log.recovery().was_closed, "seed {seed}, slot {slot}");
+        assert_eq!((log.released(), all(&log)), (Lsn::new(4), expected(5..10)));
+    }
+}
