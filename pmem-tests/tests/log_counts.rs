@@ -3,7 +3,7 @@
 
 use daxmap::cpu::counts;
 use daxmap::log::{LogOptions, Lsn};
-use daxmap::{AnyRegion, Emulation, Options, Region};
+use daxmap::{AnyRegion, Emulation, Options};
 
 fn region(emulation: Emulation) -> AnyRegion {
     Options::new().len(8 << 20).emulate(emulation).in_memory().expect("memory")
