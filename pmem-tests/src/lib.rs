@@ -13,6 +13,8 @@ pub mod guest;
 pub mod killed;
 pub mod load;
 #[cfg(feature = "sim")]
+pub mod log_beside;
+#[cfg(feature = "sim")]
 pub mod log_model;
 pub mod long_run;
 pub mod pass_on;

@@ -11,143 +11,13 @@ use std::time::{Duration, Instant};
 
 use daxmap::log::{Log, LogOptions, LogReader, Lsn};
 use daxmap::sim::{Body, Explorer, Mode, Report, SimRegion, SplitMix64};
-use daxmap::{AnyRegion, Error, ErrorKind, Options, Region, Result};
+use daxmap::{AnyRegion, ErrorKind, Options, Region};
+use pmem_tests::log_beside::{
+    Given, Op, SCENARIOS, Writer, begun, between_reads, newest, options, record, watched,
+};
 use pmem_tests::log_model::{SEGMENT, region_len};
 use pmem_tests::watched::Watched;
 use pmem_tests::wordwise::Wordwise;
-
-/// A record that says which one it is: how often the log had been truncated, and its Lsn.
-fn record(generation: u64, lsn: u64, len: usize) -> Vec<u8> {
-    let mut bytes = [generation.to_le_bytes(), lsn.to_le_bytes()].concat();
-    bytes.resize(len.max(16), lsn as u8);
-    bytes
-}
-
-/// What a follower has been given.
-#[derive(Default)]
-struct Given {
-    last: Option<(u64, u64)>,
-    records: u64,
-}
-
-impl Given {
-    /// The next record must follow the one before, which no truncation may have taken since: `cut` has the
-    /// Lsn up to which each of them kept records.
-    fn take(&mut self, lsn: u64, payload: &[u8], cut: impl Fn(u64) -> u64) {
-        let word = |at: usize| u64::from_le_bytes(payload[at..at + 8].try_into().expect("a word"));
-        let generation = word(0);
-        assert_eq!(word(8), lsn, "the record says which it is");
-        if let Some((before, of)) = self.last {
-            assert_eq!(lsn, before + 1, "none is passed over");
-            assert!(generation >= of, "{before} of {of}, then {lsn} of {generation}");
-            for truncation in of + 1..=generation {
-                let kept = cut(truncation);
-                assert!(
-                    kept >= before,
-                    "{before} of {of} was given, truncation {truncation} kept those up to {kept}, and \
-                     nothing was said before {lsn} of {generation}"
-                );
-            }
-        }
-        self.last = Some((lsn, generation));
-        self.records += 1;
-    }
-
-    /// Only what can happen to a follower is an error of its.
-    fn refuse(&mut self, error: &Error) {
-        let told = matches!(
-            error.kind(),
-            ErrorKind::Released { .. } | ErrorKind::NoRecord { .. } | ErrorKind::Busy
-        );
-        assert!(told, "{error}");
-        if !matches!(error.kind(), ErrorKind::Busy) {
-            self.last = None;
-        }
-    }
-}
-
-/// What the writer does.
-#[derive(Clone, Copy, Debug)]
-enum Op {
-    /// A record of so many bytes.
-    Append(usize),
-    /// Truncates the newest so many.
-    Truncate(u64),
-    /// Releases all but the newest so many.
-    Release(u64),
-    /// Closes and opens.
-    Reopen,
-    /// Opens as after a kill.
-    Kill,
-    /// Adds segments.
-    Grow(u64),
-}
-
-/// The writer, and up to where each of its truncations kept records.
-struct Writer<R: Region + Clone> {
-    region: R,
-    log: Option<Log<R>>,
-    cuts: Arc<Mutex<Vec<u64>>>,
-}
-
-impl<R: Region + Clone> Writer<R> {
-    fn new(region: R, log: Log<R>, cuts: &Arc<Mutex<Vec<u64>>>) -> Self {
-        Self { region, log: Some(log), cuts: Arc::clone(cuts) }
-    }
-
-    fn log(&mut self) -> &mut Log<R> {
-        self.log.as_mut().expect("open between two operations")
-    }
-
-    fn apply(&mut self, op: Op) -> Result<()> {
-        let generation = self.cuts.lock().unwrap().len() as u64;
-        let (released, last) = (self.log().released(), self.log().last());
-        match op {
-            Op::Append(len) => {
-                let payload = record(generation, last.get() + 1, len);
-                assert_eq!(self.log().append(&payload)?, last.next());
-            }
-            Op::Truncate(count) => {
-                let kept = last.get().saturating_sub(count).max(released.get());
-                self.cuts.lock().unwrap().push(kept);
-                self.log().truncate_after(Lsn::new(kept))?;
-            }
-            Op::Release(keep) => {
-                let lsn = Lsn::new(last.get().saturating_sub(keep)).max(released);
-                self.log().release_up_to(lsn)?;
-            }
-            Op::Reopen | Op::Kill => {
-                match (self.log.take(), op) {
-                    (Some(log), Op::Reopen) => log.close()?,
-                    (Some(log), _) => log.abandon(),
-                    _ => {}
-                }
-                self.log = Some(options().open_region(self.region.clone())?);
-                assert_eq!(self.log().last(), last);
-            }
-            Op::Grow(segments) => self.log().grow(region_len(segments))?,
-        }
-        Ok(())
-    }
-}
-
-fn options() -> LogOptions {
-    LogOptions::new().segment_bytes(SEGMENT).seed(11)
-}
-
-/// Two of these fill a segment.
-const HALF: Op = Op::Append(1900);
-
-/// What was done before the follower began, and what is done beside it.
-const SCENARIOS: [(&[Op], &[Op]); 7] = [
-    (&[Op::Append(8); 4], &[Op::Truncate(2), Op::Append(8), Op::Append(8)]),
-    (&[Op::Append(8); 4], &[Op::Append(8), Op::Truncate(2), Op::Append(8), Op::Truncate(1), HALF]),
-    (&[HALF; 4], &[Op::Release(0), HALF, HALF, HALF]),
-    (&[HALF; 3], &[Op::Truncate(2), Op::Release(0), HALF, HALF, HALF]),
-    (&[Op::Append(8); 3], &[Op::Append(8), Op::Reopen, Op::Append(8)]),
-    (&[Op::Append(8); 3], &[Op::Truncate(1), Op::Kill, Op::Append(8), Op::Append(8)]),
-    (&[HALF; 5], &[Op::Grow(6), HALF, HALF, HALF, Op::Kill, HALF]),
-];
 
 /// Follows the log until the writer is done, from the oldest again whenever something was taken.
 fn follow<R: Region + Clone>(
@@ -250,21 +120,6 @@ fn explore(
         .expect_clean()
 }
 
-/// The writer of a scenario, after what was done before the follower began.
-fn begun(
-    region: Wordwise<Watched<SimRegion>>,
-    before: &[Op],
-) -> Writer<Wordwise<Watched<SimRegion>>> {
-    let log = options().format(region.clone()).expect("formatted");
-    let mut writer = Writer::new(region, log, &Arc::default());
-    before.iter().try_for_each(|&op| writer.apply(op)).expect("done");
-    writer
-}
-
-fn watched() -> Watched<SimRegion> {
-    Watched::new(SimRegion::new(Mode::Adr, region_len(3), region_len(6)))
-}
-
 /// Asks until there is nothing more, and goes back to the oldest record when one was taken.
 fn catch_up(
     region: &Watched<SimRegion>,
@@ -293,36 +148,6 @@ fn catch_up(
             }
         }
     }
-}
-
-/// The last record that is kept, or 0.
-fn newest<R: Region + Clone>(writer: &mut Writer<R>) -> u64 {
-    let log = writer.log();
-    if log.last() > log.released() { log.last().get() } else { 0 }
-}
-
-type Shared = Arc<Mutex<Writer<Wordwise<Watched<SimRegion>>>>>;
-
-/// Does the next of the operations before the follower's read after so many, and the others at the same
-/// distance from each other.
-fn between_reads(
-    watched: &Watched<SimRegion>,
-    after: u64,
-    step: u64,
-    writer: Shared,
-    ops: &'static [Op],
-) {
-    let again = watched.clone();
-    watched.before_read(after, move || {
-        let Some((op, rest)) = ops.split_first() else { return };
-        // What it reads itself is not counted.
-        writer.lock().unwrap().apply(*op).expect("done");
-        if step == 0 {
-            rest.iter().try_for_each(|&op| writer.lock().unwrap().apply(op)).expect("done");
-        } else {
-            between_reads(&again, step, step, writer, rest);
-        }
-    });
 }
 
 /// Between any two reads of the follower: all of what the writer does, or one thing after another.

@@ -9,7 +9,7 @@ use daxmap::log::{Log, LogOptions, Lsn};
 use daxmap::{AnyRegion, Emulation, ErrorKind, Options};
 use pmem_tests::watched::Watched;
 
-const SEGMENT: u64 = 8192;
+const SEGMENT: u64 = 12288;
 
 fn region(segments: u64) -> Watched<AnyRegion> {
     let options = Options::new().len(16384 + segments * SEGMENT).emulate(Emulation::Adr);

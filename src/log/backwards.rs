@@ -189,6 +189,7 @@ fn stretch<R: Region>(core: &Core<R>, life: &Life, segment: usize) -> Stretch {
 fn lost<R: Region>(core: &Core<R>, cursor: &Cursor) -> Result<()> {
     let life = core.table.pool().lives[cursor.segment].header.life;
     if life == cursor.header.life {
+        core.look_for_changes(cursor.header.base)?;
         return Err(cursor.damaged(core.layout));
     }
     let first = core.released() + 1;

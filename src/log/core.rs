@@ -10,6 +10,7 @@ use crate::format::{LINE, opening};
 use crate::primitives::primitive;
 use crate::region::{Region, process};
 
+use super::beside;
 use super::layout::{BLOCKS, Layout};
 use super::place::{Active, Shared};
 use super::root::{Root, RootCell};
@@ -82,6 +83,29 @@ impl<R: Region> Core<R> {
         }
         let why = "in a forked child: the log is its parent's, open it there";
         Err(Error::new(operation, ErrorKind::Unsupported(why)))
+    }
+
+    /// Of a log that was opened for reading: whether another process has taken something away since.
+    ///
+    /// # Errors
+    ///
+    /// `Released` if the record of this Lsn was released; `NoRecord` if the log was truncated, or opened.
+    #[cold]
+    pub(super) fn look_for_changes(&self, lsn: u64) -> Result<()> {
+        if !self.read_only {
+            return Ok(());
+        }
+        let now = beside::root_value(&self.region, Layout::root(self.headers.key))?;
+        let then = lock(&self.root).get();
+        self.released.fetch_max(now.released, Ordering::AcqRel);
+        let kind = if lsn <= now.released {
+            ErrorKind::Released { first: now.released + 1 }
+        } else if (now.cuts, now.opened) != (then.cuts, then.opened) {
+            ErrorKind::NoRecord { lsn }
+        } else {
+            return Ok(());
+        };
+        Err(Error::new(Operation::Read, kind))
     }
 
     /// Runs what leaves the log unusable until it is opened anew, if it fails.

@@ -279,6 +279,7 @@ fn lost<R: Region>(core: &Core<R>, next: u64, cursor: &mut Cursor) -> Result<boo
         }
         return Ok(false);
     }
+    core.look_for_changes(next)?;
     if !core.accepts_damage {
         return Err(cursor.damaged(core.layout));
     }

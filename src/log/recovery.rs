@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use crate::durability::Granularity;
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::format::cell::Cell;
 use crate::format::check::Key;
 use crate::format::header::Header;
 use crate::format::opening::{self, UnsafeShutdown};
@@ -15,7 +16,9 @@ use crate::format::{LINE, rewrite};
 use crate::primitives::primitive;
 use crate::region::{Region, process};
 
+use super::beside;
 use super::core::Core;
+use super::cursor::Cursor;
 use super::layout::{BLOCKS, Layout, SEGMENTS_MIN};
 use super::place::Shared;
 use super::root::{Root, RootCell};
@@ -46,7 +49,8 @@ pub struct Recovery {
     /// Bytes of the region, each range where the next commit of a segment would begin, that are not
     /// a commit: one that a crash has cut, or what was there in an earlier life of the space.
     pub dropped: Vec<Range<u64>>,
-    /// Records that were durable and are not there. Empty unless damage was accepted.
+    /// Records that were durable and are not there, those of which nothing is left included. Empty
+    /// unless damage was accepted.
     pub damaged: Vec<DamagedRecords>,
     /// Segments lost with their header. Empty unless damage was accepted.
     pub lost_segments: Vec<Range<u64>>,
@@ -91,19 +95,12 @@ struct Segment {
 pub(super) fn open<R: Region>(region: R, header: Header, copies: u8, how: How) -> Result<Log<R>> {
     let key = Key::new(header.salt);
     let headers = Headers { layout: Layout::of(header.numbers[0])?, key };
-    let mut cell = RootCell::open(Layout::root(key), &region)?;
-    let root = cell.get();
-    check_length(&region, headers.layout, root)?;
     let mark = opening::check(&region, &header, how.refuses_unsafe_shutdown)?;
-    let unsafe_shutdown = mark.unsafe_shutdown;
-    let was_closed = root.closed;
-    let mut recovery = Recovery { was_closed, unsafe_shutdown, ..Recovery::default() };
-    let mut segments = Vec::new();
-    for segment in 0..root.segments as usize {
-        segments.push(find(&region, &headers, &root, &how, segment, &mut recovery)?);
-    }
+    let root_cell = Layout::root(key);
+    let (mut cell, root, segments, mut recovery) = survey(&region, &headers, root_cell, &how)?;
+    recovery.unsafe_shutdown = mark.unsafe_shutdown;
     let next = count(&segments, &root, &mut recovery);
-    report_damage(&headers, &segments, next, &how, &mut recovery)?;
+    report_damage(&headers, &segments, (&root, next), &how, &mut recovery)?;
     let mut lives: Vec<Life> =
         segments.iter().map(|segment| life(segment.as_ref(), &root, headers.layout)).collect();
     recovery.finished_truncation = root.cut.is_some();
@@ -174,27 +171,148 @@ fn check_length(region: &impl Region, layout: Layout, root: Root) -> Result<()> 
     Ok(())
 }
 
-/// Reads a segment.
+/// Reads the root and all segments. Where nothing may be changed, another process may be writing: what
+/// is found then is the log as it was at some moment of the search, of which no record is missing that
+/// was durable before.
+///
+/// # Errors
+///
+/// `Busy` if segments were used again, or the log was truncated or opened, during every search.
+fn survey<R: Region>(
+    region: &R,
+    headers: &Headers,
+    root_cell: Cell,
+    how: &How,
+) -> Result<(RootCell, Root, Vec<Option<Segment>>, Recovery)> {
+    for _ in 0..beside::TRIES {
+        let cell = beside::root(region, root_cell)?;
+        let mut root = cell.get();
+        check_length(region, headers.layout, root)?;
+        let look = |segment: u64| find(region, headers, &root, how, segment as usize, u64::MAX);
+        let mut found: Vec<Found> = (0..root.segments).map(look).collect::<Result<_>>()?;
+        if how.read_only && !complete(region, headers, root_cell, how, &mut root, &mut found)? {
+            std::thread::yield_now();
+            continue;
+        }
+        let mut recovery = Recovery { was_closed: root.closed, ..Recovery::default() };
+        let segments = found.into_iter().map(|found| found.note(&mut recovery)).collect();
+        return Ok((cell, root, segments, recovery));
+    }
+    Err(beside::busy().during(Operation::Recover))
+}
+
+/// A segment as one look has found it, and what there is to be said of it.
+struct Found {
+    segment: Option<Segment>,
+    healed: Option<Range<u64>>,
+    lost: Option<Range<u64>>,
+    dropped: Option<Range<u64>>,
+}
+
+impl Found {
+    fn note(self, recovery: &mut Recovery) -> Option<Segment> {
+        recovery.healed.extend(self.healed);
+        recovery.lost_segments.extend(self.lost);
+        recovery.dropped.extend(self.dropped);
+        recovery.bytes_read += self.segment.as_ref().map_or(0, |segment| segment.contents.read);
+        self.segment
+    }
+}
+
+/// Completes what was found beside a writer: of the records up to the highest Lsn that was found, those
+/// that came after the look at their segment. False if it cannot be told, as records were truncated.
+fn complete(
+    region: &impl Region,
+    headers: &Headers,
+    root_cell: Cell,
+    how: &How,
+    root: &mut Root,
+    found: &mut [Found],
+) -> Result<bool> {
+    let lasts = found.iter().filter_map(|found| found.segment.as_ref()?.contents.lsns);
+    let last = lasts.map(|(_, last)| last).max().unwrap_or(0);
+    for (number, found) in found.iter_mut().enumerate() {
+        if has_more(region, headers, number, last, found)? {
+            *found = find_whole(region, headers, root, how, number, last)?;
+        }
+    }
+    let of = |root: &Root| (root.cuts, root.opened, root.cut, root.segments);
+    for _ in 0..beside::TRIES {
+        let now = beside::root_value(region, root_cell)?;
+        if of(&now) != of(root) {
+            return Ok(false);
+        }
+        if now.released == root.released {
+            return Ok(true);
+        }
+        // A segment is used again when all of its records are released.
+        root.released = now.released;
+        for (number, found) in found.iter_mut().enumerate() {
+            let first = found.segment.as_ref().and_then(|segment| segment.contents.lsns);
+            if first.is_some_and(|(first, _)| first <= root.released) {
+                *found = find_whole(region, headers, root, how, number, last)?;
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// Whether a segment holds more than what was found in it, or what is above `last`.
+fn has_more(
+    region: &impl Region,
+    headers: &Headers,
+    number: usize,
+    last: u64,
+    found: &Found,
+) -> Result<bool> {
+    let Some(segment) = &found.segment else { return Ok(false) };
+    let (life, contents) = (segment.on_medium.life, &segment.contents);
+    let now = beside::header(region, headers, number)?.header;
+    if now.life != life || life == 0 {
+        return Ok(now.life != life);
+    }
+    let next = Cursor::new(number, now, contents.end).peek(region, headers.layout)?;
+    Ok(next.is_some() || contents.lsns.is_some_and(|(_, newest)| newest > last))
+}
+
+/// Reads a segment that is not used again meanwhile. Records above `last` do not count.
+fn find_whole(
+    region: &impl Region,
+    headers: &Headers,
+    root: &Root,
+    how: &How,
+    number: usize,
+    last: u64,
+) -> Result<Found> {
+    for _ in 0..beside::TRIES {
+        let found = find(region, headers, root, how, number, last)?;
+        let Some(segment) = &found.segment else { return Ok(found) };
+        if beside::header(region, headers, number)?.header.life == segment.on_medium.life {
+            return Ok(found);
+        }
+    }
+    Err(beside::busy().during(Operation::Recover))
+}
+
+/// Reads a segment. Records above `bound` do not count.
 fn find(
     region: &impl Region,
     headers: &Headers,
     root: &Root,
     how: &How,
     segment: usize,
-    recovery: &mut Recovery,
-) -> Result<Option<Segment>> {
+    bound: u64,
+) -> Result<Found> {
     let at = headers.layout.at(segment);
-    let mut found = match headers.read(region, segment) {
+    let mut found = match beside::header(region, headers, segment) {
         Ok(found) => found,
         Err(error) if how.accepts_damage && matches!(error.kind(), ErrorKind::Damaged(_)) => {
-            recovery.lost_segments.push(at..at + headers.layout.segment);
-            return Ok(None);
+            let lost = Some(at..at + headers.layout.segment);
+            return Ok(Found { segment: None, healed: None, lost, dropped: None });
         }
         Err(error) => return Err(error),
     };
-    if found.other_is_invalid {
-        recovery.healed.push(at..at + BLOCKS);
-    }
+    let healed = found.other_is_invalid.then_some(at..at + BLOCKS);
     let on_medium = found.header;
     let header = &mut found.header;
     // An unused segment, or one whose records are known to be released, has nothing to be read.
@@ -203,10 +321,11 @@ fn find(
     if let Some(cut) = root.cut {
         header.limit = primitive!("log.recover.cut", before.min(cut), before);
     }
+    header.limit = header.limit.min(bound);
     let contents = if skipped {
         Contents { end: BLOCKS, durable: BLOCKS, ..Contents::default() }
     } else {
-        scan(region, headers.layout, segment, header, root.released)?
+        scan(region, headers.layout, segment, header, (root.released, root.durable))?
     };
     if contents.last_written <= header.limit {
         header.limit = before;
@@ -215,11 +334,9 @@ fn find(
     // What a truncation has voided is not the last record any more: a later one would take the limit
     // for its own, and raise it.
     header.last = primitive!("log.recover.last", header.last.min(header.limit), header.last);
-    recovery.bytes_read += contents.read;
-    if let Some(leftover) = &contents.leftover {
-        recovery.dropped.push(at + leftover.start..at + leftover.end);
-    }
-    Ok(Some(Segment { found, on_medium, contents, limited }))
+    let dropped = contents.leftover.as_ref().map(|left| at + left.start..at + left.end);
+    let segment = Some(Segment { found, on_medium, contents, limited });
+    Ok(Found { segment, healed, lost: None, dropped })
 }
 
 /// Counts what is there. The next Lsn.
@@ -244,7 +361,7 @@ fn count(segments: &[Option<Segment>], root: &Root, recovery: &mut Recovery) -> 
 fn report_damage(
     headers: &Headers,
     segments: &[Option<Segment>],
-    next: u64,
+    (root, next): (&Root, u64),
     how: &How,
     recovery: &mut Recovery,
 ) -> Result<()> {
@@ -259,6 +376,9 @@ fn report_damage(
             });
         }
     }
+    if recovery.damaged.is_empty() && recovery.lost_segments.is_empty() {
+        recovery.damaged.extend(gap(headers, segments, root));
+    }
     match recovery.damaged.first() {
         Some(damage) if !how.accepts_damage => {
             let (first, last) = (damage.lsns.start().get(), damage.lsns.end().get());
@@ -268,6 +388,31 @@ fn report_damage(
         }
         _ => Ok(()),
     }
+}
+
+/// Records that were durable when the root was written and are nowhere: a segment has lost its last
+/// writes, its header included, or is a copy of another moment.
+fn gap(headers: &Headers, segments: &[Option<Segment>], root: &Root) -> Option<DamagedRecords> {
+    let found: u64 = segments.iter().flatten().map(|segment| segment.contents.known).sum();
+    let most = root.durable.saturating_sub(root.released);
+    if found >= most.saturating_sub(root.absent) {
+        return None;
+    }
+    // The Lsns that no segment can have; all of them, if several writers' hide the gap.
+    let mut held: Vec<(u64, u64)> =
+        segments.iter().flatten().filter_map(|segment| segment.contents.lsns).collect();
+    held.sort_unstable();
+    let (mut next, mut gap) = (root.released + 1, None::<(u64, u64)>);
+    for (first, last) in held.into_iter().chain([(root.durable + 1, root.durable + 1)]) {
+        if first > next && next <= root.durable {
+            let from = gap.map_or(next, |(from, _)| from);
+            gap = Some((from, first.min(root.durable + 1) - 1));
+        }
+        next = next.max(last + 1);
+    }
+    let (from, to) = gap.unwrap_or((root.released + 1, root.durable));
+    let bytes = headers.layout.at(0)..headers.layout.at(segments.len());
+    Some(DamagedRecords { bytes, lsns: Lsn::new(from)..=Lsn::new(to) })
 }
 
 /// What a segment can be used for.

@@ -1,6 +1,7 @@
 //! Going through the blocks of a segment, every byte once.
 
 use std::ops::Range;
+use std::sync::atomic::{Ordering, fence};
 
 use crate::error::Result;
 use crate::format::LINE;
@@ -65,6 +66,11 @@ impl<'a, R: Region> Window<'a, R> {
         }
     }
 
+    /// Has what is read next read again.
+    fn forget(&mut self) {
+        self.to = self.from;
+    }
+
     /// Fills the buffer from `offset` on, to `end` at least.
     fn fetch(&mut self, offset: u64, end: u64) -> Result<()> {
         if !(self.from..self.to).contains(&offset) {
@@ -100,6 +106,8 @@ pub(super) struct Contents {
     pub(super) last_written: u64,
     /// Records above the released ones.
     pub(super) records: u64,
+    /// Those of them up to the Lsn that was known to be durable.
+    pub(super) known: u64,
     /// One block for each [`INDEX_STEP`]: its first Lsn and its offset in the segment.
     pub(super) index: Vec<(u64, u32)>,
     /// Places past the end that still look like blocks of this life: commits that a crash cut.
@@ -120,13 +128,14 @@ pub(super) struct Damage {
     pub(super) lsns: Range<u64>,
 }
 
-/// Goes through the blocks of a segment. Where damage is found, goes on behind it.
+/// Goes through the blocks of a segment. Where damage is found, goes on behind it. Counts the records
+/// above `released`, and those of them up to `known`.
 pub(super) fn scan(
     region: &impl Region,
     layout: Layout,
     segment: usize,
     header: &SegmentHeader,
-    released: u64,
+    (released, known): (u64, u64),
 ) -> Result<Contents> {
     let base = layout.at(segment);
     let mut window = Window::new(region, base, layout.segment);
@@ -141,7 +150,7 @@ pub(super) fn scan(
     loop {
         let at = contents.end;
         if let Some(block) = search.whole(&mut window, at, contents.last_written)? {
-            contents.add(&block, header.limit, released);
+            contents.add(&block, header.limit, (released, known));
             continue;
         }
         // No block. Is there proof that there was one? Looked for once, be there much damage.
@@ -154,6 +163,14 @@ pub(super) fn scan(
             contents.leftover = search.leftover(&mut window, at, rest)?;
             contents.stale = rest.blocks.iter().map(|(at, _)| *at).collect();
             break;
+        }
+        // Another process may append: then the proof is younger than the look at what it proves, which
+        // is there now.
+        fence(Ordering::Acquire);
+        window.forget();
+        if let Some(block) = search.whole(&mut window, at, contents.last_written)? {
+            contents.add(&block, header.limit, (released, known));
+            continue;
         }
         let first = contents.last_written + 1;
         let Some((to, block)) = rest.blocks.iter().find(|(place, _)| *place > at) else {
@@ -170,7 +187,7 @@ pub(super) fn scan(
 }
 
 impl Contents {
-    fn add(&mut self, block: &Block, limit: u64, released: u64) {
+    fn add(&mut self, block: &Block, limit: u64, (released, known): (u64, u64)) {
         let indexed =
             self.index.last().is_none_or(|(_, at)| self.end - u64::from(*at) >= INDEX_STEP);
         if indexed {
@@ -181,7 +198,9 @@ impl Contents {
         self.last_written = block.last();
         let last = primitive!("log.scan.limit", block.last().min(limit), block.last());
         if block.lsn <= last {
-            self.records += last.saturating_sub(block.lsn.max(released + 1) - 1);
+            let before = block.lsn.max(released + 1) - 1;
+            self.records += last.saturating_sub(before);
+            self.known += last.min(known).saturating_sub(before);
             self.lsns = Some((self.lsns.map_or(block.lsn, |(first, _)| first), last));
         }
     }

@@ -41,7 +41,10 @@ fn main() -> ExitCode {
         Command::Badblocks(args) => badblocks::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Checkpoint(args) => checkpoint::run(&args),
-        Command::Log(args) => log::run(&args),
+        Command::Log(args) => match log::run(&args) {
+            Ok(status) => return status,
+            Err(error) => Err(error),
+        },
         Command::State(args) => state::run(&args),
         Command::BenchTrace(args) => bench::trace::run_child(&args).map(|()| true),
     };

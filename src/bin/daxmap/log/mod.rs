@@ -6,18 +6,20 @@ mod text;
 
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use clap::Subcommand;
 use daxmap::log::{Log, LogOptions, Lsn, Recovery};
-use daxmap::{AnyRegion, Error};
+use daxmap::{AnyRegion, Error, ErrorKind};
 
 use crate::probe::clean;
 
 /// Look into a file of daxmap::log.
 ///
 /// Changes nothing and takes no lock: the log may be in use, and what is shown is then a moment of
-/// it. The exit status is 0 if the log is sound, and 1 if it is damaged or could not be read. A commit
-/// that a crash has cut is no damage.
+/// it. The exit status is 0 if the log is sound, 1 if it is damaged, and 2 if that could not be told: no
+/// such file, no log, an error of reading, or a writer that was faster every time. A commit that a crash
+/// has cut is no damage.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -68,8 +70,11 @@ enum Command {
     },
 }
 
-/// Says whether the log is sound. The error is that of writing.
-pub fn run(args: &Args) -> io::Result<bool> {
+/// What could not be told is neither sound nor damaged.
+const UNKNOWN: u8 = 2;
+
+/// The exit status. The error is that of writing.
+pub fn run(args: &Args) -> io::Result<ExitCode> {
     let (Command::Dump { file, .. } | Command::Verify { file, .. } | Command::Stat { file, .. }) =
         &args.command;
     let log = match look(file) {
@@ -95,49 +100,25 @@ pub fn run(args: &Args) -> io::Result<bool> {
     if !sound && matches!(args.command, Command::Dump { .. }) {
         eprintln!("daxmap: {}: {}", clean(&file.display().to_string()), verdict(log.recovery()));
     }
-    Ok(sound)
+    Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Says why there is nothing to show.
-fn refuse(file: &Path, error: &Error) -> bool {
+fn refuse(file: &Path, error: &Error) -> ExitCode {
     let said = match error.path() {
         Some(_) => error.to_string(),
         None => format!("{}: {error}", file.display()),
     };
     eprintln!("daxmap: {}", clean(&said));
-    false
+    match error.kind() {
+        ErrorKind::Damaged(_) | ErrorKind::DamagedRecords { .. } => ExitCode::FAILURE,
+        _ => ExitCode::from(UNKNOWN),
+    }
 }
 
 /// Opens a log as it is.
 fn look(file: &Path) -> Result<Log<AnyRegion>, Error> {
-    // A program that appends meanwhile puts blocks where the search has been, which then looks like
-    // damage. What is damaged stays so, at the same place.
-    const TRIES: u32 = 16;
-    let open = || LogOptions::new().read_only(true).accept_damage(true).open(file);
-    let mut seen = open();
-    for _ in 1..TRIES {
-        let before = match seen {
-            Ok(log) if is_sound(log.recovery()) => return Ok(log),
-            Err(error) if error.errno().is_some() => return Err(error),
-            other => other.ok().map(|log| log.recovery().clone()),
-        };
-        seen = open();
-        let now = seen.as_ref().ok().map(Log::recovery);
-        let same = now.is_some_and(|now| before.as_ref().is_some_and(|old| is_same(old, now)));
-        if same {
-            break;
-        }
-    }
-    seen
-}
-
-/// Whether two looks saw the same damage.
-fn is_same(one: &Recovery, other: &Recovery) -> bool {
-    let damage = |seen: &Recovery| {
-        let bytes: Vec<_> = seen.damaged.iter().map(|damage| damage.bytes.clone()).collect();
-        (bytes, seen.lost_segments.clone(), seen.healed.clone())
-    };
-    damage(one) == damage(other)
+    LogOptions::new().read_only(true).accept_damage(true).open(file)
 }
 
 /// Nothing that was durable is damaged. Of a closed log, a copy that is not valid is damage too;
