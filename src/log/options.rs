@@ -85,6 +85,14 @@ impl LogOptions {
     }
 
     /// Opens for reading only: nothing is repaired, and the file is not changed. Default: false.
+    ///
+    /// Another process may have the log open for writing. What is found is then the log as it was at a
+    /// moment of the opening, without gaps; if records are truncated during every attempt, opening fails with
+    /// [`ErrorKind::Busy`]. What is released or truncated later is reported by the reader that meets it.
+    ///
+    /// A copy of the file that was made while it was in use has parts of different moments. Opening it
+    /// fails with [`ErrorKind::DamagedRecords`] where records are missing that the log knew to be durable;
+    /// a gap among the newest ones, which it did not know yet, is not recognised. Copy a closed log.
     #[must_use]
     pub fn read_only(mut self, yes: bool) -> Self {
         self.read_only = yes;
@@ -94,7 +102,8 @@ impl LogOptions {
 
     /// Opens a log in which records are damaged, and passes over them. Without it, opening such a
     /// log fails with [`ErrorKind::DamagedRecords`]. [`Recovery`](super::Recovery) has all of the
-    /// damage. The damaged bytes stay until their segment is released.
+    /// damage. The damaged bytes stay until their segment is released. Records of which nothing is left are
+    /// given up by the first opening for writing: later ones report them as `missing`.
     #[must_use]
     pub const fn accept_damage(mut self, yes: bool) -> Self {
         self.accept_damage = yes;
