@@ -1,5 +1,6 @@
 //! A log and somebody who reads it beside its writer, for the tests of followers and of openings for
-//! reading.
+//! reading. What goes wrong in a test panics.
+#![allow(clippy::missing_panics_doc, clippy::must_use_candidate)]
 
 use std::sync::{Arc, Mutex};
 
