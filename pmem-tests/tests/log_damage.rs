@@ -161,8 +161,8 @@ fn a_block_made_from_the_description_is_a_block() {
     let log = model::options().format(region.clone()).unwrap();
     log.append(b"one").unwrap();
     log.abandon();
-    let at = SEGMENTS_AT + 4096 + 64;
-    region.write(at, &forge(salt_of(&region, 0), at, 2, 4096 + 64, b"two")).unwrap();
+    let at = SEGMENTS_AT + 8192 + 64;
+    region.write(at, &forge(salt_of(&region, 0), at, 2, 8192 + 64, b"two")).unwrap();
     let log = model::options().open_region(region).unwrap();
     assert_eq!(model::forwards(&log).unwrap(), [(1, b"one".to_vec()), (2, b"two".to_vec())]);
 }
@@ -178,11 +178,11 @@ fn payloads_that_look_like_blocks_never_become_records() {
         let salt = [0, salt_of(&region, 0), salt_of(&region, 1)][known];
         // A payload whose every line is the block that could come there.
         let mut payload = vec![0; 3800];
-        let from = SEGMENTS_AT + 4096 + 64 + 40;
+        let from = SEGMENTS_AT + 8192 + 64 + 40;
         for lsn in [4, 5, 6] {
             for line in 2..50 {
-                let at = SEGMENTS_AT + 4096 + line * 64;
-                let forged = forge(salt, at, lsn + line % 3, (4096 + line * 64) as u32, b"FORGED");
+                let at = SEGMENTS_AT + 8192 + line * 64;
+                let forged = forge(salt, at, lsn + line % 3, (8192 + line * 64) as u32, b"FORGED");
                 let place = (at - from) as usize;
                 payload[place..place + forged.len()].copy_from_slice(&forged);
             }
@@ -283,7 +283,7 @@ fn noise_is_refused() {
 fn damage_is_passed_over_where_that_is_asked_for_and_the_log_goes_on() {
     let (mut bytes, records) = example(true);
     // In the body of the first block of the second segment in use.
-    let at = (SEGMENTS_AT + 4096 + 50) as usize;
+    let at = (SEGMENTS_AT + 8192 + 50) as usize;
     bytes[at] ^= 1;
     let region = region_of(&bytes);
     let error = model::options().open_region(&region).unwrap_err();

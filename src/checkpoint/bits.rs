@@ -66,6 +66,27 @@ impl Bits {
         true
     }
 
+    /// Inserts all numbers of `from..to`, word by word.
+    pub(super) fn insert_range(&mut self, from: u64, to: u64) {
+        let (mut from, mut to) = (from, to.min(self.bound));
+        for (height, level) in self.levels.iter_mut().enumerate() {
+            if from >= to {
+                return;
+            }
+            let (first, last) = (from / 64, (to - 1) / 64);
+            for at in first..=last {
+                let low = if at == first { u64::MAX << (from % 64) } else { u64::MAX };
+                let high = if at == last { u64::MAX >> (63 - (to - 1) % 64) } else { u64::MAX };
+                let word = &mut level[at as usize];
+                if height == 0 {
+                    self.count += u64::from((low & high & !*word).count_ones());
+                }
+                *word |= low & high;
+            }
+            (from, to) = (first, last + 1);
+        }
+    }
+
     /// True if it was a member.
     pub(super) fn remove(&mut self, number: u64) -> bool {
         if !self.contains(number) {
@@ -123,6 +144,28 @@ impl Bits {
 mod tests {
     use super::Bits;
     use std::collections::BTreeSet;
+
+    #[test]
+    fn a_range_is_inserted_as_its_numbers_are() {
+        for bound in [1_u64, 64, 65, 4096, 4097, 300_000] {
+            let mut random = fastrand::Rng::with_seed(bound);
+            for _ in 0..20 {
+                let from = random.u64(..bound);
+                let to = if random.bool() { random.u64(from..=bound) } else { bound + 7 };
+                let (mut bits, mut model) = (Bits::new(bound), Bits::new(bound));
+                for _ in 0..random.u64(..50) {
+                    let number = random.u64(..bound);
+                    assert_eq!(bits.insert(number), model.insert(number));
+                }
+                bits.insert_range(from, to);
+                for number in from..to.min(bound) {
+                    model.insert(number);
+                }
+                assert_eq!(bits.count(), model.count(), "{from}..{to} of {bound}");
+                assert_eq!(bits.levels, model.levels, "{from}..{to} of {bound}");
+            }
+        }
+    }
 
     #[test]
     fn it_is_a_set() {

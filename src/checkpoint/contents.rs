@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::record::Checkpoint;
 use super::settings::Complete;
-use super::working_set::READ_ATTEMPTS;
+use super::working_set::Patience;
 use super::{Options, Strategy, file, settings};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::header::{Header, Kind};
@@ -50,23 +50,33 @@ pub fn contents(path: impl AsRef<Path>) -> Result<Contents> {
 /// # Errors
 ///
 /// `WrongFormat`, `NewerFormat`, `TooShort`; `Damaged` if both copies of the header or of the root
-/// are. Those of the region.
+/// are; `Busy` if a writer replaces the checkpoints faster than they can be read, for a second. Those
+/// of the region.
 pub fn contents_of(region: &impl Region) -> Result<Contents> {
     let not_one = || Error::new(Operation::Open, ErrorKind::WrongFormat(Kind::Checkpoint.name()));
     let found = settings::find(region)?.ok_or_else(not_one)?;
-    let mut attempts = 0;
+    let (patience, mut seen) = (Patience::begin(), None);
     let checkpoints = loop {
-        let last = attempts == READ_ATTEMPTS;
-        attempts += 1;
         match look(region, &found) {
-            Ok((checkpoints, replaced)) if last || !replaced => break checkpoints,
+            Ok((checkpoints, false)) => break checkpoints,
             Ok(_) => {}
             // A writer may have changed between two reads what they have to agree in.
             Err(error)
-                if primitive!("checkpoint.contents.looks_again", !last, false)
-                    && matches!(error.kind(), ErrorKind::Damaged(_)) => {}
+                if primitive!(
+                    "checkpoint.contents.looks_again",
+                    matches!(error.kind(), ErrorKind::Damaged(_)),
+                    false
+                ) =>
+            {
+                let now = Some(settings::newest(region)?);
+                if seen == now {
+                    return Err(error);
+                }
+                seen = now;
+            }
             Err(error) => return Err(error),
         }
+        patience.check()?;
     };
     let mark = opening::look(region, &found.header)?;
     let copies = Header::copies(region)?.map(|copy| copy == Some(found.header));

@@ -50,6 +50,14 @@ pub(super) fn least_bytes(settings: &Settings) -> u64 {
     }
 }
 
+/// Bytes behind the header that say which checkpoint is the newest.
+pub(super) fn newest_bytes(settings: &Settings) -> u64 {
+    match settings.strategy {
+        Strategy::Shadow => shadow::root_bytes(settings),
+        Strategy::Redo => redo::NOTE_BYTES as u64,
+    }
+}
+
 /// Writes a set of zeros.
 pub(super) fn format(region: &impl Region, settings: &Settings, key: Key) -> Result<()> {
     match settings.strategy {

@@ -17,11 +17,13 @@
 #![allow(unsafe_code)]
 
 use std::fs::File;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 
 use rustix::io::Errno;
 
 use super::changes::Changes;
+use super::comparison::Comparison;
 use super::memory::Memory;
 use crate::format::PAGE;
 
@@ -97,8 +99,12 @@ const RUNS: usize = 512;
 #[derive(Debug)]
 pub(super) struct KernelMarks {
     /// The protection lasts as long as this is open.
-    _fault_fd: OwnedFd,
+    fault_fd: OwnedFd,
     pagemap: File,
+    /// `/proc/self/status`, which has how much memory is pinned.
+    status: File,
+    /// While memory is pinned.
+    pinned: Option<Comparison>,
     runs: Vec<PageRegion>,
 }
 
@@ -125,18 +131,42 @@ impl KernelMarks {
             error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error)
         };
         let pagemap = File::open("/proc/self/pagemap").map_err(failed)?;
+        let status = File::open("/proc/self/status").map_err(failed)?;
         let runs = vec![PageRegion::default(); RUNS];
-        let mut marks = Self { _fault_fd: fault_fd, pagemap, runs };
+        let mut marks = Self { fault_fd, pagemap, status, pinned: None, runs };
         marks.scan(memory, |_, _| {})?;
+        marks.pinned = is_pinned(&marks.status).then(|| Comparison::of(memory));
         Ok(marks)
     }
 
     /// Marks the pages that were stored into since the last time.
+    ///
+    /// Who has pinned a page stores into it past the page table, and leaves no mark: while the process
+    /// has pinned memory, and once after, all pages are compared as well.
     pub(super) fn collect(&mut self, memory: &Memory, changes: &mut Changes) -> Result<(), Errno> {
         let pages = memory.bytes().len() as u64 / PAGE;
         self.scan(memory, |start, end| {
             (start / PAGE..end.div_ceil(PAGE).min(pages)).for_each(|page| changes.mark_page(page));
-        })
+        })?;
+        if let Some(before) = &mut self.pinned {
+            before.collect(memory, changes);
+        }
+        // After the scan: a page that is pinned later is marked by that.
+        match (is_pinned(&self.status), &self.pinned) {
+            (true, None) => self.pinned = Some(Comparison::of(memory)),
+            (false, Some(_)) => self.pinned = None,
+            (true, Some(_)) | (false, None) => {}
+        }
+        Ok(())
+    }
+
+    /// Gives the descriptors up without closing them: whoever closed one may have given its number to
+    /// another file.
+    pub(super) fn disown(self) {
+        let Self { fault_fd, pagemap, status, .. } = self;
+        for fd in [fault_fd, pagemap.into(), status.into()] {
+            let _ = fd.into_raw_fd();
+        }
     }
 
     /// Names every run of pages stored into, as offsets in the memory, and protects it again.
@@ -169,6 +199,17 @@ impl KernelMarks {
         }
         Ok(())
     }
+}
+
+/// Whether the process has memory pinned, as proc(5) has it (`VmPin`): buffers that are registered
+/// with io_uring (io_uring/rsrc.c, `io_account_mem`) or for RDMA (drivers/infiniband/core/umem.c). If
+/// it cannot be read, it may.
+fn is_pinned(status: &File) -> bool {
+    let mut text = [0; 4096];
+    let Ok(len) = status.read_at(&mut text, 0) else { return true };
+    let mut lines = text[..len].split(|byte| *byte == b'\n');
+    let pinned = lines.find_map(|line| line.strip_prefix(b"VmPin:"));
+    pinned.is_none_or(|amount| amount.iter().any(|byte| matches!(byte, b'1'..=b'9')))
 }
 
 /// First byte and end of the pages of the memory.

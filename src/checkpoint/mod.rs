@@ -43,7 +43,7 @@
 //! | `options`, `settings` | how is a file made and opened, and what was it made for? |
 //! | `working_set` | what can be done with it? |
 //! | `memory`, `changes`, `bits` | where is the set, and what changed in it? |
-//! | `pointers`, `kernel_marks` | what did stores through a pointer change? |
+//! | `pointers`, `kernel_marks`, `comparison` | what did stores through a pointer change? |
 //! | `file` | by which strategy does a checkpoint reach the file? |
 //! | `shadow` | with pages: without touching what the one before needs |
 //! | `redo` | with lines: by way of a record of what changes |
@@ -54,6 +54,7 @@
 mod bits;
 mod changes;
 mod choice;
+mod comparison;
 mod contents;
 mod file;
 mod kernel_marks;

@@ -96,8 +96,8 @@ impl Options {
     }
 
     /// Open for reading only: nothing is healed, nothing can be saved, and another may have the
-    /// file open for writing. If that one saves faster than this one can read, a hundred times in a
-    /// row, opening fails with [`ErrorKind::Damaged`].
+    /// file open for writing. If that one saves faster than this one can read, for a second, opening
+    /// fails with [`ErrorKind::Busy`].
     #[must_use]
     pub fn read_only(mut self, yes: bool) -> Self {
         self.read_only = yes;

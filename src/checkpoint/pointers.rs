@@ -2,11 +2,10 @@
 
 use super::changes::Changes;
 use super::choice::Tracking;
+use super::comparison::Comparison;
 use super::kernel_marks::KernelMarks;
 use super::memory::Memory;
-use crate::error::{Error, Operation, Result};
 use crate::format::PAGE;
-use crate::format::check::Key;
 use crate::primitives::primitive;
 
 /// How the pages are found.
@@ -15,8 +14,7 @@ pub(super) enum Pointers {
     /// Nobody has a pointer.
     None,
     Kernel(KernelMarks),
-    /// A check value of each page, as it was the last time.
-    Compare(Vec<u64>),
+    Compare(Comparison),
 }
 
 impl Pointers {
@@ -29,7 +27,7 @@ impl Pointers {
         // Nobody has a pointer yet: the memory may move.
         let protect = !compare && memory.map().is_ok();
         let marks = if protect { KernelMarks::start(memory).ok() } else { None };
-        *self = marks.map_or_else(|| Self::Compare(checks(memory).collect()), Self::Kernel);
+        *self = marks.map_or_else(|| Self::Compare(Comparison::of(memory)), Self::Kernel);
     }
 
     pub(super) fn tracking(&self) -> Tracking {
@@ -40,29 +38,25 @@ impl Pointers {
         }
     }
 
-    /// Marks what was stored into since the last time.
-    pub(super) fn collect(&mut self, memory: &Memory, changes: &mut Changes) -> Result<()> {
+    /// Marks what was stored into since the last time. Where the kernel has begun to refuse (a filter
+    /// of system calls, a descriptor that somebody closed), nobody can say: all of it, and from then on
+    /// by comparison.
+    pub(super) fn collect(&mut self, memory: &Memory, changes: &mut Changes) {
         match self {
-            Self::None => Ok(()),
+            Self::None => {}
             Self::Kernel(marks) => {
-                primitive!("checkpoint.kernel_marks", marks.collect(memory, changes), Ok(()))
-                    .map_err(|e| Error::os(Operation::Checkpoint, "ioctl PAGEMAP_SCAN", e))
-            }
-            Self::Compare(before) => {
-                for ((page, check), before) in (0..).zip(checks(memory)).zip(before) {
-                    if primitive!("checkpoint.comparison", check != *before, false) {
-                        changes.mark_page(page);
-                        *before = check;
+                let told =
+                    primitive!("checkpoint.kernel_marks", marks.collect(memory, changes), Ok(()));
+                if told.is_err() {
+                    (0..memory.bytes().len() as u64 / PAGE)
+                        .for_each(|page| changes.mark_page(page));
+                    let compare = Self::Compare(Comparison::of(memory));
+                    if let Self::Kernel(marks) = std::mem::replace(self, compare) {
+                        marks.disown();
                     }
                 }
-                Ok(())
             }
+            Self::Compare(before) => before.collect(memory, changes),
         }
     }
-}
-
-/// The check value of each page.
-fn checks(memory: &Memory) -> impl Iterator<Item = u64> + '_ {
-    // Of use to nobody else, so the key is of no importance.
-    memory.bytes().chunks(PAGE as usize).map(|page| Key::new(PAGE).check(0, page))
 }

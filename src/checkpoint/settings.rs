@@ -14,7 +14,7 @@ use super::file;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::PAGE;
 use crate::format::check::Key;
-use crate::format::header::{Found, Header, Kind};
+use crate::format::header::{Found, HEADER_AREA, Header, Kind};
 use crate::primitives::primitive;
 use crate::region::Region;
 
@@ -81,4 +81,13 @@ pub(super) fn find(region: &impl Region) -> Result<Option<Complete>> {
         return Err(Error::new(Operation::Open, ErrorKind::TooShort { len, asked }));
     }
     Ok(Some(Complete { header, settings, key: Key::new(header.salt), copies }))
+}
+
+/// What changes with every checkpoint, before anything that the newest one needs is overwritten: if it
+/// is the same before and after, what was read between is one checkpoint. Empty if there is no header.
+pub(super) fn newest(region: &impl Region) -> Result<Vec<u8>> {
+    let Ok(Some(found)) = find(region) else { return Ok(Vec::new()) };
+    let mut bytes = vec![0; file::newest_bytes(&found.settings) as usize];
+    region.read(HEADER_AREA, &mut bytes)?;
+    Ok(bytes)
 }

@@ -1,7 +1,7 @@
 //! The working set: memory, what changed in it, and the file that it is saved to.
 
 use std::ptr::NonNull;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::changes::Changes;
 use super::choice::{Strategy, Tracking};
@@ -68,9 +68,10 @@ impl<R: Region> WorkingSet<R> {
     /// `WrongFormat` if the region holds something else, or nothing; `NewerFormat`; `UnsafeShutdown`
     /// if that is refused; `TooShort` if the file was cut; `SizeMismatch` if the set has another size than asked for; `Damaged` with the range
     /// of the file that is, if a check value does not fit; `NoCheckpoint` if the one asked for is
-    /// not kept; `Os(ENOMEM)`.
+    /// not kept; `Busy` if it is opened for reading, and a writer saves faster than it can be read for
+    /// a second; `Os(ENOMEM)`.
     pub fn open(region: R, options: &Options) -> Result<Self> {
-        let mut attempts = 0;
+        let (patience, mut seen) = (Patience::begin(), None);
         loop {
             match Self::load(&region, options) {
                 Ok(loaded) => return loaded.attach(region, options),
@@ -78,10 +79,15 @@ impl<R: Region> WorkingSet<R> {
                 // that was being read.
                 Err(error)
                     if primitive!("checkpoint.reader_looks_again", options.read_only, false)
-                        && matches!(error.kind(), ErrorKind::Damaged(_))
-                        && attempts < READ_ATTEMPTS =>
+                        && matches!(error.kind(), ErrorKind::Damaged(_)) =>
                 {
-                    attempts += 1;
+                    // Twice the same, and nobody saved meanwhile: it is damage.
+                    let now = Some(settings::newest(&region)?);
+                    if seen == now {
+                        return Err(error);
+                    }
+                    seen = now;
+                    patience.check()?;
                 }
                 Err(error) => return Err(error),
             }
@@ -184,6 +190,17 @@ impl<R: Region> WorkingSet<R> {
     ///   with `slice_mut`;
     /// - threads that share it order their accesses themselves.
     ///
+    /// A read into this memory that the kernel or a device carries out is a store: it has ended before
+    /// a method of the working set runs.
+    ///
+    /// # Memory that is pinned
+    ///
+    /// Pages that somebody has pinned are stored into past the page table, and the kernel marks
+    /// nothing. Where the kernel counts what is pinned (`VmPin` in proc(5): buffers registered with
+    /// io_uring or for RDMA), every checkpoint compares all pages until nothing is. It does not count
+    /// what VFIO, AF_XDP and video drivers pin: with these, set
+    /// [`Options::compare`](super::Options::compare), or such stores are not saved.
+    ///
     /// # Errors
     ///
     /// `Unsupported` in a forked child.
@@ -227,7 +244,7 @@ impl<R: Region> WorkingSet<R> {
     pub fn checkpoint_labelled(&mut self, label: &str) -> Result<Checkpoint> {
         check_label(label)?;
         self.check_writable(Operation::Checkpoint)?;
-        self.pointers.collect(&self.memory, &mut self.changes)?;
+        self.pointers.collect(&self.memory, &mut self.changes);
         self.file.check_room(&self.changes)?;
         let sequence = crate::format::cell::next(self.last)?;
         let time = self.timed.then(SystemTime::now);
@@ -283,7 +300,7 @@ impl<R: Region> WorkingSet<R> {
     /// is. The working set is then as it was.
     pub fn restore(&mut self, sequence: u64) -> Result<()> {
         self.check_writable(Operation::Restore)?;
-        self.pointers.collect(&self.memory, &mut self.changes)?;
+        self.pointers.collect(&self.memory, &mut self.changes);
         self.file.restore(&self.region, sequence, &mut self.memory, &mut self.changes)
     }
 
@@ -378,8 +395,27 @@ impl<R: Region> Drop for WorkingSet<R> {
     }
 }
 
-/// How often a reader looks again when what it reads is being replaced.
-pub(super) const READ_ATTEMPTS: u32 = 100;
+/// How long a reader looks again when what it reads is being replaced. The last look may end later.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Looking again, for so long and no longer.
+pub(super) struct Patience(Instant);
+
+impl Patience {
+    pub(super) fn begin() -> Self {
+        Self(Instant::now())
+    }
+
+    /// # Errors
+    ///
+    /// `Busy` when it is over.
+    pub(super) fn check(&self) -> Result<()> {
+        if self.0.elapsed() < PATIENCE {
+            return Ok(());
+        }
+        Err(Error::new(Operation::Open, ErrorKind::Busy))
+    }
+}
 
 /// What `load` read.
 struct Loaded {

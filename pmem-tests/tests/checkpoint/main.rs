@@ -9,5 +9,6 @@ mod killed;
 #[cfg(feature = "sim")]
 mod model;
 mod overtaken;
+mod pinned;
 #[cfg(feature = "sim")]
 mod pointers;

@@ -88,6 +88,32 @@ fn where_the_kernel_refuses_pages_are_compared() {
     }
 }
 
+/// A filter that is installed when the kernel's marks are in use.
+#[test]
+fn where_the_kernel_begins_to_refuse_all_is_saved_and_pages_are_compared_from_then_on() {
+    let (mut set, options) = set(false);
+    let base = set.pointer().unwrap();
+    // SAFETY: within the set, of which no slice is alive.
+    let store =
+        |page: u64, value: u8| unsafe { base.as_ptr().add((page * PAGE) as usize).write(value) };
+    store(7, 1);
+    assert_eq!(set.checkpoint().unwrap().bytes, PAGE);
+    let was = set.tracking();
+    assert_eq!(was, if kernel_can() { Tracking::WriteProtect } else { Tracking::Comparison });
+    store(9, 2);
+    let bytes = pmem_tests::failing::with_failing(libc::SYS_ioctl, libc::ENOTTY, || {
+        set.checkpoint().unwrap().bytes
+    });
+    // Which pages were stored into, nobody could say.
+    assert_eq!(bytes, if kernel_can() { PAGES * PAGE } else { PAGE });
+    assert_eq!(set.tracking(), Tracking::Comparison);
+    assert!(saved(&set, &options) == set.bytes());
+    store(11, 3);
+    assert_eq!(set.checkpoint().unwrap().bytes, PAGE);
+    assert!(saved(&set, &options) == set.bytes());
+    set.restore(set.list()[0].sequence).unwrap();
+}
+
 fn exactly_the_pages_stored_into(compare: bool) {
     let (mut set, options) = set(compare);
     let mut random = SplitMix64::new(3);

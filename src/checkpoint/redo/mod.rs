@@ -39,8 +39,9 @@ use self::blocks::{
     BLOCK, BLOCKS, blank_check, block_check, decode_checks, encode_checks, runs, verify_page,
     whole_blocks,
 };
-use self::note::{NOTE_BYTES, State, note, read_note};
-use self::record::{HEAD, PART, Record, RecordWriter, read_record};
+pub(in crate::checkpoint) use self::note::NOTE_BYTES;
+use self::note::{State, note, read_note};
+use self::record::{HEAD, PART, Part, Record, RecordWriter, read_record};
 use super::changes::Changes;
 use super::memory::Memory;
 use super::record::Checkpoint;
@@ -136,16 +137,18 @@ pub(super) fn format(region: &impl Region, settings: &Settings, key: Key) -> Res
 fn replay(region: &impl Region, key: Key, redo: u64, record: &Record) -> Result<()> {
     primitive!("checkpoint.redo.keep_record", rewrite(region, redo, record.end), Ok(()))?;
     primitive!("checkpoint.redo.keep_record_drain", region.drain(), Ok(()))?;
-    let Some((newest, _)) = record.note(key) else {
+    let Some((newest, _)) = &record.note else {
         return Ok(()); // it was read with one
     };
-    let mut parts = record.parts.iter().filter(|part| part.at != NOTE);
-    lay(region, key, &newest, || {
-        primitive!(
-            "checkpoint.redo.replay_places",
-            parts.try_for_each(|part| region.write_flush(part.at, &part.bytes)),
-            Ok(())
-        )
+    let (mut parts, mut bytes) = (record.parts.iter().filter(|part| part.at != NOTE), Vec::new());
+    let mut put = |part: &Part| {
+        if !part.read(region, key, &mut bytes)? {
+            return Err(damaged("the redo record", redo, HEAD as u64));
+        }
+        region.write_flush(part.at, &bytes)
+    };
+    lay(region, key, newest, || {
+        primitive!("checkpoint.redo.replay_places", parts.try_for_each(&mut put), Ok(()))
     })
 }
 
@@ -185,7 +188,8 @@ fn decide(
     record: Option<Record>,
 ) -> Result<(Checkpoint, Option<Record>)> {
     let noted = read_note(key, noted);
-    let in_record = record.as_ref().and_then(|record| record.note(key)).map(|(newest, _)| newest);
+    let in_record =
+        record.as_ref().and_then(|record| record.note.clone()).map(|(newest, _)| newest);
     let at_least = noted.as_ref().map_or(0, |(noted, _)| noted.sequence);
     match (in_record.filter(|newest| newest.sequence >= at_least), noted) {
         (Some(newest), _) => Ok((newest, record)),
@@ -233,6 +237,27 @@ impl Redo {
             region.read(places.page(page), memory.page_mut(page))?;
         }
         let record = read_record(region, key, places.redo)?;
+        let (newest, found) = decide(key, places.redo, &before, record)?;
+        let replayed = primitive!("checkpoint.redo.replay", found.is_some(), false);
+        let (mut differed, mut bytes) = (false, Vec::new());
+        for part in found.iter().filter(|_| replayed).flat_map(|record| &record.parts) {
+            if !part.read(region, key, &mut bytes)? {
+                return Err(damaged("the redo record", places.redo, HEAD as u64));
+            }
+            if part.at == NOTE {
+                differed |= before[..] != *bytes;
+                continue;
+            }
+            let place = match part.at.checked_sub(places.home) {
+                Some(at) => memory.bytes_mut().get_mut(at as usize..),
+                None => checks.get_mut(part.at.wrapping_sub(CHECKS) as usize..),
+            };
+            let place = place.and_then(|place| place.get_mut(..bytes.len()));
+            let place =
+                place.ok_or_else(|| damaged("the redo record", places.redo, HEAD as u64))?;
+            differed |= *place != *bytes;
+            place.copy_from_slice(&bytes);
+        }
         // Of a writer beside this reader, nothing goes to the places before the note says so, and
         // nothing over the record before the note says that they are whole: with the same note
         // before and after, what was read is the work of one checkpoint.
@@ -240,24 +265,6 @@ impl Redo {
         if primitive!("checkpoint.redo.reader_is_alone", moved, false) {
             let len = NOTE_BYTES as u64;
             return Err(damaged("the note of the checkpoint, which changed meanwhile", NOTE, len));
-        }
-        let (newest, found) = decide(key, places.redo, &before, record)?;
-        let replayed = primitive!("checkpoint.redo.replay", found.is_some(), false);
-        let mut differed = false;
-        for part in found.iter().filter(|_| replayed).flat_map(|record| &record.parts) {
-            if part.at == NOTE {
-                differed |= before[..] != *part.bytes;
-                continue;
-            }
-            let place = match part.at.checked_sub(places.home) {
-                Some(at) => memory.bytes_mut().get_mut(at as usize..),
-                None => checks.get_mut(part.at.wrapping_sub(CHECKS) as usize..),
-            };
-            let place = place.and_then(|place| place.get_mut(..part.bytes.len()));
-            let place =
-                place.ok_or_else(|| damaged("the redo record", places.redo, HEAD as u64))?;
-            differed |= *place != *part.bytes;
-            place.copy_from_slice(&part.bytes);
         }
         let mut pages = (0..places.pages).zip(checks.chunks_exact(LINE as usize));
         let mut all = Vec::with_capacity(places.pages as usize);

@@ -7,7 +7,7 @@ use crate::format::check::Key;
 use crate::primitives::primitive;
 
 /// Bytes of the note, in whole lines.
-pub(super) const NOTE_BYTES: usize = 128;
+pub(in crate::checkpoint) const NOTE_BYTES: usize = 128;
 /// Bytes that its check value covers.
 pub(super) const NOTED: usize = RECORD_BYTES + 8;
 

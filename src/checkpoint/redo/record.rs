@@ -13,25 +13,33 @@ use crate::region::Region;
 pub(super) const HEAD: usize = 32;
 pub(super) const PART: usize = 24;
 
-/// A piece of the record: where it goes, and what it is.
+/// A piece of the record: where it goes, and where it is. Its bytes stay in the file until they are
+/// needed: together they may be as many as the set's.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Part {
     pub(super) at: u64,
-    pub(super) bytes: Vec<u8>,
+    pub(super) len: u64,
+    source: u64,
+    check: u64,
+}
+
+impl Part {
+    /// Reads it; false if it does not validate.
+    pub(super) fn read(&self, region: &impl Region, key: Key, into: &mut Vec<u8>) -> Result<bool> {
+        into.resize(self.len as usize, 0);
+        region.read(self.source, into)?;
+        let valid = key.check(self.source, into) == self.check;
+        Ok(primitive!("checkpoint.redo.part_check", valid, true))
+    }
 }
 
 /// A record that validates.
 pub(super) struct Record {
     pub(super) parts: Vec<Part>,
+    /// The note among its parts.
+    pub(super) note: Option<(Checkpoint, State)>,
     /// Where in the file it ends.
     pub(super) end: u64,
-}
-
-impl Record {
-    /// The note among its parts.
-    pub(super) fn note(&self, key: Key) -> Option<(Checkpoint, State)> {
-        let note = self.parts.iter().find(|part| part.at == NOTE)?;
-        read_note(key, &note.bytes)
-    }
 }
 
 /// Writes and flushes a record, part by part.
@@ -104,7 +112,7 @@ pub(super) fn read_record(region: &impl Region, key: Key, redo: u64) -> Result<O
         return Ok(None);
     }
     let mut at = redo + listed.next_multiple_of(LINE);
-    let mut parts = Vec::new();
+    let (mut parts, mut note, mut bytes) = (Vec::new(), None, Vec::new());
     for part in head[HEAD..].chunks(PART) {
         let (Some(home), Some(len), Some(check)) = (word(part, 0), word(part, 8), word(part, 16))
         else {
@@ -117,16 +125,17 @@ pub(super) fn read_record(region: &impl Region, key: Key, redo: u64) -> Result<O
         {
             return Ok(None);
         }
-        let mut bytes = vec![0; len as usize];
-        region.read(at, &mut bytes)?;
-        let valid = key.check(at, &bytes) == check;
-        if !primitive!("checkpoint.redo.part_check", valid, true) {
+        let part = Part { at: home, len, source: at, check };
+        if !part.read(region, key, &mut bytes)? {
             return Ok(None);
         }
-        parts.push(Part { at: home, bytes });
+        if home == NOTE && note.is_none() {
+            note = read_note(key, &bytes);
+        }
+        parts.push(part);
         at += len;
     }
-    Ok(Some(Record { parts, end: at }))
+    Ok(Some(Record { parts, note, end: at }))
 }
 
 #[cfg(test)]

@@ -84,6 +84,11 @@ const fn capacity(keep: u32) -> u32 {
     (keep + 1) * RECORD_BYTES as u32
 }
 
+/// Bytes of the root.
+pub(super) fn root_bytes(settings: &Settings) -> u64 {
+    Cell::bytes(capacity(settings.keep))
+}
+
 /// The first page of data and nodes.
 fn first_page(settings: &Settings) -> u64 {
     (HEADER_AREA + Cell::bytes(capacity(settings.keep))) / PAGE

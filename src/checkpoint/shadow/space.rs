@@ -22,9 +22,7 @@ impl Space {
     /// More pages, up to `end`.
     pub(super) fn extend(&mut self, end: u64) {
         self.free.raise(end);
-        for page in self.end..end {
-            self.free.insert(page);
-        }
+        self.free.insert_range(self.end, end);
         self.end = self.end.max(end);
     }
 
