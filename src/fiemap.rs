@@ -17,6 +17,8 @@ const FS_IOC_FIEMAP: libc::Ioctl = 0xc020_660b_u32 as libc::Ioctl;
 const LAST: u32 = 0x1;
 /// `FIEMAP_EXTENT_UNWRITTEN`: allocated, and never written.
 pub(crate) const UNWRITTEN: u32 = 0x800;
+/// `FIEMAP_EXTENT_SHARED`: another file has the same blocks.
+pub(crate) const SHARED: u32 = 0x2000;
 /// `FIEMAP_EXTENT_UNKNOWN`, `DELALLOC`, `ENCODED`, `DATA_INLINE`: not at a place of its own on the
 /// device.
 pub(crate) const NO_PLACE: u32 = 0x2 | 0x4 | 0x8 | 0x200;

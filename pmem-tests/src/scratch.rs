@@ -67,7 +67,7 @@ pub struct Filesystem {
 
 impl Filesystem {
     /// A filesystem of this type in an image of `bytes` under `parent`, through a loop device.
-    /// The image is sparse.
+    /// Every block of the image is allocated, and stays so: over a sparse one nothing is `Fsync`.
     ///
     /// # Panics
     ///
@@ -93,8 +93,12 @@ impl Filesystem {
         let quiet: &[&str] = if kind.starts_with("ext") { &["-q", "-F"] } else { &["-q"] };
         let mkfs = quiet.iter().map(OsStr::new).chain([image.as_os_str()]);
         succeed(&format!("mkfs.{kind}"), mkfs);
-        let comma = if options.is_empty() { "" } else { "," };
-        Self::mount(directory, kind, image.as_os_str(), &format!("loop{comma}{options}"))
+        allocate(&image);
+        let mut all = format!("loop{}", kept(kind));
+        if !options.is_empty() {
+            all = format!("{all},{options}");
+        }
+        Self::mount(directory, kind, image.as_os_str(), &all)
     }
 
     /// A FUSE filesystem of this process ([`passthrough`]), over a directory under `parent`.
@@ -238,6 +242,28 @@ impl Drop for Filesystem {
             let _ = Command::new("umount").args(["-f", "-l"]).arg(&self.mounted).status();
         }
     }
+}
+
+/// Gives every byte of a file a block: mkfs programs punch holes into an image that they empty.
+///
+/// # Panics
+///
+/// If there is no room.
+pub fn allocate(image: &Path) {
+    let file = File::options().write(true).open(image);
+    file.and_then(|file| {
+        let len = file.metadata()?.len();
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, len)?;
+        file.sync_all()
+    })
+    .unwrap_or_else(|error| panic!("cannot allocate {}: {error}", image.display()));
+}
+
+/// The mount option that keeps a filesystem from giving blocks of its image back, where it does so
+/// without being asked.
+#[must_use]
+pub fn kept(kind: &str) -> &'static str {
+    if matches!(kind, "btrfs" | "f2fs") { ",nodiscard" } else { "" }
 }
 
 /// Whether the kernel has this filesystem, or a module of it.

@@ -378,7 +378,7 @@ fn filesystems_that_cannot_map_sync_say_why() {
          mkfs-dax xfs /dev/pmem0 /mnt/xfs
          mount-overlay /mnt/xfs /mnt/overlay
          ./guest create /mnt/overlay/file 8388608
-         ./guest conformance /mnt/overlay page_cache Unverified page
+         ./guest conformance /mnt/overlay page_cache Fsync page
          umount /mnt/overlay; umount /mnt/xfs
          mkpmem sector namespace0.0
          mkfs-dax ext4 /dev/pmem0s /mnt/sector defaults
@@ -402,7 +402,7 @@ fn filesystems_that_cannot_map_sync_say_why() {
     expect("/mnt/raw/file", "false", "Fsync", "raw-namespace");
     expect("/mnt/xfs-1k/file", "false", "Fsync", "block-size-not-page-size");
     // The attribute shines through the overlay; MAP_SYNC does not.
-    expect("/mnt/overlay/file", "true", "Unverified", "overlay-on-dax");
+    expect("/mnt/overlay/file", "true", "Fsync", "overlay-on-dax");
     expect("/mnt/sector/file", "false", "Fsync", "sector-namespace");
     for place in ["/mnt/raw", "/mnt/xfs-1k", "/mnt/overlay", "/mnt/sector"] {
         records.expect_conformance(place);

@@ -13,6 +13,7 @@ use super::block::{self, Context};
 use super::devdax::{self, DaxDevice};
 use super::facts;
 use super::memory_reasons as words;
+use super::mountinfo::Mounts;
 use super::nvdimm;
 use super::remedy::Remedy;
 use super::report::{BlockDevice, MemoryRegion, Report, Target};
@@ -123,7 +124,8 @@ pub fn bad_memory() -> Result<Vec<BadMemory>> {
         let error = Error::os(Operation::Probe, "open", Errno::NOENT);
         return Err(error.at(Path::new("/sys/bus/nd/devices")));
     }
-    Ok(everything(&Context::new(&sources, rustix::param::page_size() as u64)))
+    let mounts = Mounts::read(&sources);
+    Ok(everything(&Context::new(&sources, &mounts, rustix::param::page_size() as u64)))
 }
 
 /// What [`bad_memory`] gives, of any tree.

@@ -4,14 +4,15 @@
 //! A device is found by its number (`/sys/dev/block/major:minor`) and what is below it by the links
 //! and the nesting of its directory, never by a name. Attributes: Documentation/ABI/stable/sysfs-block.
 
-use std::cell::OnceCell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::badblocks::{self, SECTOR_BYTES};
 use super::filesystem::{self, Class};
+use super::filesystem_log::{self, Place};
+use super::loop_device;
 use super::mountinfo::{self, Mounts};
 use super::nvdimm;
-use super::report::{BlockDevice, FilesystemLog, Mount};
+use super::report::{BlockDevice, FilesystemLog, LoopImage, Mount, WriteCache};
 use super::sources::{Number, Sources};
 
 /// How deep a stack of devices is followed, and how many devices of it. Deeper ones are left out,
@@ -25,21 +26,21 @@ const LOOP_MAJOR: u32 = 7;
 const NBD_MAJOR: u32 = 43;
 const DRBD_MAJOR: u32 = 147;
 
-/// The sources, with the mount table read at most once.
+/// Where everything is read.
 pub(super) struct Context<'a> {
     pub(super) sources: &'a Sources,
+    mounts: &'a Mounts,
     /// In bytes.
     page_size: u64,
-    mounts: OnceCell<Mounts>,
 }
 
 impl<'a> Context<'a> {
-    pub(super) fn new(sources: &'a Sources, page_size: u64) -> Self {
-        Self { sources, page_size, mounts: OnceCell::new() }
+    pub(super) fn new(sources: &'a Sources, mounts: &'a Mounts, page_size: u64) -> Self {
+        Self { sources, mounts, page_size }
     }
 
-    pub(super) fn mounts(&self) -> &Mounts {
-        self.mounts.get_or_init(|| Mounts::read(self.sources))
+    pub(super) fn mounts(&self) -> &'a Mounts {
+        self.mounts
     }
 }
 
@@ -58,6 +59,17 @@ pub(super) fn of_mount(
     Walk { context, left: DEVICES_MAX }.of_mount(mount, st_dev, btrfs, 0)
 }
 
+/// Where btrfs shows its filesystems.
+const BTRFS: &str = "/sys/fs/btrfs";
+
+/// The devices of one filesystem.
+#[derive(Default)]
+struct Members {
+    numbers: Vec<Number>,
+    /// What should have told of more of them.
+    unread: Option<PathBuf>,
+}
+
 struct Walk<'a> {
     context: &'a Context<'a>,
     left: usize,
@@ -73,61 +85,81 @@ impl Walk<'_> {
     ) -> Option<BlockDevice> {
         // Filesystems with an anonymous number (major 0) hide their devices: btrfs shows them in
         // sysfs, others name them as their source.
-        let mut numbers: Vec<Number> = Vec::new();
+        let mut members = Members::default();
         for number in [st_dev, mount.device] {
-            if numbers.is_empty() && number.0 != 0 {
-                numbers.push(number);
+            if members.numbers.is_empty() && number.0 != 0 {
+                members.numbers.push(number);
             }
         }
-        if numbers.is_empty() {
+        if members.numbers.is_empty() {
             if let Some(uuid) = btrfs {
-                numbers = self.btrfs_devices(uuid);
+                members.numbers = self.btrfs_devices(uuid);
             }
-            if numbers.is_empty() {
-                numbers = self.devices_of_source(mount);
+            if members.numbers.is_empty() {
+                members = self.devices_of_source(mount);
             }
         }
         // An xfs may keep its real-time files on another device.
-        if let Some(path) = mountinfo::option(mount, "rtdev")
-            && let Some(number) = self.context.sources.block_node(Path::new(path))
-        {
-            numbers.push(number);
-        }
-        numbers.dedup();
-        let log = self.log(mount, depth);
-        let device = match numbers.as_slice() {
-            [] => None,
-            [number] => self.device(*number, depth),
-            [_, _, ..] => {
-                let below: Vec<_> =
-                    numbers.iter().filter_map(|number| self.device(*number, depth + 1)).collect();
-                Some(BlockDevice {
-                    name: mount.filesystem.clone(),
-                    number: st_dev,
-                    kind: "filesystem".to_owned(),
-                    dax: below.first().and_then(|device| device.dax),
-                    sector_size: below.iter().filter_map(|device| device.sector_size).max(),
-                    read_only: below.iter().any(|device| device.read_only),
-                    below,
-                    ..BlockDevice::default()
-                })
+        if let Some(path) = mountinfo::option(mount, "rtdev") {
+            match self.context.sources.block_node(Path::new(path)) {
+                Some(number) => members.numbers.push(number),
+                None => members.unread = Some(PathBuf::from(path)),
             }
+        }
+        members.numbers.dedup();
+        let device = match members.numbers.as_slice() {
+            [] => None,
+            [number] if members.unread.is_none() => self.device(*number, depth),
+            _ => Some(self.spanned(mount, st_dev, members, depth)),
+        }?;
+        let log = match filesystem_log::find(self.context.sources, mount, &device.name) {
+            Place::Internal => FilesystemLog::Internal,
+            Place::Absent => FilesystemLog::Absent,
+            Place::Unknown(why) => FilesystemLog::Unknown(why),
+            Place::Device(number) => match self.device(number, depth + 1) {
+                Some(log) => FilesystemLog::External(Box::new(log)),
+                None => FilesystemLog::Unknown(format!("/sys does not show {}", text(number))),
+            },
         };
-        device.map(|device| BlockDevice { log: Some(log), ..device })
+        let options = filesystem_log::options(self.context.sources, mount, &device.name);
+        Some(BlockDevice { log: Some(log), options, ..device })
     }
 
-    /// Where a mounted filesystem keeps its log.
-    fn log(&mut self, mount: &Mount, depth: usize) -> FilesystemLog {
-        let Some(path) = mountinfo::option(mount, "logdev") else { return FilesystemLog::Internal };
-        let number = self.context.sources.block_node(Path::new(path));
-        match number.and_then(|number| self.device(number, depth + 1)) {
-            Some(device) => FilesystemLog::External(Box::new(device)),
-            None => FilesystemLog::Unknown(format!("its log device {path} is not visible here")),
+    /// A filesystem over several devices, as one that is made of them.
+    fn spanned(
+        &mut self,
+        mount: &Mount,
+        st_dev: Number,
+        members: Members,
+        depth: usize,
+    ) -> BlockDevice {
+        let mut device = BlockDevice {
+            name: mount.filesystem.clone(),
+            number: st_dev,
+            kind: "filesystem".to_owned(),
+            unread: members.unread,
+            ..BlockDevice::default()
+        };
+        for number in members.numbers {
+            self.add_below(&mut device, number, depth);
+        }
+        let below = &device.below;
+        device.dax = below.first().and_then(|device| device.dax);
+        device.sector_size = below.iter().filter_map(|device| device.sector_size).max();
+        device.read_only = below.iter().any(|device| device.read_only);
+        device
+    }
+
+    /// Adds the device with this number to what `device` is made of, or says that it is not shown.
+    fn add_below(&mut self, device: &mut BlockDevice, number: Number, depth: usize) {
+        match self.device(number, depth + 1) {
+            Some(below) => device.below.push(below),
+            None => device.unread = Some(Path::new("/sys/dev/block").join(text(number))),
         }
     }
 
     fn btrfs_devices(&self, uuid: &str) -> Vec<Number> {
-        let directory = Path::new("/sys/fs/btrfs").join(uuid).join("devices");
+        let directory = Path::new(BTRFS).join(uuid).join("devices");
         let sources = self.context.sources;
         let names = sources.names(&directory);
         names.iter().filter_map(|name| sources.device(directory.join(name).join("dev"))).collect()
@@ -135,22 +167,25 @@ impl Walk<'_> {
 
     /// The devices named in a mount's source; bcachefs separates several by colons. A btrfs of
     /// several devices names one of them, and sysfs the others.
-    fn devices_of_source(&self, mount: &Mount) -> Vec<Number> {
+    fn devices_of_source(&self, mount: &Mount) -> Members {
         let sources = self.context.sources;
-        let named: Vec<_> = mount
-            .source
-            .split(':')
-            .filter_map(|path| sources.block_node(Path::new(path)))
-            .collect();
-        if mount.filesystem == "btrfs" && !named.is_empty() {
-            for uuid in sources.names("/sys/fs/btrfs") {
-                let devices = self.btrfs_devices(&uuid);
-                if devices.iter().any(|device| named.contains(device)) {
-                    return devices;
-                }
+        let mut members = Members::default();
+        for path in mount.source.split(':').map(Path::new) {
+            match sources.block_node(path) {
+                Some(number) => members.numbers.push(number),
+                None => members.unread = Some(path.to_owned()),
             }
         }
-        named
+        if mount.filesystem == "btrfs" && !members.numbers.is_empty() {
+            for uuid in sources.names(BTRFS) {
+                let devices = self.btrfs_devices(&uuid);
+                if devices.iter().any(|device| members.numbers.contains(device)) {
+                    return Members { numbers: devices, unread: None };
+                }
+            }
+            members.unread = Some(PathBuf::from(BTRFS));
+        }
+        members
     }
 
     fn device(&mut self, number: Number, depth: usize) -> Option<BlockDevice> {
@@ -159,9 +194,7 @@ impl Walk<'_> {
         }
         self.left -= 1;
         let sources = self.context.sources;
-        let directory = sources.link(format!("/sys/dev/block/{}:{}", number.0, number.1))?;
-        let names = sources.names(&directory);
-        let has = |name: &str| names.iter().any(|found| found == name);
+        let directory = sources.block_directory(number)?;
         let mut device = BlockDevice {
             // A slash in a kernel name stands as an exclamation mark in sysfs.
             name: nvdimm::name(&directory).replace('!', "/"),
@@ -169,18 +202,28 @@ impl Walk<'_> {
             read_only: sources.flag(directory.join("ro")).unwrap_or(false),
             ..BlockDevice::default()
         };
+        // Without its directory, nothing says that it is a disk.
+        let names = sources.listing(&directory).filter(|names| {
+            let has = |name: &str| names.iter().any(|found| found == name);
+            has("partition") || has("queue")
+        });
+        let Some(names) = names else {
+            "unknown".clone_into(&mut device.kind);
+            device.unread = Some(directory);
+            return Some(device);
+        };
+        let has = |name: &str| names.iter().any(|found| found == name);
         if has("partition") {
             self.partition(&mut device, &directory, depth);
             return Some(device);
         }
         device.dax = sources.flag(directory.join("queue/dax"));
         device.sector_size = sources.number(directory.join("queue/logical_block_size"));
-        let below =
-            if has("slaves") { sources.names(directory.join("slaves")) } else { Vec::new() };
-        for name in below {
-            if let Some(number) = sources.device(directory.join("slaves").join(name).join("dev")) {
-                device.below.extend(self.device(number, depth + 1));
-            }
+        device.write_cache =
+            sources.text(directory.join("queue/write_cache")).and_then(|text| write_cache(&text));
+        device.own_cache = self.own_cache(&directory);
+        if has("slaves") {
+            self.slaves(&mut device, &directory.join("slaves"), depth);
         }
         let virtual_device = !has("device");
         if has("loop") {
@@ -190,8 +233,12 @@ impl Walk<'_> {
             "device-mapper".clone_into(&mut device.kind);
         } else if has("md") {
             "raid".clone_into(&mut device.kind);
+        } else if has("bcache") {
+            "bcache".clone_into(&mut device.kind);
         } else if has("mm_stat") {
             "zram".clone_into(&mut device.kind);
+        } else if is_memory(sources, &directory) {
+            "ramdisk".clone_into(&mut device.kind);
         } else {
             kind_by_number(number, &device.name, virtual_device).clone_into(&mut device.kind);
         }
@@ -208,6 +255,32 @@ impl Walk<'_> {
             device.bad_blocks = bad.map_or_else(Vec::new, |text| badblocks::parse(&text));
         }
         Some(device)
+    }
+
+    /// The devices that a device-mapper or md device is made of.
+    fn slaves(&mut self, device: &mut BlockDevice, directory: &Path, depth: usize) {
+        let sources = self.context.sources;
+        let Some(names) = sources.listing(directory) else {
+            device.unread = Some(directory.to_owned());
+            return;
+        };
+        for name in names {
+            let slave = directory.join(name);
+            match sources.device(slave.join("dev")) {
+                Some(number) => self.add_below(device, number, depth),
+                None => device.unread = Some(slave),
+            }
+        }
+    }
+
+    /// What virtio-blk or a SCSI disk says of its own cache.
+    fn own_cache(&self, directory: &Path) -> Option<WriteCache> {
+        let sources = self.context.sources;
+        let scsi = directory.join("device/scsi_disk");
+        let scsi = sources.names(&scsi).into_iter().map(|name| scsi.join(name).join("cache_type"));
+        std::iter::once(directory.join("cache_type"))
+            .chain(scsi)
+            .find_map(|path| write_cache(&sources.text(path)?))
     }
 
     fn partition(&mut self, device: &mut BlockDevice, directory: &Path, depth: usize) {
@@ -240,24 +313,44 @@ impl Walk<'_> {
 
     /// A loop device keeps its data in a file; what that file promises is its filesystem's matter.
     fn backing(&mut self, device: &mut BlockDevice, directory: &Path, depth: usize) {
-        let Some(file) = self.context.sources.path(directory.join("loop/backing_file")) else {
-            return;
-        };
-        // The path is as the mount namespace that set the device up saw it. Where it leads nowhere
-        // here, the mount it seems to lie in is another one, and nothing is known.
-        let mount = if self.context.sources.is_absent(&file) {
-            None
-        } else {
-            self.context.mounts().by_path(&file).cloned()
-        };
-        if let Some(mount) = mount {
-            if filesystem::class(&mount.filesystem) != Class::Memory {
-                device.below.extend(self.of_mount(&mount, mount.device, None, depth + 1));
+        let sources = self.context.sources;
+        let Some(file) = sources.path(directory.join("loop/backing_file")) else { return };
+        // The path is as the mount namespace that set the device up saw it.
+        let mut image = LoopImage::Unknown;
+        if let Some(identity) = loop_device::file(sources, &device.name, device.number) {
+            image = loop_device::image(sources, &file, identity);
+            let mount = self.context.mounts().by_path(&file).cloned();
+            if let Some(mount) = mount.filter(|_| image != LoopImage::Elsewhere) {
+                if filesystem::class(&mount.filesystem) != Class::Memory {
+                    device.below.extend(self.of_mount(&mount, mount.device, None, depth + 1));
+                }
+                device.backing_mount = Some(Box::new(mount));
             }
-            device.backing_mount = Some(Box::new(mount));
         }
+        device.image = Some(image);
         device.backing_file = Some(file);
     }
+}
+
+/// `write back` or `write through`, with what a SCSI disk adds to it.
+fn write_cache(text: &str) -> Option<WriteCache> {
+    if text.starts_with("write back") {
+        Some(WriteCache::Back)
+    } else if text == "write through" || text == "none" {
+        Some(WriteCache::Through)
+    } else {
+        None
+    }
+}
+
+/// A SCSI disk that the kernel makes up of its own memory (drivers/scsi/scsi_debug.c).
+fn is_memory(sources: &Sources, directory: &Path) -> bool {
+    sources.text(directory.join("device/model")).is_some_and(|model| model == "scsi_debug")
+}
+
+/// A device number as sysfs writes it.
+fn text(number: Number) -> String {
+    format!("{}:{}", number.0, number.1)
 }
 
 /// The kind of a device that its directory does not tell. The driver gives the kernel name, and
@@ -268,8 +361,12 @@ fn kind_by_number(number: Number, name: &str, virtual_device: bool) -> &'static 
         RAMDISK_MAJOR => "ramdisk",
         LOOP_MAJOR => "loop",
         NBD_MAJOR | DRBD_MAJOR => "network",
-        _ if virtual_device && driver == "ublkb" => "userspace",
-        _ if driver == "rbd" || driver == "nbd" => "network",
+        _ if driver == "ublkb" => "userspace",
+        _ if matches!(driver, "rbd" | "nbd" | "rnbd") || driver.starts_with("etherd") => "network",
+        // Its region decides; without one, nothing does.
+        _ if name.starts_with("pmem") => "pmem",
+        // A device of no bus is made up by a driver that is not known here.
+        _ if virtual_device => "unknown",
         _ => "disk",
     }
 }
@@ -288,8 +385,14 @@ mod tests {
             (252, "rbd0", false, "network"),
             (252, "nbd12", false, "network"),
             (259, "ublkb7", true, "userspace"),
-            (259, "ublkb7", false, "disk"),
-            (252, "other7", true, "disk"),
+            (259, "ublkb7", false, "userspace"),
+            (252, "other7", true, "unknown"),
+            (252, "nullb0", true, "unknown"),
+            (230, "zd16", true, "unknown"),
+            (252, "rnbd0", true, "network"),
+            (152, "etherd/e1.1", true, "network"),
+            (259, "pmem0s", false, "pmem"),
+            (259, "nvme0n1", false, "disk"),
             (8, "sda", false, "disk"),
         ] {
             assert_eq!(kind_by_number((major, 5), name, virtual_device), kind, "{name}");

@@ -29,7 +29,7 @@ pub(super) const SYSTEM_RAM: &str = "system-ram";
 
 /// The device-DAX instance with this character device number; `None` if it is another kind.
 pub(super) fn find(sources: &Sources, number: Number) -> Option<DaxDevice> {
-    at(sources, &sources.link(format!("/sys/dev/char/{}:{}", number.0, number.1))?)
+    at(sources, &sources.char_directory(number)?)
 }
 
 /// The device-DAX instance whose directory this is; `None` if it is something else's.

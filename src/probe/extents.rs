@@ -8,6 +8,10 @@ use super::report::{BlockDevice, HugePages};
 /// The size of a huge page on x86-64 and on Arm with 4 KiB pages, in bytes.
 pub(super) const HUGE_BYTES: u64 = 2 << 20;
 
+/// A file in more pieces than that has no huge pages to speak of, and its list would take longer
+/// than a probe may.
+pub(super) const EXTENTS_MAX: usize = 16 << 10;
+
 /// A run of a file's bytes that lies in one run of its device's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Extent {

@@ -10,18 +10,20 @@ use super::block::{self, Context};
 use super::commands;
 use super::devdax::{self, DaxDevice, SYSTEM_RAM};
 use super::extents::{self, HUGE_BYTES};
-use super::filesystem::{self, Class, DaxMode};
+use super::filesystem::{self, Class};
 use super::mounted::{self, Mounted};
 use super::mountinfo::{has_option, option};
+use super::prediction::{self, Bar};
 use super::remedy::Remedy;
 use super::report::{BlockDevice, HugePages, MapSync, MemoryRegion, Mount, Namespace, Target};
 use super::subject::Subject;
-use super::{badblocks, reasons};
+use super::{badblocks, overlay, reasons};
 use crate::cpu::WriteBack;
 use crate::durability::PersistenceDomain;
 
 /// Everything seen, before it is judged.
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools)] // each a fact of its own
 pub(super) struct Facts {
     pub(super) path: PathBuf,
     pub(super) target: Target,
@@ -30,17 +32,25 @@ pub(super) struct Facts {
     pub(super) mounts_shown: bool,
     /// What a command may do to that mount.
     pub(super) mounted: Mounted,
+    /// The part of sysfs that hides block devices, asked only where one was not found.
+    pub(super) masked: Option<&'static Path>,
     pub(super) filesystem: Option<String>,
     pub(super) class: Option<Class>,
     pub(super) upper: Option<Mount>,
+    /// An overlay: whether the bytes of the file are, or will be, in that upper directory.
+    pub(super) in_upper: bool,
     pub(super) device: Option<BlockDevice>,
     pub(super) dax_device: Option<(Namespace, MemoryRegion)>,
     pub(super) statx_dax: Option<bool>,
     pub(super) dax_flag: Option<bool>,
     pub(super) map_sync: MapSync,
+    /// What keeps a file to be made from being DAX, beside mount and flag.
+    pub(super) bar: Option<Bar>,
+    /// The file's bytes are in its inode.
+    pub(super) inline_data: bool,
     pub(super) block_size: Option<u64>,
     pub(super) page_size: u64,
-    /// Version of the running kernel, asked only when it may explain an answer.
+    /// Version of the running kernel.
     pub(super) kernel: Option<(u32, u32)>,
     pub(super) write_back: WriteBack,
     pub(super) huge_pages: HugePages,
@@ -82,19 +92,23 @@ pub(super) fn gather(
         path: question.path.to_owned(),
         target: target(stat.file_type, question.missing),
         mount: None,
-        mounts_shown: context.mounts().iter().next().is_some(),
         mounted: Mounted::default(),
+        masked: None,
+        mounts_shown: !context.mounts().is_empty(),
         filesystem: None,
         class: None,
         upper: None,
+        in_upper: false,
         device: None,
         dax_device: None,
         statx_dax: stat.dax,
         dax_flag: None,
         map_sync: MapSync::NotTried(Errno::NOTSUP.raw_os_error()),
+        bar: None,
+        inline_data: false,
         block_size: None,
         page_size: question.page_size,
-        kernel: None,
+        kernel: prediction::kernel(context),
         write_back: question.write_back,
         huge_pages: HugePages::NotApplicable,
         shift: None,
@@ -113,15 +127,14 @@ pub(super) fn gather(
                 device_dax(&mut facts, subject, found);
                 return facts;
             }
-            facts.mount = stat.mount_id.and_then(|id| context.mounts().by_id(id)).cloned();
+            facts.mount = stat.mount_id.and_then(|id| context.mounts().by_id(id));
         }
         _ => {
             let mounts = context.mounts();
             facts.mount = stat
                 .mount_id
                 .and_then(|id| mounts.by_id(id))
-                .or_else(|| mounts.by_device(stat.device))
-                .cloned();
+                .or_else(|| mounts.by_device(stat.device).cloned());
         }
     }
     name_filesystem(&mut facts, subject);
@@ -133,26 +146,23 @@ pub(super) fn gather(
     {
         facts.mounted = mounted::look(context, mount, facts.device.as_ref());
     }
+    if facts.device.is_none() {
+        facts.masked = context.sources.masked();
+    }
     if facts.class == Some(Class::Pseudo) {
         facts.target = Target::Other;
     }
     if facts.target == Target::File {
-        facts.map_sync = subject.map_sync(usize::try_from(question.page_size).unwrap_or(4096));
+        let page = usize::try_from(question.page_size).unwrap_or(4096);
+        let tried = subject.map_sync(page);
+        facts.map_sync = tried.unwrap_or_else(|| MapSync::Predicted(prediction::old_file(&facts)));
+        facts.inline_data = facts.class == Some(Class::Dax) && subject.is_inline();
     }
     if facts.class == Some(Class::Dax) {
         conditions(&mut facts, context, subject);
     }
-    let foretold =
-        matches!(facts.target, Target::Directory | Target::Missing | Target::BlockDevice);
-    let dax_device = facts.device.as_ref().is_some_and(offers_dax);
-    let refused = matches!(facts.map_sync, MapSync::Refused(_));
-    if facts.map_sync == MapSync::Refused(Errno::INVAL.raw_os_error())
-        || (foretold || refused) && dax_device
-    {
-        facts.kernel = kernel(context);
-    }
-    if foretold {
-        facts.map_sync = MapSync::Predicted(predict(&facts));
+    if matches!(facts.target, Target::Directory | Target::Missing | Target::BlockDevice) {
+        facts.map_sync = MapSync::Predicted(prediction::new_file(&facts));
     }
     facts.shift = facts.device.as_ref().and_then(extents::shift);
     blocks(&mut facts, subject, stat.size);
@@ -169,6 +179,7 @@ fn conditions(facts: &mut Facts, context: &Context<'_>, subject: &dyn Subject) {
     facts.block_size = facts.block_size.or_else(|| Some(subject.filesystem()?.1));
     if facts.map_sync != MapSync::Accepted && facts.device.as_ref().is_some_and(offers_dax) {
         facts.dax_flag = subject.dax_flag();
+        facts.bar = prediction::bar(facts, subject);
     }
 }
 
@@ -189,7 +200,9 @@ fn device_dax(facts: &mut Facts, subject: &dyn Subject, found: DaxDevice) {
     // The mapping must be a whole number of the device's own pages (drivers/dax/device.c
     // check_vma).
     let len = namespace.align.unwrap_or(facts.page_size).max(facts.page_size);
-    facts.map_sync = subject.map_sync(usize::try_from(len).unwrap_or(4096));
+    facts.map_sync = subject
+        .map_sync(usize::try_from(len).unwrap_or(4096))
+        .unwrap_or(MapSync::NotTried(Errno::NOTSUP.raw_os_error()));
     facts.statx_dax = subject.dax_now();
     let total = namespace.size.unwrap_or(0) / HUGE_BYTES;
     facts.huge_pages = match namespace.align {
@@ -232,17 +245,12 @@ fn devices(facts: &mut Facts, context: &Context<'_>, subject: &dyn Subject) {
             facts.device = block::device(context, st_dev);
         }
         (Some(Class::Overlay), Some(mount)) => {
-            // As the mount namespace that made the overlay saw it: in a container it leads nowhere,
-            // or seems to lie in the overlay itself.
-            let upper = option(mount, "upperdir")
-                .map(Path::new)
-                .filter(|upper| !context.sources.is_absent(upper))
-                .and_then(|upper| context.mounts().by_path(upper))
-                .filter(|upper| upper.id != mount.id);
-            if let Some(upper) = upper {
+            if let Some((directory, upper)) = overlay::upper(context, subject, mount) {
                 if filesystem::class(&upper.filesystem) != Class::Memory {
                     facts.device = block::of_mount(context, upper, upper.device, None);
                 }
+                facts.in_upper = facts.target != Target::File
+                    || overlay::holds_file(context.sources, subject, mount, directory);
                 facts.upper = Some(upper.clone());
             }
         }
@@ -291,46 +299,6 @@ pub(super) fn bad_blocks_are_its_own(device: &BlockDevice) -> bool {
 /// Whether the driver offers DAX on this device.
 pub(super) fn offers_dax(device: &BlockDevice) -> bool {
     device.dax == Some(true)
-}
-
-/// Whether a file created here would get `MAP_SYNC`, from the facts alone.
-fn predict(facts: &Facts) -> bool {
-    let Some(device) = &facts.device else { return false };
-    if !offers_dax(device) || regions(device).iter().any(|region| region.asynchronous) {
-        return false;
-    }
-    if facts.kernel.is_some_and(|kernel| kernel < MAP_SYNC_KERNEL) {
-        return false;
-    }
-    match (facts.class, &facts.mount) {
-        // No filesystem yet: one can be made that does it.
-        (None, _) => true,
-        (Some(Class::Dax), Some(mount)) => {
-            facts.block_size.is_none_or(|size| size == facts.page_size)
-                && match filesystem::dax_mode(mount) {
-                    DaxMode::Always => true,
-                    DaxMode::Inode => {
-                        facts.dax_flag == Some(true)
-                            && facts.kernel.is_some_and(|kernel| kernel >= DAX_INODE_KERNEL)
-                    }
-                    DaxMode::Never => false,
-                }
-        }
-        _ => false,
-    }
-}
-
-/// mmap(2): `MAP_SHARED_VALIDATE` and `MAP_SYNC` exist since Linux 4.15.
-pub(super) const MAP_SYNC_KERNEL: (u32, u32) = (4, 15);
-
-/// Documentation/filesystems/dax.rst: the flag of an inode, `dax=inode`, `dax=always` and `dax=never`
-/// exist since Linux 5.8; before it, `-o dax` alone decides.
-pub(super) const DAX_INODE_KERNEL: (u32, u32) = (5, 8);
-
-fn kernel(context: &Context<'_>) -> Option<(u32, u32)> {
-    let release = context.sources.text("/proc/sys/kernel/osrelease")?;
-    let mut parts = release.split(|c: char| !c.is_ascii_digit());
-    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
 /// The memory regions that the device itself is made of, each once. A loop device's file is not

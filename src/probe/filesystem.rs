@@ -125,10 +125,24 @@ pub(super) fn name_of_magic(magic: u64) -> Option<&'static str> {
 /// The mount option that turns device flushes off, if there is one: `nobarrier` or `barrier=0`
 /// (ext4(5), btrfs(5)), f2fs `fsync_mode=nobarrier` (Documentation/filesystems/f2fs.rst), reiserfs
 /// `barrier=none`.
-pub(super) fn no_barrier(mount: &Mount) -> Option<&str> {
-    mount.options.iter().map(String::as_str).find(|option| {
-        matches!(*option, "nobarrier" | "barrier=0" | "barrier=none" | "fsync_mode=nobarrier")
+pub(super) fn no_barrier(options: &[String]) -> Option<&str> {
+    options.iter().map(String::as_str).find(|option| {
+        matches!(
+            *option,
+            "nobarrier"
+                | "barrier=0"
+                | "barrier=none"
+                | "fsync_mode=nobarrier"
+                | "journal_flush_disabled"
+                | "nointegrity"
+        )
     })
+}
+
+/// Whether an allocated block that no other file shares is overwritten where it is: ext2 to ext4 and
+/// xfs. btrfs, f2fs and others take a new place for every overwrite; of the rest it is not known.
+pub(crate) fn overwrites_in_place(filesystem: &str) -> bool {
+    matches!(filesystem, "ext4" | "ext3" | "ext2" | "xfs")
 }
 
 /// Whether an overlay leaves out every sync (mount option `volatile`).
@@ -197,9 +211,16 @@ mod tests {
 
     #[test]
     fn barriers() {
-        assert_eq!(no_barrier(&mounted(&["rw", "barrier=1"])), None);
-        for option in ["nobarrier", "barrier=0", "fsync_mode=nobarrier"] {
-            assert_eq!(no_barrier(&mounted(&["rw", option])), Some(option));
+        assert_eq!(no_barrier(&mounted(&["rw", "barrier=1"]).options), None);
+        for option in [
+            "nobarrier",
+            "barrier=0",
+            "barrier=none",
+            "fsync_mode=nobarrier",
+            "journal_flush_disabled",
+            "nointegrity",
+        ] {
+            assert_eq!(no_barrier(&mounted(&["rw", option]).options), Some(option));
         }
     }
 

@@ -1,5 +1,5 @@
-//! Three questions that only an ioctl answers: the DAX flag of an inode, the extents of a file and
-//! the UUID of a btrfs. All read only, and need no privilege.
+//! Questions that only an ioctl answers: the DAX flag of an inode, the extents of a file, the UUID of
+//! a btrfs and the file behind a loop device. All read only, and need no privilege.
 //!
 //! # Safety
 //!
@@ -12,7 +12,7 @@ use std::fmt::Write;
 use std::ops::ControlFlow;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use super::extents::Extent;
+use super::extents::{EXTENTS_MAX, Extent};
 use crate::fiemap;
 
 /// `FS_IOC_FSGETXATTR` (include/uapi/linux/fs.h): `_IOR('X', 31, struct fsxattr)`.
@@ -22,9 +22,27 @@ const FS_XFLAG_DAX: u32 = 0x8000;
 /// `BTRFS_IOC_FS_INFO` (include/uapi/linux/btrfs.h): `_IOR(0x94, 31, ...)` with 1024 bytes.
 const BTRFS_IOC_FS_INFO: libc::Ioctl = 0x8400_941f_u32 as libc::Ioctl;
 
-/// A file in more pieces than that has no huge pages to speak of, and its list would take longer
-/// than a probe may.
-const EXTENTS_MAX: usize = 16 << 10;
+/// `FS_XFLAG_REALTIME` of a file, and `FS_XFLAG_RTINHERIT` of a directory.
+const FS_XFLAG_REALTIME: u32 = 0x1 | 0x100;
+/// `FS_IOC_GETFLAGS` (include/uapi/linux/fs.h): `_IOR('f', 1, long)`, of which an `int` is written.
+const FS_IOC_GETFLAGS: libc::Ioctl =
+    (0x8000_6601_u32 | (size_of::<libc::c_long>() as u32) << 16) as libc::Ioctl;
+/// `FS_JOURNAL_DATA_FL`.
+pub(super) const DATA_JOURNAL: u32 = 0x4000;
+/// `EXT4_INLINE_DATA_FL` (fs/ext4/ext4.h), which it shows to everybody.
+pub(super) const INLINE_DATA: u32 = 0x1000_0000;
+/// `LOOP_GET_STATUS64` (include/uapi/linux/loop.h).
+const LOOP_GET_STATUS64: libc::Ioctl = 0x4c05;
+
+/// `struct loop_info64`: device and inode of the file first.
+#[repr(C)]
+struct LoopInfo {
+    device: u64,
+    inode: u64,
+    rest: [u64; 27],
+}
+// 5 numbers of 8 bytes, 4 of 4 bytes, names of 64, 64 and 32 bytes, and 2 numbers of 8 bytes.
+const _: () = assert!(size_of::<LoopInfo>() == 5 * 8 + 4 * 4 + 64 + 64 + 32 + 2 * 8);
 
 /// `struct fsxattr`.
 #[repr(C)]
@@ -51,10 +69,31 @@ const _: () = assert!(size_of::<BtrfsFsInfo>() == (BTRFS_IOC_FS_INFO >> 16 & 0x3
 ///
 /// `ioctl_xfs_fsgetxattr(2)`; Documentation/filesystems/dax.rst.
 pub(super) fn dax_flag(fd: BorrowedFd<'_>) -> Option<bool> {
+    Some(xflags(fd)? & FS_XFLAG_DAX != 0)
+}
+
+/// Whether a file is on the real-time device of an xfs, or those made in a directory are.
+pub(super) fn is_realtime(fd: BorrowedFd<'_>) -> Option<bool> {
+    Some(xflags(fd)? & FS_XFLAG_REALTIME != 0)
+}
+
+fn xflags(fd: BorrowedFd<'_>) -> Option<u32> {
     let mut attributes = FsXattr::default();
     // SAFETY: the request writes one `struct fsxattr`, whose size the assertion above compares.
     let answer = unsafe { libc::ioctl(fd.as_raw_fd(), FS_IOC_FSGETXATTR, &raw mut attributes) };
-    (answer == 0).then_some(attributes.xflags & FS_XFLAG_DAX != 0)
+    (answer == 0).then_some(attributes.xflags)
+}
+
+/// Whether an inode has one of these flags.
+///
+/// # References
+///
+/// `ioctl_iflags(2)`.
+pub(super) fn has_flag(fd: BorrowedFd<'_>, flag: u32) -> Option<bool> {
+    let mut flags: [u32; 2] = [0; 2];
+    // SAFETY: the request writes an `int`; there is room for the `long` of its declaration.
+    let answer = unsafe { libc::ioctl(fd.as_raw_fd(), FS_IOC_GETFLAGS, &raw mut flags) };
+    (answer == 0).then_some(flags[0] & flag != 0)
 }
 
 /// The extents of a file in file order, as far as they have a place on the device; `None` if the
@@ -92,4 +131,21 @@ pub(super) fn btrfs_uuid(fd: BorrowedFd<'_>) -> Option<String> {
         let _ = write!(uuid, "{byte:02x}");
     }
     Some(uuid)
+}
+
+/// Device and inode of the file behind an open loop device.
+///
+/// # References
+///
+/// loop(4).
+pub(super) fn loop_file(fd: BorrowedFd<'_>) -> Option<((u32, u32), u64)> {
+    let mut info = LoopInfo { device: 0, inode: 0, rest: [0; 27] };
+    // SAFETY: the request writes one `struct loop_info64`, whose size the assertion above compares.
+    let answer = unsafe { libc::ioctl(fd.as_raw_fd(), LOOP_GET_STATUS64, &raw mut info) };
+    // The number is encoded as `new_encode_dev` does it (include/linux/kdev_t.h): twelve bits of
+    // major, twenty of minor.
+    let number = info.device;
+    let major = (number >> 8 & 0xfff) as u32;
+    let minor = (number & 0xff | number >> 12 & 0xf_ff00) as u32;
+    (answer == 0).then_some(((major, minor), info.inode))
 }

@@ -29,8 +29,10 @@ mod extents;
 mod facts;
 mod fallbacks;
 mod filesystem;
+mod filesystem_log;
 mod ioctl;
 mod layers;
+mod loop_device;
 mod memory_device;
 mod memory_reasons;
 mod mounted;
@@ -38,12 +40,15 @@ mod mountinfo;
 mod nmem;
 mod nvdimm;
 mod obstacles;
+mod overlay;
+mod prediction;
 mod reasons;
 mod remedy;
 mod report;
 mod sentence;
 mod sources;
 mod subject;
+mod traces;
 mod trial;
 mod verdict;
 
@@ -59,8 +64,8 @@ pub use fallbacks::{FALLBACKS, Fallback};
 pub use memory_device::{MemoryDevice, Security, Shutdowns};
 pub use remedy::{Recipe, Remedy};
 pub use report::{
-    BlockDevice, Cap, FilesystemLog, HugePages, Layer, MapSync, MemoryRegion, Mount, Namespace,
-    Reason, ReasonCode, Report, Scrubs, Target,
+    BlockDevice, Cap, FilesystemLog, HugePages, Layer, LoopImage, MapSync, MemoryRegion, Mount,
+    Namespace, Reason, ReasonCode, Report, Scrubs, Target, WriteCache,
 };
 
 pub(crate) use reasons::{HUGETLBFS, cached_pages_stay};
@@ -71,6 +76,8 @@ use crate::error::{Error, Operation, Result};
 use block::Context;
 use facts::Question;
 use filesystem::Class;
+pub(crate) use filesystem::overwrites_in_place;
+use mountinfo::Mounts;
 use sources::Sources;
 use subject::{OpenFile, Subject};
 pub(crate) use trial::map_sync as try_map_sync;
@@ -90,16 +97,7 @@ const LINKS_MAX: usize = 40;
 /// `EACCES` for one that may not be searched. A file that exists but may not be read is reported,
 /// with [`MapSync::NotTried`].
 pub fn probe(path: impl AsRef<Path>) -> Result<Report> {
-    let path = path.as_ref();
-    let failed = |errno| Error::os(Operation::Probe, "open", errno).at(path);
-    match open_path(path) {
-        Ok(fd) => report(fd.as_fd(), path, false),
-        Err(Errno::NOENT) => {
-            let directory = directory_of_missing(path).map_err(failed)?;
-            report(directory.as_fd(), path, true)
-        }
-        Err(errno) => Err(failed(errno)),
-    }
+    Look::new().at(path.as_ref())
 }
 
 /// Reports on a file that is already open, in any mode; `path` is what the report calls it.
@@ -111,7 +109,7 @@ pub fn probe(path: impl AsRef<Path>) -> Result<Report> {
 ///
 /// The errno of statx(2).
 pub fn probe_file(fd: BorrowedFd<'_>, path: &Path) -> Result<Report> {
-    report(fd, path, false)
+    Look::new().report(fd, path, false)
 }
 
 /// The mount points of every mounted filesystem that can hold files, sorted, each once. Interfaces
@@ -122,16 +120,100 @@ pub fn probe_file(fd: BorrowedFd<'_>, path: &Path) -> Result<Report> {
 ///
 /// The mount table `/proc/self/mountinfo` cannot be read.
 pub fn mounts() -> Result<Vec<PathBuf>> {
-    let sources = Sources::system();
-    let context = Context::new(&sources, rustix::param::page_size() as u64);
-    if context.mounts().iter().next().is_none() {
-        let error = Error::os(Operation::Probe, "open", Errno::NOENT);
-        return Err(error.at(Path::new("/proc/self/mountinfo")));
-    }
-    Ok(storage(&context, |point| std::fs::metadata(point).is_ok_and(|found| found.is_file())))
+    Prober::new().mounts()
 }
 
-fn storage(context: &Context<'_>, is_file: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
+/// Answers for many paths, in time in proportion to their number: the mount table is read once.
+///
+/// ```
+/// let prober = daxmap::probe::Prober::new();
+/// for point in prober.mounts()? {
+///     println!("{}", prober.probe(&point)?.verdict_sentence());
+/// }
+/// # Ok::<(), daxmap::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Prober(Look);
+
+impl Default for Prober {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Prober {
+    /// Reads the mount table of the calling thread. What is mounted later is not seen.
+    #[must_use]
+    pub fn new() -> Self {
+        let look = Look::new();
+        look.mounts.index();
+        Self(look)
+    }
+
+    /// As [`mounts`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn mounts(&self) -> Result<Vec<PathBuf>> {
+        if self.0.mounts.is_empty() {
+            let error = Error::os(Operation::Probe, "open", Errno::NOENT);
+            return Err(error.at(Path::new("/proc/self/mountinfo")));
+        }
+        let is_file = |point: &Path| std::fs::metadata(point).is_ok_and(|found| found.is_file());
+        Ok(storage(&self.0.mounts, is_file))
+    }
+
+    /// As [`probe`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn probe(&self, path: impl AsRef<Path>) -> Result<Report> {
+        self.0.at(path.as_ref())
+    }
+}
+
+/// The running system, with its mount table as it was read.
+#[derive(Debug)]
+struct Look {
+    sources: Sources,
+    mounts: Mounts,
+}
+
+impl Look {
+    fn new() -> Self {
+        let sources = Sources::system();
+        let mounts = Mounts::read(&sources);
+        Self { sources, mounts }
+    }
+
+    fn at(&self, path: &Path) -> Result<Report> {
+        let failed = |errno| Error::os(Operation::Probe, "open", errno).at(path);
+        match open_path(path) {
+            Ok(fd) => self.report(fd.as_fd(), path, false),
+            Err(Errno::NOENT) => {
+                let directory = directory_of_missing(path).map_err(failed)?;
+                self.report(directory.as_fd(), path, true)
+            }
+            Err(errno) => Err(failed(errno)),
+        }
+    }
+
+    fn report(&self, fd: BorrowedFd<'_>, path: &Path, missing: bool) -> Result<Report> {
+        let subject = OpenFile::new(&self.sources, fd)
+            .map_err(|errno| Error::os(Operation::Probe, "statx", errno).at(path))?;
+        let question = Question {
+            path,
+            missing,
+            page_size: rustix::param::page_size() as u64,
+            write_back: WriteBack::detect(),
+        };
+        Ok(inspect(&self.sources, &self.mounts, &subject, question))
+    }
+}
+
+fn storage(mounts: &Mounts, is_file: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
     let holds_files = |mount: &&Mount| {
         let class = filesystem::class(&mount.filesystem);
         // Only bind mounts can be of a single file; a server, or what may be one, is not asked.
@@ -140,28 +222,21 @@ fn storage(context: &Context<'_>, is_file: impl Fn(&Path) -> bool) -> Vec<PathBu
         class != Class::Pseudo && mount.filesystem != "devtmpfs" && !(bind && is_file(&mount.point))
     };
     let mut points: Vec<PathBuf> =
-        context.mounts().iter().filter(holds_files).map(|mount| mount.point.clone()).collect();
+        mounts.iter().filter(holds_files).map(|mount| mount.point.clone()).collect();
     points.sort_unstable();
     points.dedup();
     points
 }
 
-fn report(fd: BorrowedFd<'_>, path: &Path, missing: bool) -> Result<Report> {
-    let sources = Sources::system();
-    let subject = OpenFile::new(&sources, fd)
-        .map_err(|errno| Error::os(Operation::Probe, "statx", errno).at(path))?;
-    let question = Question {
-        path,
-        missing,
-        page_size: rustix::param::page_size() as u64,
-        write_back: WriteBack::detect(),
-    };
-    Ok(inspect(&sources, &subject, question))
-}
-
 /// Gathers and judges, from any tree and any subject.
-fn inspect(sources: &Sources, subject: &dyn Subject, question: Question<'_>) -> Report {
-    verdict::judge(facts::gather(&Context::new(sources, question.page_size), subject, question))
+fn inspect(
+    sources: &Sources,
+    mounts: &Mounts,
+    subject: &dyn Subject,
+    question: Question<'_>,
+) -> Report {
+    let context = Context::new(sources, mounts, question.page_size);
+    verdict::judge(facts::gather(&context, subject, question))
 }
 
 /// Lowers the level of a report by what was met after it was made, in its filesystem.

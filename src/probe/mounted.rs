@@ -33,7 +33,7 @@ impl Mounted {
 /// Looks at the mount table only where a remedy needs it.
 pub(super) fn look(context: &Context<'_>, mount: &Mount, device: Option<&BlockDevice>) -> Mounted {
     let never = filesystem::dax_mode(mount) == DaxMode::Never;
-    if !never && !has_option(mount, "ro") && filesystem::no_barrier(mount).is_none() {
+    if !never && !has_option(mount, "ro") && filesystem::no_barrier(&mount.options).is_none() {
         return Mounted::default();
     }
     let count =
@@ -125,7 +125,7 @@ pub(super) fn with_barriers(facts: &Facts, mount: &Mount) -> Option<String> {
     if !facts.mounted.is_alone(mount) || is_mixed(mount) {
         return None;
     }
-    let with = match (mount.filesystem.as_str(), filesystem::no_barrier(mount)?) {
+    let with = match (mount.filesystem.as_str(), filesystem::no_barrier(&mount.options)?) {
         ("ext4", "nobarrier" | "barrier=0") => "barrier=1",
         ("btrfs", "nobarrier") => "barrier",
         _ => return None,

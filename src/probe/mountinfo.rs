@@ -4,6 +4,8 @@
 //! inside a field is written as a backslash and three octal digits (`fs/proc_namespace.c`,
 //! `mangle_path` in `fs/seq_file.c`). A mount may have an empty source, which shows as two spaces.
 
+use std::cell::OnceCell;
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -12,8 +14,43 @@ use super::report::Mount;
 use super::sources::{Number, Sources, parse_number};
 
 /// The mounts this process sees, in the order in which they were made.
+///
+/// One look-up by number reads one line of the table; whatever needs more of it, or is asked often,
+/// reads all of it once and keeps where to find what.
 #[derive(Debug, Default)]
-pub(super) struct Mounts(Vec<Mount>);
+pub(super) struct Mounts {
+    table: Vec<u8>,
+    all: OnceCell<All>,
+}
+
+/// The whole table, and where to find what in it.
+#[derive(Debug, Default)]
+struct All {
+    mounts: Vec<Mount>,
+    by_id: HashMap<u64, usize>,
+    /// Of the root of the filesystem on the device, if there is one.
+    by_device: HashMap<Number, usize>,
+    /// Of several on one point the last, which hides the others.
+    by_point: HashMap<PathBuf, usize>,
+}
+
+impl All {
+    fn parse(table: &[u8]) -> Self {
+        let mut all = Self::default();
+        for mount in table.split(|&byte| byte == b'\n').filter_map(parse_line) {
+            let at = all.mounts.len();
+            all.by_id.entry(mount.id).or_insert(at);
+            all.by_point.insert(mount.point.clone(), at);
+            let first = *all.by_device.entry(mount.device).or_insert(at);
+            let is_root = |mount: &Mount| mount.root == Path::new("/");
+            if is_root(&mount) && all.mounts.get(first).is_some_and(|first| !is_root(first)) {
+                all.by_device.insert(mount.device, at);
+            }
+            all.mounts.push(mount);
+        }
+        all
+    }
+}
 
 impl Mounts {
     /// Reads the table of the calling thread, which may be in a mount namespace of its own; a
@@ -23,40 +60,54 @@ impl Mounts {
         if table.is_empty() {
             table = sources.table(Path::new("/proc/self/mountinfo"));
         }
-        Self::parse(&table)
+        Self { table, all: OnceCell::new() }
     }
 
     /// Reads a table; a line that cannot be understood is left out.
+    #[cfg(test)]
     pub(super) fn parse(table: &[u8]) -> Self {
-        Self(table.split(|&byte| byte == b'\n').filter_map(parse_line).collect())
+        Self { table: table.to_vec(), all: OnceCell::new() }
+    }
+
+    /// Whether there is no table.
+    pub(super) fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    /// Reads all of the table now, for those who will ask for many of its mounts.
+    pub(super) fn index(&self) {
+        self.all();
+    }
+
+    fn all(&self) -> &All {
+        self.all.get_or_init(|| All::parse(&self.table))
     }
 
     pub(super) fn iter(&self) -> std::slice::Iter<'_, Mount> {
-        self.0.iter()
+        self.all().mounts.iter()
     }
 
     /// The mount with this number (`STATX_MNT_ID`).
-    pub(super) fn by_id(&self, id: u64) -> Option<&Mount> {
-        self.0.iter().find(|mount| mount.id == id)
+    pub(super) fn by_id(&self, id: u64) -> Option<Mount> {
+        if let Some(all) = self.all.get() {
+            return all.mounts.get(*all.by_id.get(&id)?).cloned();
+        }
+        let begin = format!("{id} ");
+        let mut lines = self.table.split(|&byte| byte == b'\n');
+        parse_line(lines.find(|line| line.starts_with(begin.as_bytes()))?)
     }
 
     /// A mount of the filesystem on this device, the one of its root if there is one.
     pub(super) fn by_device(&self, number: Number) -> Option<&Mount> {
-        let mut found = self.0.iter().filter(|mount| mount.device == number);
-        let first = found.next()?;
-        if first.root == Path::new("/") {
-            return Some(first);
-        }
-        Some(found.find(|mount| mount.root == Path::new("/")).unwrap_or(first))
+        let all = self.all();
+        all.mounts.get(*all.by_device.get(&number)?)
     }
 
     /// The mount that an absolute path without symbolic links lies in: the longest mount point
     /// that is a prefix of it, and of several on one point the last, which hides the others.
     pub(super) fn by_path(&self, path: &Path) -> Option<&Mount> {
-        self.0
-            .iter()
-            .filter(|mount| path.starts_with(&mount.point))
-            .max_by_key(|mount| mount.point.components().count())
+        let all = self.all();
+        all.mounts.get(path.ancestors().find_map(|point| all.by_point.get(point).copied())?)
     }
 }
 
@@ -137,8 +188,8 @@ mod tests {
 
     fn one(line: &str) -> Mount {
         let mounts = Mounts::parse(line.as_bytes());
-        assert_eq!(mounts.0.len(), 1, "{line}");
-        mounts.0.into_iter().next().unwrap()
+        assert_eq!(mounts.iter().count(), 1, "{line}");
+        mounts.iter().next().unwrap().clone()
     }
 
     #[test]
@@ -212,6 +263,19 @@ mod tests {
         assert!(mounts.by_device((8, 2)).is_none());
     }
 
+    /// Whether all of the table was read before or not, it says the same.
+    #[test]
+    fn by_number_with_and_without_the_whole_table() {
+        let table = b"1 0 8:1 / / rw - ext4 a rw\n12 1 8:2 / /m rw - xfs b rw\n2 1 8:3 / /n rw - btrfs c rw";
+        let (one, all) = (Mounts::parse(table), Mounts::parse(table));
+        all.index();
+        for id in [1, 2, 12, 3, 0] {
+            assert_eq!(one.by_id(id), all.by_id(id), "{id}");
+            assert_eq!(one.by_id(id).map(|mount| mount.id), [1, 2, 12].contains(&id).then_some(id));
+        }
+        assert!(Mounts::parse(b"").is_empty() && !one.is_empty());
+    }
+
     fn escape(bytes: &[u8]) -> String {
         let parts: Vec<_> = bytes.iter().map(|byte| format!("\\{byte:03o}")).collect();
         parts.concat()
@@ -220,12 +284,12 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_survived(table in proptest::collection::vec(any::<u8>(), 0..400)) {
-            let _ = Mounts::parse(&table);
+            let _ = Mounts::parse(&table).iter().count();
         }
 
         #[test]
         fn nearly_right_lines_are_survived(line in r"[0-9]{0,3} [0-9:]{0,6} [0-9]{0,2}:?[0-9]{0,2} [/a\\ ]{0,9} [a-z, -]{0,30} [- a-z=,\\0-7]{0,40}") {
-            let _ = Mounts::parse(line.as_bytes());
+            let _ = Mounts::parse(line.as_bytes()).iter().count();
         }
 
         #[test]

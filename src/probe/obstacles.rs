@@ -1,12 +1,14 @@
 //! What keeps a path from being DAX, or from being as good as it could be.
 
+use rustix::io::Errno;
+
 use super::devdax::SYSTEM_RAM;
-use super::facts::{self, offers_dax, walk};
+use super::facts::{offers_dax, walk};
 use super::filesystem::{self, Class, DaxMode};
 use super::memory_reasons;
-use super::reasons;
-use super::report::{HugePages, MapSync, Mount, Target};
+use super::report::{BlockDevice, HugePages, MapSync, Mount, Target};
 use super::verdict::Judge;
+use super::{prediction, reasons};
 use crate::cpu::WriteBack;
 use crate::durability::Backend;
 
@@ -49,11 +51,17 @@ impl Judge<'_> {
             return;
         }
         let before = self.found();
-        if let Some(kernel) = facts.kernel.filter(|kernel| *kernel < facts::MAP_SYNC_KERNEL) {
+        let einval = MapSync::Refused(Errno::INVAL.raw_os_error());
+        let asks_kernel = facts.map_sync == einval || facts.device.as_ref().is_some_and(offers_dax);
+        if let Some(kernel) = facts.kernel.filter(|kernel| *kernel < prediction::MAP_SYNC_KERNEL)
+            && asks_kernel
+        {
             self.push(reasons::kernel_too_old(kernel));
         }
         match (facts.class, &facts.mount) {
             (Some(Class::Overlay), Some(mount)) => self.overlay_obstacle(mount),
+            // Foretold of a filesystem nobody knows, it would be a guess.
+            (Some(Class::Unknown), _) if refused.is_none() => {}
             (Some(Class::Local | Class::Layered | Class::Unknown), _) => self.filesystem_obstacle(),
             (Some(Class::Dax), mount) => {
                 self.device_obstacle();
@@ -64,6 +72,7 @@ impl Judge<'_> {
         }
         if let Some(errno) = refused
             && self.found() == before
+            && facts.class != Some(Class::Overlay)
         {
             self.push(reasons::map_sync_refused(facts, errno));
         }
@@ -76,13 +85,16 @@ impl Judge<'_> {
             {
                 self.push(reasons::overlay_on_dax(mount, upper));
             }
-            _ => self.push(reasons::filesystem_without_dax(self.facts, false)),
+            // Nobody expects DAX of it.
+            _ => {}
         }
     }
 
     fn filesystem_obstacle(&mut self) {
         let facts = self.facts;
-        let dax = facts.device.as_ref().is_some_and(offers_dax);
+        // Over several devices it is none of theirs.
+        let one = |device: &BlockDevice| offers_dax(device) && device.kind != "filesystem";
+        let dax = facts.device.as_ref().is_some_and(one);
         self.push(reasons::filesystem_without_dax(facts, dax));
         if facts.device.is_some() && !dax {
             self.device_obstacle();
@@ -107,7 +119,8 @@ impl Judge<'_> {
                 found.push(reasons::virtio_pmem(region));
             }
         });
-        if found.is_empty() && !offers_dax(device) {
+        let spans = device.kind == "filesystem" && facts.class != Some(Class::Dax);
+        if found.is_empty() && (spans || !offers_dax(device)) {
             found.push(reasons::no_dax_device(facts));
         }
         for reason in found {
@@ -133,13 +146,18 @@ impl Judge<'_> {
         if let Some(block_size) = wrong_blocks {
             return self.push(reasons::block_size_not_page_size(facts, block_size));
         }
-        let only_by_mount = facts::MAP_SYNC_KERNEL..facts::DAX_INODE_KERNEL;
+        if let (Some(bar), false) = (facts.bar, mode == DaxMode::Never) {
+            return self.push(reasons::never_dax(facts, mount, bar));
+        }
+        let only_by_mount = prediction::MAP_SYNC_KERNEL..prediction::DAX_BY_INODE_KERNEL;
         if let Some(kernel) = facts.kernel.filter(|kernel| only_by_mount.contains(kernel))
             && mode != DaxMode::Always
         {
             return self.push(reasons::mounted_without_dax(mount, kernel));
         }
         match (mode, facts.dax_flag) {
+            // A kernel without MAP_SYNC is said to be so already.
+            (DaxMode::Inode, _) if !prediction::has_map_sync(facts) => {}
             (DaxMode::Never, _) => self.push(reasons::mounted_dax_never(facts, mount)),
             (DaxMode::Inode, Some(true))
                 if facts.target == Target::File && facts.statx_dax != Some(true) =>

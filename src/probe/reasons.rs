@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use super::commands;
 use super::facts::{Facts, all_regions};
 use super::memory_reasons;
+use super::prediction::Bar;
 use super::remedy::Remedy;
 use super::report::{
     BlockDevice, HugePages, MemoryRegion, Mount, Namespace, Reason, ReasonCode, Target,
@@ -66,6 +67,47 @@ pub(super) fn dax_inode_without_flag(facts: &Facts, mount: &Mount) -> Reason {
         ),
     };
     reason(ReasonCode::DaxInodeWithoutFlag, text, Some(commands::dax_flag(facts, mount)))
+}
+
+/// Before Linux 5.8 there was one option, and no flag of an inode did anything.
+pub(super) fn name_the_old_option(reasons: &mut [Reason]) {
+    let old = |text: &mut String| *text = text.replace("dax=always", "dax");
+    for reason in reasons {
+        old(&mut reason.text);
+        if let Some(remedy) = &mut reason.remedy {
+            old(&mut remedy.text);
+            if let Some(command) = &mut remedy.command {
+                old(command);
+            }
+        }
+    }
+}
+
+pub(super) fn never_dax(facts: &Facts, mount: &Mount, bar: Bar) -> Reason {
+    let what = if facts.target == Target::File {
+        facts.path.display().to_string()
+    } else {
+        format!("a file made in {}", commands::directory(facts, mount).display())
+    };
+    let (text, remedy) = match bar {
+        Bar::Encrypted => (
+            format!("{what} is encrypted, and an encrypted file is never DAX"),
+            "use a directory that is not encrypted",
+        ),
+        Bar::DataJournal => (
+            format!("{what} has its data in the journal (data=journal), and so is never DAX"),
+            "mount without data=journal, and take the flag j from the directory (chattr -j)",
+        ),
+        Bar::Realtime => (
+            format!("{what} is on the real-time device of xfs, whose DAX is not looked at here"),
+            "use a directory without the flag rtinherit",
+        ),
+        Bar::Unreadable => (
+            format!("what {what} inherits is not known: the directory cannot be opened"),
+            "probe as a user who may read the directory",
+        ),
+    };
+    reason(ReasonCode::NeverDax, text, Some(Remedy::advice(remedy)))
 }
 
 pub(super) fn dax_flag_set_file_open(facts: &Facts) -> Reason {
@@ -179,6 +221,24 @@ pub(super) fn no_dax_device(facts: &Facts) -> Reason {
             )
             .erasing(),
         ),
+        Some(device)
+            if matches!(device.kind.as_str(), "raid" | "bcache" | "filesystem")
+                && below_is_dax(device) =>
+        {
+            let below: Vec<_> = device.below.iter().map(|below| below.name.as_str()).collect();
+            (
+                format!(
+                    "{} ({}) is made of {} and does not pass on the DAX of what is below it",
+                    device.name,
+                    device.kind,
+                    below.join(" and ")
+                ),
+                Remedy::advice(
+                    "for MAP_SYNC, make a filesystem on each namespace, or join them by \
+                     device-mapper: only its linear and striped targets pass DAX on",
+                ),
+            )
+        }
         Some(device) => (
             format!("{} ({}) is not a DAX device", device.name, device.kind),
             Remedy::advice(

@@ -96,9 +96,18 @@ pub struct BlockDevice {
     pub name: String,
     /// Major and minor number.
     pub number: (u32, u32),
-    /// What it is: `disk`, `pmem`, `partition`, `device-mapper`, `loop`, `raid`, `ramdisk`, `zram`,
-    /// `network`, `userspace`; `filesystem` where one filesystem spans several devices.
+    /// What it is: `disk`, `pmem`, `partition`, `device-mapper`, `loop`, `raid`, `bcache`, `ramdisk`,
+    /// `zram`, `network`, `userspace`; `filesystem` where one filesystem spans several devices;
+    /// `unknown` where it cannot be told.
     pub kind: String,
+    /// What should tell what the device is, or what is below it, and cannot be read.
+    pub unread: Option<PathBuf>,
+    /// `queue/write_cache`: whether the kernel sends the device flushes (`write back`) or leaves them
+    /// out (`write through`); `None` if it cannot be read.
+    pub write_cache: Option<WriteCache>,
+    /// The device's own word for its cache, where the kernel passes it on (`cache_type` of
+    /// virtio-blk and of SCSI disks).
+    pub own_cache: Option<WriteCache>,
     /// `queue/dax`: whether the driver offers DAX at all. A partition has that of its disk.
     pub dax: Option<bool>,
     /// Logical sector size in bytes.
@@ -115,10 +124,15 @@ pub struct BlockDevice {
     /// Where the log of the filesystem on this device lies; `None` for a device that is below another
     /// one, or has no filesystem.
     pub log: Option<FilesystemLog>,
+    /// Every option of an ext4 on this device, those included that are its default and so not among
+    /// the mount's (`/proc/fs/ext4/DISK/options`); `None` if it cannot be read, or is not ext4.
+    pub options: Option<Vec<String>>,
     /// A loop device: the file behind it.
     pub backing_file: Option<PathBuf>,
     /// A loop device: the mount that file lies in, if it is visible.
     pub backing_mount: Option<Box<Mount>>,
+    /// A loop device: what that file is.
+    pub image: Option<LoopImage>,
     /// Persistent memory: the namespace the device shows.
     pub namespace: Option<Namespace>,
     /// Persistent memory: the region of that namespace.
@@ -126,6 +140,43 @@ pub struct BlockDevice {
     /// The devices below it: the disk of a partition, the targets of a device-mapper device, the
     /// device of the filesystem that holds a loop device's file.
     pub below: Vec<BlockDevice>,
+}
+
+/// What a device does with a write before it calls it done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WriteCache {
+    /// It may keep it in a cache that loses it: a flush is needed.
+    Back,
+    /// It is on the medium, or the cache outlives a power loss: no flush is needed.
+    Through,
+}
+
+impl WriteCache {
+    /// The kernel's words: `write back`, `write through`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Back => "write back",
+            Self::Through => "write through",
+        }
+    }
+}
+
+/// The file behind a loop device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LoopImage {
+    /// Every byte has a block that is the file's own, so a write needs no new one.
+    Allocated,
+    /// It has holes.
+    Sparse,
+    /// It shares blocks with another file, or its filesystem writes every block to a new place.
+    CopyOnWrite,
+    /// The path that sysfs gives leads to another file here, or nowhere.
+    Elsewhere,
+    /// It cannot be looked at.
+    Unknown,
 }
 
 /// Where a filesystem keeps its log (journal).
@@ -273,6 +324,7 @@ pub enum ReasonCode {
     MountedDaxNever,
     DaxInodeWithoutFlag,
     DaxFlagSetFileOpen,
+    NeverDax,
     FilesystemWithoutDax,
     BlockSizeNotPageSize,
     XfsFellBackToDaxNever,
@@ -315,6 +367,7 @@ impl ReasonCode {
         match self {
             Self::MountedDaxNever => "mounted-dax-never",
             Self::DaxInodeWithoutFlag => "dax-inode-without-flag",
+            Self::NeverDax => "never-dax",
             Self::DaxFlagSetFileOpen => "dax-flag-set-file-open",
             Self::FilesystemWithoutDax => "filesystem-without-dax",
             Self::BlockSizeNotPageSize => "block-size-not-page-size",

@@ -110,6 +110,12 @@ impl Sources {
         Some(out)
     }
 
+    /// What a link holds, as it stands.
+    pub(super) fn link_text(&self, path: impl AsRef<Path>) -> Option<String> {
+        let target = std::fs::read_link(self.real(path.as_ref())).ok()?;
+        Some(target.to_str()?.to_owned())
+    }
+
     /// The last part of a link: for `subsystem` and `driver` links, the name.
     pub(super) fn link_name(&self, path: impl AsRef<Path>) -> Option<String> {
         Some(self.link(path)?.file_name()?.to_string_lossy().into_owned())
@@ -125,13 +131,76 @@ impl Sources {
 
     /// The names in a directory, sorted; empty if it cannot be listed.
     pub(super) fn names(&self, path: impl AsRef<Path>) -> Vec<String> {
-        let Ok(entries) = std::fs::read_dir(self.real(path.as_ref())) else { return Vec::new() };
+        self.listing(path).unwrap_or_default()
+    }
+
+    /// The names in a directory, sorted; `None` if it cannot be listed.
+    pub(super) fn listing(&self, path: impl AsRef<Path>) -> Option<Vec<String>> {
+        let entries = std::fs::read_dir(self.real(path.as_ref())).ok()?;
         let mut names: Vec<_> = entries
-            .flatten()
-            .map(|entry| entry.file_name().to_string_lossy().into_owned())
-            .collect();
+            .map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
+            .collect::<Option<_>>()?;
         names.sort_unstable();
-        names
+        Some(names)
+    }
+
+    /// The directory of a block device.
+    pub(super) fn block_directory(&self, number: Number) -> Option<PathBuf> {
+        self.device_directory("/sys/dev/block", "/sys/class/block", number)
+    }
+
+    /// The directory of a device-DAX instance; that of any other character device where `/sys/dev`
+    /// is not masked.
+    pub(super) fn char_directory(&self, number: Number) -> Option<PathBuf> {
+        self.device_directory("/sys/dev/char", "/sys/bus/dax/devices", number)
+    }
+
+    /// By the link with its number; where a container masks those, by its number among all of its
+    /// class.
+    fn device_directory(&self, numbers: &str, class: &str, number: Number) -> Option<PathBuf> {
+        let link = Path::new(numbers).join(format!("{}:{}", number.0, number.1));
+        self.link(link).or_else(|| {
+            let class = Path::new(class);
+            self.names(class).iter().find_map(|name| {
+                let directory = class.join(name);
+                let is = self.device(directory.join("dev")) == Some(number);
+                if is { self.link(directory) } else { None }
+            })
+        })
+    }
+
+    /// The first of the directories that lead to block devices which cannot be listed or has
+    /// nothing in it, as where a container runtime masks it.
+    pub(super) fn masked(&self) -> Option<&'static Path> {
+        ["/sys", "/sys/dev", "/sys/dev/block", "/sys/class", "/sys/class/block", "/sys/devices"]
+            .map(Path::new)
+            .into_iter()
+            .find(|path| self.names(path).is_empty())
+    }
+
+    /// The root of a made-up tree.
+    pub(super) fn made_up(&self) -> Option<&Path> {
+        (self.root != Path::new("/")).then_some(&self.root)
+    }
+
+    /// How large the filesystem at `path` is. In a made-up tree, what `path.statfs` says, if anything.
+    pub(super) fn filesystem_size(&self, path: &Path) -> Option<FilesystemSize> {
+        if let Some(root) = self.made_up() {
+            let path = root.join(path.strip_prefix("/").unwrap_or(path));
+            path.symlink_metadata().ok()?;
+            let blocks = self.number(format!("{}.statfs", path.display()));
+            return Some(FilesystemSize {
+                blocks: blocks.unwrap_or(1),
+                ..FilesystemSize::default()
+            });
+        }
+        let found = rustix::fs::statfs(path).ok()?;
+        Some(FilesystemSize::of(&found))
+    }
+
+    /// Whether a path leads to a regular file.
+    pub(super) fn is_regular_file(&self, path: &Path) -> bool {
+        std::fs::symlink_metadata(self.real(path)).is_ok_and(|found| found.is_file())
     }
 
     /// Block size in bytes of the filesystem mounted on a local mount point.
@@ -157,6 +226,26 @@ impl Sources {
             .file_type()
             .is_block_device()
             .then(|| (rustix::fs::major(number), rustix::fs::minor(number)))
+    }
+}
+
+/// What `statfs` says of a filesystem's size, which does not change while it is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct FilesystemSize {
+    pub(super) block_bytes: u64,
+    pub(super) blocks: u64,
+    pub(super) files: u64,
+}
+
+impl FilesystemSize {
+    pub(super) fn of(found: &rustix::fs::StatFs) -> Self {
+        // The kernel's numbers are unsigned; their C type differs among architectures.
+        #[allow(clippy::cast_sign_loss, clippy::unnecessary_cast)]
+        Self {
+            block_bytes: found.f_bsize as u64,
+            blocks: found.f_blocks as u64,
+            files: found.f_files as u64,
+        }
     }
 }
 

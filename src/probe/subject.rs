@@ -2,14 +2,15 @@
 
 use std::cell::OnceCell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 use super::extents::Extent;
 use super::report::MapSync;
-use super::sources::{Number, Sources};
-use super::{ioctl, trial};
+use super::sources::{FilesystemSize, Number, Sources};
+use super::{ioctl, traces, trial};
 
 /// What `statx` says of a file.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +25,20 @@ pub(super) struct Stat {
     pub(super) mount_id: Option<u64>,
     /// `STATX_ATTR_DAX`, if the attribute mask says that it is reported (from Linux 5.8).
     pub(super) dax: Option<bool>,
+    /// `STATX_ATTR_ENCRYPTED`.
+    pub(super) encrypted: bool,
+    pub(super) inode: u64,
+    /// Allocated, in units of 512 bytes.
+    pub(super) blocks: u64,
+}
+
+/// What rules DAX out for a file, or what a directory hands on to those made in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct HandedOn {
+    /// ext4: the data of new files goes through the journal (`chattr +j`).
+    pub(super) data_journal: bool,
+    /// xfs: the data of new files is on the real-time device (`FS_XFLAG_RTINHERIT`).
+    pub(super) realtime: bool,
 }
 
 /// An open file as the probe sees it. Tests answer for files that are not there.
@@ -32,10 +47,20 @@ pub(super) trait Subject {
     /// `STATX_ATTR_DAX` as it is now: a device-DAX node has it only once it was opened
     /// (drivers/dax/device.c `dax_open`).
     fn dax_now(&self) -> Option<bool>;
-    /// The trial mapping, over this many bytes.
-    fn map_sync(&self, len: usize) -> MapSync;
+    /// The trial mapping, over this many bytes; `None` if it would leave a trace.
+    fn map_sync(&self, len: usize) -> Option<MapSync>;
+    /// What of the inode rules DAX out; `None` if it cannot be opened.
+    fn hands_on(&self) -> Option<HandedOn>;
+    /// Whether an ext4 keeps the file's bytes in its inode.
+    fn is_inline(&self) -> bool;
     /// `statfs`: type magic, and block size in bytes.
     fn filesystem(&self) -> Option<(u64, u64)>;
+    /// `statfs`: how large the filesystem is.
+    fn filesystem_size(&self) -> Option<FilesystemSize>;
+    /// Whether the descriptor may write.
+    fn is_open_for_writing(&self) -> bool;
+    /// The path of what is open, as the kernel has it.
+    fn path(&self) -> Option<PathBuf>;
     /// `FS_XFLAG_DAX`.
     fn dax_flag(&self) -> Option<bool>;
     /// FIEMAP.
@@ -46,6 +71,7 @@ pub(super) trait Subject {
 
 /// A file descriptor of any kind, `O_PATH` ones included.
 pub(super) struct OpenFile<'fd> {
+    sources: &'fd Sources,
     fd: BorrowedFd<'fd>,
     stat: Stat,
     /// The same file opened for reading, made when the descriptor itself does not do.
@@ -53,19 +79,34 @@ pub(super) struct OpenFile<'fd> {
 }
 
 impl<'fd> OpenFile<'fd> {
-    pub(super) fn new(sources: &Sources, fd: BorrowedFd<'fd>) -> Result<Self, Errno> {
-        Ok(Self { fd, stat: stat(sources, fd)?, readable: OnceCell::new() })
+    pub(super) fn new(sources: &'fd Sources, fd: BorrowedFd<'fd>) -> Result<Self, Errno> {
+        Ok(Self { sources, fd, stat: stat(sources, fd)?, readable: OnceCell::new() })
+    }
+
+    fn is_file(&self) -> bool {
+        self.stat.file_type == FileType::RegularFile
+    }
+
+    /// Whether the descriptor is of a file that is open, not only found.
+    fn is_open(&self) -> bool {
+        rustix::fs::fcntl_getfl(self.fd).is_ok_and(|flags| !flags.contains(OFlags::PATH))
     }
 
     /// The same inode, opened for reading through its descriptor: the path is not asked again. Only
-    /// regular files, directories and device-DAX nodes come here; opening those has no effect.
+    /// regular files, directories and device-DAX nodes come here, and of regular files only those
+    /// whose opening breaks no lease.
     fn readable(&self) -> Result<BorrowedFd<'_>, Errno> {
         let opened = self.readable.get_or_init(|| {
             let path = format!("/proc/thread-self/fd/{}", self.fd.as_raw_fd());
             let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+            let is_file = self.is_file();
+            // Also where it is open already: that may be the descriptor which has the lease.
+            if is_file && !traces::is_free_of_leases(self.sources, self.stat.inode) {
+                return Err(Errno::AGAIN);
+            }
             // A mapping would count as an access; only the owner may ask for it not to.
             match rustix::fs::open(&path, flags | OFlags::NOATIME, Mode::empty()) {
-                Err(Errno::PERM) => rustix::fs::open(&path, flags, Mode::empty()),
+                Err(Errno::PERM) if !is_file => rustix::fs::open(&path, flags, Mode::empty()),
                 other => other,
             }
         });
@@ -85,17 +126,39 @@ impl Subject for OpenFile<'_> {
         dax(&statx(self.fd).ok()?)
     }
 
-    fn map_sync(&self, len: usize) -> MapSync {
-        // A descriptor that is not open for reading cannot be mapped, though the file may be.
-        let here = trial::map_sync(self.fd, len);
-        let not_readable = [Errno::ACCESS, Errno::BADF].map(Errno::raw_os_error);
-        if !matches!(here, MapSync::NotTried(errno) if not_readable.contains(&errno)) {
-            return here;
+    fn map_sync(&self, len: usize) -> Option<MapSync> {
+        // A file that is not DAX is refused with this errno (`daxdev_mapping_supported`,
+        // include/linux/dax.h), and so need not be opened.
+        if self.is_file() && self.stat.dax == Some(false) {
+            return Some(MapSync::Refused(Errno::OPNOTSUPP.raw_os_error()));
         }
         match self.readable() {
-            Ok(fd) => trial::map_sync(fd, len),
-            Err(errno) => MapSync::NotTried(errno.raw_os_error()),
+            Ok(fd) => Some(trial::map_sync(fd, len)),
+            // Not without a trace, then. What is open for reading can be mapped as it is.
+            Err(Errno::AGAIN | Errno::PERM) if self.is_file() => {
+                let can_read = |found: &MapSync| !matches!(found, MapSync::NotTried(_));
+                self.is_open().then(|| trial::map_sync(self.fd, len)).filter(can_read)
+            }
+            Err(errno) => Some(MapSync::NotTried(errno.raw_os_error())),
         }
+    }
+
+    fn hands_on(&self) -> Option<HandedOn> {
+        let fd = self.readable().ok()?;
+        Some(HandedOn {
+            data_journal: ioctl::has_flag(fd, ioctl::DATA_JOURNAL).unwrap_or(false),
+            realtime: ioctl::is_realtime(fd).unwrap_or(false),
+        })
+    }
+
+    fn is_inline(&self) -> bool {
+        // ext4 tells the bytes of an inline file as blocks of 512 bytes, and everything else in whole
+        // blocks of its own (fs/ext4/inode.c `ext4_file_getattr`).
+        let told = ioctl::has_flag(self.fd, ioctl::INLINE_DATA);
+        told.unwrap_or_else(|| {
+            let block = self.filesystem().map_or(4096, |found| found.1) / 512;
+            self.stat.size > 0 && block > 1 && !self.stat.blocks.is_multiple_of(block)
+        })
     }
 
     fn filesystem(&self) -> Option<(u64, u64)> {
@@ -104,6 +167,20 @@ impl Subject for OpenFile<'_> {
         #[allow(clippy::cast_sign_loss, clippy::unnecessary_cast)]
         let (magic, block_size) = (statfs.f_type as u64 & 0xffff_ffff, statfs.f_bsize as u64);
         Some((magic, block_size))
+    }
+
+    fn filesystem_size(&self) -> Option<FilesystemSize> {
+        Some(FilesystemSize::of(&rustix::fs::fstatfs(self.fd).ok()?))
+    }
+
+    fn is_open_for_writing(&self) -> bool {
+        let flags = rustix::fs::fcntl_getfl(self.fd).unwrap_or(OFlags::PATH);
+        let writes = flags & OFlags::RWMODE != OFlags::RDONLY;
+        writes && !flags.contains(OFlags::PATH)
+    }
+
+    fn path(&self) -> Option<PathBuf> {
+        std::fs::read_link(format!("/proc/thread-self/fd/{}", self.fd.as_raw_fd())).ok()
     }
 
     fn dax_flag(&self) -> Option<bool> {
@@ -122,7 +199,11 @@ impl Subject for OpenFile<'_> {
 fn statx(fd: BorrowedFd<'_>) -> Result<Statx, Errno> {
     // A stale answer of a network filesystem will do; waiting for its server will not.
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-    let mask = StatxFlags::TYPE | StatxFlags::SIZE | StatxFlags::MNT_ID;
+    let mask = StatxFlags::TYPE
+        | StatxFlags::SIZE
+        | StatxFlags::INO
+        | StatxFlags::BLOCKS
+        | StatxFlags::MNT_ID;
     rustix::fs::statx(fd, "", flags, mask)
 }
 
@@ -141,6 +222,9 @@ fn stat(sources: &Sources, fd: BorrowedFd<'_>) -> Result<Stat, Errno> {
             size: found.stx_size,
             mount_id: (found.stx_mask & StatxFlags::MNT_ID.bits() != 0).then_some(found.stx_mnt_id),
             dax: dax(&found),
+            encrypted: found.stx_attributes.contains(StatxAttributes::ENCRYPTED),
+            inode: found.stx_ino,
+            blocks: found.stx_blocks,
         },
         Err(Errno::NOSYS | Errno::PERM) => {
             let found = rustix::fs::fstat(fd)?;
@@ -152,6 +236,9 @@ fn stat(sources: &Sources, fd: BorrowedFd<'_>) -> Result<Stat, Errno> {
                 size: u64::try_from(found.st_size).unwrap_or(0),
                 mount_id: None,
                 dax: None,
+                encrypted: false,
+                inode: found.st_ino,
+                blocks: u64::try_from(found.st_blocks).unwrap_or(0),
             }
         }
         Err(errno) => return Err(errno),

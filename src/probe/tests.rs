@@ -9,6 +9,7 @@ mod guest;
 mod layers;
 mod memory;
 mod nmem;
+mod predictions;
 mod reasons;
 mod remedies;
 mod tree;
@@ -20,9 +21,10 @@ use rustix::fs::FileType;
 
 use super::extents::Extent;
 use super::facts::Question;
+use super::mountinfo::Mounts;
 use super::report::{MapSync, Report};
-use super::sources::{Number, Sources};
-use super::subject::{Stat, Subject};
+use super::sources::{FilesystemSize, Number, Sources};
+use super::subject::{HandedOn, Stat, Subject};
 use crate::cpu::WriteBack;
 
 const EOPNOTSUPP: i32 = 95;
@@ -70,11 +72,15 @@ struct FakeFile {
     path: PathBuf,
     missing: bool,
     stat: Stat,
-    map_sync: MapSync,
+    map_sync: Option<MapSync>,
     filesystem: Option<(u64, u64)>,
     dax_flag: Option<bool>,
     extents: Option<Vec<Extent>>,
     btrfs_uuid: Option<String>,
+    writable: bool,
+    hands_on: Option<HandedOn>,
+    inline: bool,
+    size: FilesystemSize,
     write_back: WriteBack,
 }
 
@@ -91,12 +97,19 @@ impl FakeFile {
                 size: 64 << 20,
                 mount_id: None,
                 dax: Some(false),
+                encrypted: false,
+                inode: 12,
+                blocks: 128 << 10,
             },
-            map_sync: MapSync::Refused(EOPNOTSUPP),
+            map_sync: Some(MapSync::Refused(EOPNOTSUPP)),
             filesystem: Some((0xef53, 4096)),
             dax_flag: Some(false),
             extents: None,
             btrfs_uuid: None,
+            writable: false,
+            hands_on: Some(HandedOn::default()),
+            inline: false,
+            size: FilesystemSize { blocks: 1, ..FilesystemSize::default() },
             write_back: WriteBack::Clwb,
         }
     }
@@ -105,7 +118,7 @@ impl FakeFile {
     fn dax(path: &str, device: Number) -> Self {
         let mut file = Self::new(path, device);
         file.stat.dax = Some(true);
-        file.map_sync = MapSync::Accepted;
+        file.map_sync = Some(MapSync::Accepted);
         file.extents = Some(vec![Extent { logical: 0, physical: 256 << 20, len: 64 << 20 }]);
         file
     }
@@ -135,7 +148,8 @@ impl FakeFile {
             page_size: 4096,
             write_back: self.write_back,
         };
-        super::inspect(&Sources::tree(&root.0), self, question)
+        let sources = Sources::tree(&root.0);
+        super::inspect(&sources, &Mounts::read(&sources), self, question)
     }
 }
 
@@ -145,10 +159,10 @@ impl Subject for FakeFile {
     }
 
     fn dax_now(&self) -> Option<bool> {
-        Some(self.map_sync == MapSync::Accepted)
+        Some(self.map_sync == Some(MapSync::Accepted))
     }
 
-    fn map_sync(&self, len: usize) -> MapSync {
+    fn map_sync(&self, len: usize) -> Option<MapSync> {
         assert!(len.is_power_of_two() && len >= 4096);
         assert!(
             matches!(self.stat.file_type, FileType::RegularFile | FileType::CharacterDevice),
@@ -157,8 +171,28 @@ impl Subject for FakeFile {
         self.map_sync
     }
 
+    fn hands_on(&self) -> Option<HandedOn> {
+        self.hands_on
+    }
+
+    fn is_inline(&self) -> bool {
+        self.inline
+    }
+
     fn filesystem(&self) -> Option<(u64, u64)> {
         self.filesystem
+    }
+
+    fn filesystem_size(&self) -> Option<FilesystemSize> {
+        Some(self.size)
+    }
+
+    fn is_open_for_writing(&self) -> bool {
+        self.writable
+    }
+
+    fn path(&self) -> Option<PathBuf> {
+        Some(self.path.clone())
     }
 
     fn dax_flag(&self) -> Option<bool> {
@@ -191,9 +225,9 @@ fn storage_leaves_out_interfaces_and_single_files() {
          9 1 0:10 / /sys/fs/cgroup rw - cgroup2 none rw\n",
     );
     let sources = Sources::tree(&root.0);
-    let context = super::Context::new(&sources, 4096);
+    let mounts = Mounts::read(&sources);
     let asked = std::cell::RefCell::new(Vec::new());
-    let found = super::storage(&context, |point| {
+    let found = super::storage(&mounts, |point| {
         asked.borrow_mut().push(point.to_owned());
         point == Path::new("/etc/hosts")
     });

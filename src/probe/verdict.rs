@@ -3,8 +3,8 @@
 
 use super::facts::{self, Facts, walk};
 use super::filesystem::Class;
-use super::reasons;
 use super::report::{BlockDevice, Cap, MapSync, MemoryRegion, Reason, ReasonCode, Report, Target};
+use super::{prediction, reasons};
 use crate::cpu::WriteBack;
 use crate::durability::{Backend, Granularity, PersistenceDomain};
 
@@ -24,6 +24,9 @@ pub(super) fn judge(facts: Facts) -> Report {
         judge.push(reasons::read_only(text, remedy));
     }
     let Judge { mut reasons, caps, .. } = judge;
+    if !prediction::by_inode(&facts) {
+        reasons::name_the_old_option(&mut reasons);
+    }
     reasons.sort_by_key(|reason| weight(reason.code));
 
     let namespace = match &facts.dax_device {
@@ -116,6 +119,7 @@ fn weight(code: ReasonCode) -> usize {
         ReasonCode::BlockSizeNotPageSize,
         ReasonCode::XfsFellBackToDaxNever,
         ReasonCode::MountedDaxNever,
+        ReasonCode::NeverDax,
         ReasonCode::DaxFlagSetFileOpen,
         ReasonCode::DaxInodeWithoutFlag,
         ReasonCode::NoWriteBackInstruction,

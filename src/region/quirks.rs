@@ -24,7 +24,7 @@
 
 use std::path::Path;
 
-use crate::probe::Report;
+use crate::probe::{self, Report};
 
 /// What the way from data to a durable name takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +83,7 @@ fn release(text: &str) -> Option<(u32, u32)> {
 /// into it through a mapping cannot find the disk full: ext2 to ext4 and xfs. btrfs and f2fs take
 /// new space for every overwrite; of the others it is not known.
 pub(crate) fn overwrites_in_place(report: &Report) -> bool {
-    matches!(report.filesystem.as_deref(), Some("ext4" | "ext3" | "ext2" | "xfs"))
+    report.filesystem.as_deref().is_some_and(probe::overwrites_in_place)
 }
 
 /// Whether the ext4 driver runs this filesystem with a journal: `journal_task` is the number of

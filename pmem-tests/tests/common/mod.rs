@@ -19,7 +19,7 @@ pub const PAGE_CACHE: Facts = Facts {
     writable_views: false,
 };
 
-pub const OVERLAY: Facts = Facts { durability: Durability::Unverified, ..PAGE_CACHE };
+pub const SERVER: Facts = Facts { durability: Durability::Unverified, ..PAGE_CACHE };
 
 pub const VOLATILE: Facts = Facts {
     backend: Backend::Volatile,
@@ -94,7 +94,7 @@ pub fn build_directory(guard: bool) {
     // Whatever the checkout lies on: known filesystems are held to what is known of them.
     let (facts, left_out) = match filesystem.as_str() {
         "ext4" | "xfs" | "btrfs" => (PAGE_CACHE, NOT_ON_PAGE_CACHE),
-        "overlay" => (OVERLAY, NOT_ON_PAGE_CACHE),
+        "overlay" => (SERVER, NOT_ON_PAGE_CACHE),
         "tmpfs" => (VOLATILE, NOT_WITHOUT_LINES),
         other => panic!("the build directory lies on {other}: say here what is known of it"),
     };
@@ -168,7 +168,7 @@ pub fn f2fs(guard: bool) {
 
 pub fn fuse(guard: bool) {
     let filesystem = Filesystem::fuse(HERE);
-    let facts = Facts { guarded: guard, ..OVERLAY };
+    let facts = Facts { guarded: guard, ..SERVER };
     passes(&FileSubject::new("FUSE", filesystem.path(), options(guard), facts), NOT_ON_PAGE_CACHE);
 }
 
@@ -187,7 +187,7 @@ pub fn overlay(guard: bool) {
         "overlay",
         overlay.path(),
         options(guard),
-        Facts { guarded: guard, ..OVERLAY },
+        Facts { guarded: guard, ..PAGE_CACHE },
     );
     passes(&subject, NOT_ON_PAGE_CACHE);
 }

@@ -3,13 +3,13 @@
 //!
 //! # Safety
 //!
-//! The danger here is two system calls without a safe form: one changes the calling thread's view of
-//! the mounts and nothing else, the other makes a descriptor.
+//! The danger here is system calls without a safe form: one changes the calling thread's view of the
+//! mounts and nothing else, one makes a descriptor, and one looks at a mapping that is made for it.
 #![allow(unsafe_code)]
 #![allow(dead_code)] // each test program uses its part
 
 use std::fs::File;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -90,21 +90,62 @@ pub fn mounted(at: &Path, name: &str, mkfs: &[&str], options: &str) -> PathBuf {
     let image = image(at, name, mkfs);
     let point = at.join(name);
     std::fs::create_dir(&point).unwrap();
-    let options = if options.is_empty() { "loop".to_owned() } else { format!("loop,{options}") };
     let kind = mkfs[0].trim_start_matches("mkfs.");
+    let mut all = format!("loop{}", pmem_tests::scratch::kept(kind));
+    if !options.is_empty() {
+        all = format!("{all},{options}");
+    }
     let [image, mount_point] = [&image, &point].map(|path| path.to_str().unwrap());
-    run("mount", &["-t", kind, "-o", &options, image, mount_point]);
+    run("mount", &["-t", kind, "-o", &all, image, mount_point]);
     point
 }
 
-/// An image of 320 MiB, the least that mkfs.xfs takes, with a filesystem in it.
+/// An image of 320 MiB, the least that mkfs.xfs takes, with a filesystem in it. All of it is
+/// allocated.
 pub fn image(at: &Path, name: &str, mkfs: &[&str]) -> PathBuf {
     let image = at.join(format!("{name}.image"));
     File::create(&image).unwrap().set_len(320 << 20).unwrap();
     let mut args = mkfs[1..].to_vec();
     args.push(image.to_str().unwrap());
     run(mkfs[0], &args);
+    pmem_tests::scratch::allocate(&image);
     image
+}
+
+/// `F_SETSIG` (include/uapi/asm-generic/fcntl.h), which the crate libc lacks.
+const F_SETSIG: i32 = 10;
+
+/// Takes a lease for writing on a file that nobody else has open; a break would be told by a signal
+/// that is ignored.
+pub fn take_lease(file: &File) {
+    // SAFETY: fcntl with numbers.
+    let answer = unsafe {
+        libc::fcntl(file.as_raw_fd(), F_SETSIG, libc::SIGURG);
+        libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK)
+    };
+    assert_eq!(answer, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// Whether that lease is still there, and nobody has asked for it to be given up.
+pub fn has_lease(file: &File) -> bool {
+    // SAFETY: fcntl with numbers.
+    unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLEASE) == libc::F_WRLCK }
+}
+
+/// How many pages of the file are in the page cache.
+pub fn cached_pages(file: &File) -> usize {
+    let len = usize::try_from(file.metadata().unwrap().len()).unwrap();
+    let mut pages = vec![0_u8; len.div_ceil(4096)];
+    // SAFETY: a mapping that the kernel places, asked for and removed here, and a buffer of one byte
+    // for each of its pages, which are at least 4096 bytes.
+    unsafe {
+        let fd = file.as_raw_fd();
+        let at = libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ, libc::MAP_SHARED, fd, 0);
+        assert_ne!(at, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
+        assert_eq!(libc::mincore(at, len, pages.as_mut_ptr()), 0);
+        libc::munmap(at, len);
+    }
+    pages.iter().filter(|page| **page & 1 == 1).count()
 }
 
 /// An anonymous file in memory.

@@ -29,8 +29,9 @@ pub struct Args {
 
 /// Reports on every path, and says whether all went well. The error is that of writing.
 pub fn run(args: &Args) -> io::Result<bool> {
+    let prober = daxmap::probe::Prober::new();
     let paths = if args.paths.is_empty() {
-        daxmap::probe::mounts().map_err(io::Error::from)?
+        prober.mounts().map_err(io::Error::from)?
     } else {
         args.paths.clone()
     };
@@ -38,7 +39,7 @@ pub fn run(args: &Args) -> io::Result<bool> {
     let mut complete = true;
     let mut first = true;
     for path in paths {
-        match daxmap::probe::probe(&path) {
+        match prober.probe(&path) {
             Ok(report) if args.json => json::write(&mut out, &report)?,
             Ok(report) => {
                 if !first {

@@ -2,37 +2,45 @@
 //!
 //! | device | cap | source |
 //! |---|---|---|
-//! | partition, device-mapper, md | the least of the devices below | a flush goes to every one of them |
-//! | loop | as its backing file | drivers/block/loop.c: a flush is an fsync of the file |
-//! | disk | `Fsync` | a flush reaches it; what its firmware does is assumed |
+//! | partition, device-mapper, md, bcache | the least of the devices below | a flush goes to every one of them |
+//! | loop, every block of its file allocated | as that file's filesystem | drivers/block/loop.c: a flush is an fsync of the file |
+//! | loop over holes or shared blocks | `Unverified` | see `loop_device`: a full disk below was not always an error above |
+//! | disk of a bus (virtio, SCSI, NVMe, ...) | `Fsync` | a flush reaches it; what its firmware does is assumed |
 //! | pmem | as its region | see `region` |
 //! | zram, RAM disk | `ProcessOnly` | nothing there outlives the kernel |
 //! | nbd, rbd, drbd, ublk | `Unverified` | a server or a program keeps the data |
-//! | one with nothing visible below | `Unverified` | |
+//! | `queue/write_cache` is `write through`, and a cache below says `write back` | `Unverified` | block/blk-core.c `submit_bio_noacct` leaves out the flush |
+//! | a driver that is not known, an unreadable directory, nothing visible below | `Unverified` | |
 
 use super::{Ground, Way, ground, region, words};
 use crate::durability::Durability;
-use crate::probe::filesystem;
+use crate::probe::filesystem::{self, Class};
 use crate::probe::reasons;
-use crate::probe::report::{BlockDevice, Layer};
+use crate::probe::report::{BlockDevice, Layer, LoopImage, WriteCache};
 use crate::probe::verdict::Judge;
 
+const LAYER: Layer = Layer::BlockStack;
+
 pub(super) fn cap(judge: &mut Judge<'_>, device: &BlockDevice, way: Way) {
-    let layer = Layer::BlockStack;
     let (name, kind) = (&device.name, device.kind.as_str());
+    if let Some(unread) = &device.unread {
+        judge.limit(LAYER, Durability::Unverified, words::unread(name, unread));
+    }
     if let Some(region) = &device.region {
         let evidence = format!("{name} ({kind}) is persistent memory");
-        judge.grant(layer, Durability::PowerFail, evidence);
+        judge.grant(LAYER, Durability::PowerFail, evidence);
+        if region.asynchronous {
+            cache(judge, device);
+        }
         return region::cap(judge, region, way);
     }
     match kind {
         "zram" | "ramdisk" => {
             let reason = reasons::memory_backed(&format!("block device {name} ({kind})"));
-            judge.limit(layer, Durability::ProcessOnly, reason);
+            judge.limit(LAYER, Durability::ProcessOnly, reason);
         }
         "network" | "userspace" => {
-            let reason = words::remote_device(name);
-            judge.limit(layer, Durability::Unverified, reason);
+            judge.limit(LAYER, Durability::Unverified, words::remote_device(name));
         }
         "loop" => loop_device(judge, device),
         "disk" if device.below.is_empty() => {
@@ -40,31 +48,96 @@ pub(super) fn cap(judge: &mut Judge<'_>, device: &BlockDevice, way: Way) {
                 "{name} ({kind}) is sent every flush; that its firmware or hypervisor does it is \
                  assumed"
             );
-            judge.grant(layer, Durability::Fsync, evidence);
+            judge.grant(LAYER, Durability::Fsync, evidence);
+            cache(judge, device);
         }
-        _ if device.below.is_empty() => {
-            judge.limit(layer, Durability::Unverified, words::nothing_below(name));
-        }
-        _ => {
+        "partition" | "device-mapper" | "raid" | "bcache" | "filesystem"
+            if !device.below.is_empty() =>
+        {
             let evidence = format!("{name} ({kind}) passes every flush on to what is below it");
-            judge.grant(layer, Durability::PowerFail, evidence);
+            judge.grant(LAYER, Durability::PowerFail, evidence);
+            if !matches!(kind, "partition" | "filesystem") {
+                cache(judge, device);
+            }
             for below in &device.below {
                 cap(judge, below, way);
             }
         }
+        "partition" | "device-mapper" | "raid" | "bcache" | "filesystem" => {
+            judge.limit(LAYER, Durability::Unverified, words::nothing_below(name));
+        }
+        "pmem" => judge.limit(LAYER, Durability::Unverified, words::pmem_without_region(name)),
+        _ if device.unread.is_some() => {}
+        _ => judge.limit(LAYER, Durability::Unverified, words::unknown_driver(name)),
     }
 }
 
-/// A loop device keeps its data in a file, and so is as good as that file's filesystem.
+/// Whether the kernel sends the device the flushes that it needs.
+fn cache(judge: &mut Judge<'_>, device: &BlockDevice) {
+    let name = &device.name;
+    match device.write_cache {
+        Some(WriteCache::Back) => {}
+        Some(WriteCache::Through) => {
+            if let Some(who) = needs_flush(device) {
+                let reason = words::flushes_left_out(name, &who);
+                return judge.limit(LAYER, Durability::Unverified, reason);
+            }
+            let evidence = format!(
+                "{name} is write through, which is taken as its own word: its writes are safe once \
+                 they are done"
+            );
+            judge.grant(LAYER, Durability::PowerFail, evidence);
+        }
+        None => {
+            let path = std::path::Path::new("/sys/block").join(name).join("queue/write_cache");
+            judge.limit(LAYER, Durability::Unverified, words::unread(name, &path));
+        }
+    }
+}
+
+/// What says that writes to this device are safe only once it is flushed, if anything does.
+fn needs_flush(device: &BlockDevice) -> Option<String> {
+    let name = &device.name;
+    if device.region.as_ref().is_some_and(|region| region.asynchronous) {
+        return Some(format!("{name} flushes through its host"));
+    }
+    match (device.own_cache, device.kind.as_str()) {
+        (Some(WriteCache::Back), _) => Some(format!("{name} itself says write back")),
+        (Some(WriteCache::Through), _) => None,
+        (None, "loop") => Some(format!("{name} is a loop device, whose file has to be synced")),
+        (None, _) => device.below.iter().find_map(|below| match below.write_cache {
+            Some(WriteCache::Back) if below.region.is_none() => {
+                Some(format!("{} below it says write back", below.name))
+            }
+            _ => needs_flush(below),
+        }),
+    }
+}
+
+/// A loop device keeps its data in a file, and so is as good as that file's filesystem, where a
+/// write needs no new block of it.
 fn loop_device(judge: &mut Judge<'_>, device: &BlockDevice) {
-    let Some(mount) = &device.backing_mount else {
-        let reason = words::nothing_below(&device.name);
-        return judge.limit(Layer::BlockStack, Durability::Unverified, reason);
+    let name = &device.name;
+    let path = device.backing_file.as_deref();
+    let (Some(image), Some(path)) = (device.image, path) else {
+        return judge.limit(LAYER, Durability::Unverified, words::nothing_below(name));
     };
-    let evidence = format!("{} (loop) makes of a flush an fsync of its file", device.name);
-    judge.grant(Layer::BlockStack, Durability::Fsync, evidence);
+    let Some(mount) = &device.backing_mount else {
+        let reason = words::image_not_found(name, path, image);
+        return judge.limit(LAYER, Durability::Unverified, reason);
+    };
+    let class = filesystem::class(&mount.filesystem);
+    if image == LoopImage::Allocated && filesystem::overwrites_in_place(&mount.filesystem) {
+        let evidence = format!("{name} (loop) makes of a flush an fsync of its allocated file");
+        judge.grant(LAYER, Durability::Fsync, evidence);
+    } else if class != Class::Memory {
+        // Memory lasts less long than this would grant.
+        let reason = words::image_takes_blocks(name, path, image);
+        judge.limit(LAYER, Durability::Unverified, reason);
+    }
+    cache(judge, device);
     let below = Ground {
-        class: filesystem::class(&mount.filesystem),
+        class,
         name: &mount.filesystem,
         mount: Some(mount),
         device: device.below.first(),

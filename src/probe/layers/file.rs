@@ -1,5 +1,6 @@
 //! What the file itself keeps: how it is written, which the trial mapping decides.
 
+use super::words;
 use crate::durability::{Backend, Durability};
 use crate::probe::filesystem::Class;
 use crate::probe::report::{Layer, MapSync, Target};
@@ -7,6 +8,10 @@ use crate::probe::verdict::Judge;
 
 pub(super) fn cap(judge: &mut Judge<'_>, backend: Backend) {
     let facts = judge.facts;
+    if facts.inline_data {
+        let reason = words::inline_data(&facts.path);
+        judge.limit(Layer::File, Durability::Unverified, reason);
+    }
     let path = facts.path.display();
     let mut grant = |level, evidence| judge.grant(Layer::File, level, evidence);
     match backend {
@@ -15,6 +20,9 @@ pub(super) fn cap(judge: &mut Judge<'_>, backend: Backend) {
         }
         Backend::FsDax | Backend::DevDax => {
             let evidence = match facts.map_sync {
+                MapSync::Predicted(_) if facts.target == Target::File => {
+                    format!("{path} is DAX, and was not opened, so that nobody notices the probe")
+                }
                 MapSync::Predicted(_) => format!("MAP_SYNC is foretold for a file at {path}"),
                 MapSync::NotTried(_) => format!("{path} is device DAX, and was not opened"),
                 _ => format!("the kernel accepted MAP_SYNC for {path}"),

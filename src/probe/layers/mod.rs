@@ -139,5 +139,6 @@ fn ground(judge: &mut Judge<'_>, ground: Ground<'_>, upper: Option<&Mount>) {
 /// No device is to be seen under this mount, or under the path itself.
 fn invisible_device(judge: &mut Judge<'_>, mount: Option<&Mount>) {
     let path = mount.map_or(judge.facts.path.as_path(), |mount| mount.point.as_path());
-    judge.limit(Layer::Visibility, Durability::Unverified, words::invisible_device(path));
+    let reason = words::invisible_device(path, judge.facts.masked);
+    judge.limit(Layer::Visibility, Durability::Unverified, reason);
 }

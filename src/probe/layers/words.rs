@@ -3,13 +3,16 @@
 use std::path::Path;
 
 use crate::probe::reasons::{self, layer_unverified};
-use crate::probe::report::Reason;
+use crate::probe::report::{LoopImage, Reason};
 
-pub(super) fn invisible_device(path: &Path) -> Reason {
+pub(super) fn invisible_device(path: &Path, masked: Option<&Path>) -> Reason {
+    let path = path.display();
+    let why = masked.map_or_else(String::new, |masked| {
+        format!(" ({} is empty or cannot be read)", masked.display())
+    });
     layer_unverified(
         format!(
-            "the device under {} is not visible in /sys, so nothing is known of its flushes",
-            path.display()
+            "the device under {path} is not visible in /sys{why}, so its flushes are not known"
         ),
         reasons::SEE_SYS,
     )
@@ -76,10 +79,34 @@ pub(super) fn volatile_overlay(point: &Path) -> Reason {
     )
 }
 
-pub(super) fn overlay(point: &Path) -> Reason {
+/// What to do where an overlay grants too little. Its path in a container is that of an image.
+const VOLUME: &str = "put the data on a volume, a directory of a filesystem that is not an overlay";
+
+pub(super) fn overlay_upper_unseen(point: &Path) -> Reason {
     layer_unverified(
-        format!("{} is an overlay: a write goes to a copy in another filesystem", point.display()),
-        "put the data on a volume, a directory of a filesystem that is not an overlay",
+        format!(
+            "{} is an overlay, and where it writes to (its upper directory) is not visible from here",
+            point.display()
+        ),
+        VOLUME,
+    )
+}
+
+pub(super) fn overlay_of_overlay(point: &Path) -> Reason {
+    layer_unverified(
+        format!("{} is an overlay that writes to another overlay", point.display()),
+        VOLUME,
+    )
+}
+
+pub(super) fn overlay_lower(path: &Path) -> Reason {
+    layer_unverified(
+        format!(
+            "{} is in a lower layer of an overlay, or was not opened for writing: opening it so \
+             copies it",
+            path.display()
+        ),
+        VOLUME,
     )
 }
 
@@ -89,6 +116,78 @@ pub(super) fn remote_device(name: &str) -> Reason {
             "block device {name} is kept by a program or a server that cannot be checked from here"
         ),
         "use a local disk",
+    )
+}
+
+pub(super) fn inline_data(path: &Path) -> Reason {
+    layer_unverified(
+        format!(
+            "{} is kept in its inode (ext4 inline_data): when it grows, a power loss may take back what \
+             it was told is safe",
+            path.display()
+        ),
+        "copy it to a new file of at least one block, and rename that over it",
+    )
+}
+
+pub(super) fn unread(name: &str, path: &Path) -> Reason {
+    layer_unverified(
+        format!("{name} cannot be judged: {} cannot be read", path.display()),
+        reasons::SEE_SYS,
+    )
+}
+
+pub(super) fn unknown_driver(name: &str) -> Reason {
+    layer_unverified(
+        format!("block device {name} is of a driver whose flushes are not known here"),
+        "use a disk, or device-mapper or md over disks",
+    )
+}
+
+pub(super) fn pmem_without_region(name: &str) -> Reason {
+    layer_unverified(format!("no memory region is visible in /sys above {name}"), reasons::SEE_SYS)
+}
+
+pub(super) fn flushes_left_out(name: &str, who: &str) -> Reason {
+    layer_unverified(
+        format!(
+            "queue/write_cache of {name} was set to write through, so no flush is sent, but {who}"
+        ),
+        "set queue/write_cache of the device back to write back",
+    )
+}
+
+pub(super) fn image_not_found(name: &str, path: &Path, image: LoopImage) -> Reason {
+    let path = path.display();
+    if image == LoopImage::Elsewhere {
+        layer_unverified(
+            format!("{name} keeps its data in {path}, which is not that file here"),
+            "probe from the mount namespace that set the loop device up",
+        )
+    } else {
+        layer_unverified(
+            format!(
+                "{name} keeps its data in {path}, and /dev/{name} cannot be asked for that file"
+            ),
+            "probe as a user who may open the loop device and the file, such as root",
+        )
+    }
+}
+
+pub(super) fn image_takes_blocks(name: &str, path: &Path, image: LoopImage) -> Reason {
+    let how = match image {
+        LoopImage::Sparse => "has holes",
+        LoopImage::Unknown => "may have holes (its blocks cannot be looked at)",
+        _ => "is copied on write",
+    };
+    layer_unverified(
+        format!(
+            "{name} keeps its data in {}, which {how}: where the disk below is full, a write may be \
+             lost though it was acknowledged",
+            path.display()
+        ),
+        "put the image on ext4 or xfs and allocate all of it (fallocate), and do not trim the \
+         filesystem in it",
     )
 }
 

@@ -12,6 +12,7 @@ use crate::probe::Scrubs;
 use crate::probe::bad_memory::{BadIn, BadMemory, everything};
 use crate::probe::block::Context;
 use crate::probe::extents::Extent;
+use crate::probe::mountinfo::Mounts;
 use crate::probe::report::MapSync;
 use crate::probe::sources::Sources;
 
@@ -20,7 +21,7 @@ const BUS: &str = "/sys/devices/LNXSYSTM:00/ACPI0012:00/ndbus0";
 
 fn all(root: &TempDir) -> Vec<BadMemory> {
     let sources = Sources::tree(&root.0);
-    everything(&Context::new(&sources, 4096))
+    everything(&Context::new(&sources, &Mounts::read(&sources), 4096))
 }
 
 /// One range of this many KiB.
@@ -86,7 +87,7 @@ fn device_dax_is_listed_from_its_own_start() {
     assert!(remedy.contains("ndctl clear-errors namespace0.0"), "{remedy}");
     // By its path, the same.
     let node = FakeFile::node("/dev/dax0.0", FileType::CharacterDevice, (252, 0));
-    let report = node.with(|file| file.map_sync = MapSync::Accepted).probe(&tree.root);
+    let report = node.with(|file| file.map_sync = Some(MapSync::Accepted)).probe(&tree.root);
     assert_eq!(report.bad_memory().unwrap(), found[1]);
 
     std::fs::remove_file(tree.root.at(&format!("{REGION}/resource"))).unwrap();

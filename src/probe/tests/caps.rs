@@ -132,3 +132,285 @@ fn every_layer_has_its_name() {
     names.dedup();
     assert_eq!(names.len(), 9);
 }
+
+/// An xfs on the device with this number, as it is judged through the page cache.
+fn xfs_on(tree: &mut Tree, number: (u32, u32)) -> Report {
+    tree.mount(&format!("{}:{} / /m rw - xfs /dev/x rw", number.0, number.1));
+    let report = FakeFile::new("/m/f", number).probe(&tree.root);
+    check(&report);
+    report
+}
+
+fn is_unverified(report: &Report, words: &str) {
+    assert_eq!(report.durability, Durability::Unverified, "{words}: {:#?}", report.caps);
+    assert_eq!(codes(report)[0], "layer-unverified", "{words}");
+    assert!(report.reasons[0].text.contains(words), "{}", report.reasons[0]);
+    let lowest = |cap: &&Cap| cap.level == Durability::Unverified;
+    assert_eq!(report.caps.iter().filter(lowest).count(), 1, "{words}: {:#?}", report.caps);
+}
+
+#[test]
+fn a_device_that_cannot_be_read_is_not_a_disk() {
+    for (path, words) in
+        [("queue", "cannot be read"), ("queue/write_cache", "queue/write_cache cannot be read")]
+    {
+        let mut tree = Tree::new();
+        tree.disk("8:0", "sda");
+        let at = tree.root.at(&format!("/sys/devices/pci0000:00/virtio1/block/sda/{path}"));
+        if at.is_dir() {
+            std::fs::remove_dir_all(at).unwrap();
+        } else {
+            std::fs::remove_file(at).unwrap();
+        }
+        is_unverified(&xfs_on(&mut tree, (8, 0)), words);
+    }
+    let mut tree = Tree::new();
+    tree.block("252:3", "virtual/block/nullb0", &[("queue/dax", "0\n")]);
+    is_unverified(&xfs_on(&mut tree, (252, 3)), "nullb0 is of a driver");
+    // What is made of a device that is not shown is not made of what is.
+    for missing in ["dev", ""] {
+        let mut tree = Tree::new();
+        tree.disk("8:0", "sda");
+        tree.disk("8:16", "sdb");
+        let below = ["sda", "sdb"].map(|name| format!("pci0000:00/virtio1/block/{name}"));
+        tree.device_mapper("253:0", "dm-0", false, &[&below[0], &below[1]]);
+        let hidden = match missing {
+            "dev" => "/sys/devices/pci0000:00/virtio1/block/sdb/dev",
+            _ => "/sys/dev/block/8:16",
+        };
+        std::fs::remove_file(tree.root.at(hidden)).unwrap();
+        is_unverified(&xfs_on(&mut tree, (253, 0)), "cannot be read");
+    }
+}
+
+#[test]
+fn memory_in_a_disks_clothes_is_memory() {
+    let mut tree = Tree::new();
+    tree.disk("8:0", "sda");
+    tree.root.write("/sys/devices/pci0000:00/virtio1/model", "scsi_debug      \n");
+    let report = xfs_on(&mut tree, (8, 0));
+    assert_eq!(report.durability, Durability::ProcessOnly);
+    assert_eq!(report.device.unwrap().kind, "ramdisk");
+}
+
+#[test]
+fn pmem_without_its_region_is_not_a_disk() {
+    let mut tree = Tree::new();
+    tree.pmem(0, "259:0", ADR, "fsdax");
+    let region = "/sys/devices/LNXSYSTM:00/ACPI0012:00/ndbus0/region0/uevent";
+    std::fs::remove_file(tree.root.at(region)).unwrap();
+    is_unverified(&xfs_on(&mut tree, (259, 0)), "no memory region is visible in /sys above pmem0");
+}
+
+/// A flush that the kernel leaves out, because somebody said so, over a cache that needs it.
+#[test]
+fn write_through_over_a_write_back_cache_drops_every_flush() {
+    let at = "/sys/devices/pci0000:00/virtio1/block/vda";
+    let scsi = "/sys/devices/pci0000:00/virtio1/scsi_disk/0:0:0:0/cache_type";
+    let virtio = format!("{at}/cache_type");
+    for (path, own, expected) in [
+        (virtio.as_str(), "write back\n", Durability::Unverified),
+        (virtio.as_str(), "write through\n", Durability::Fsync),
+        (scsi, "write back\n", Durability::Unverified),
+        (scsi, "write back, no read (daft)\n", Durability::Unverified),
+        (scsi, "write through\n", Durability::Fsync),
+        (scsi, "none\n", Durability::Fsync),
+        (scsi, "garbage\n", Durability::Fsync),
+        ("/unrelated", "", Durability::Fsync),
+    ] {
+        for kernel in ["write back\n", "write through\n"] {
+            let mut tree = Tree::new();
+            tree.disk("254:0", "vda");
+            tree.root.write(&format!("{at}/queue/write_cache"), kernel);
+            tree.root.write(path, own);
+            let report = xfs_on(&mut tree, (254, 0));
+            if kernel == "write back\n" {
+                assert_eq!(report.durability, Durability::Fsync, "{path} {own}");
+                continue;
+            }
+            assert_eq!(report.durability, expected, "{path} {own}");
+            if expected == Durability::Fsync {
+                let says = report.caps.iter().any(|cap| cap.evidence.contains("its own word"));
+                assert!(says, "the report says what it believes: {:#?}", report.caps);
+            } else {
+                is_unverified(&report, "vda was set to write through");
+            }
+        }
+    }
+}
+
+#[test]
+fn write_through_on_a_stack_drops_what_its_disks_need() {
+    let dm = "/sys/devices/virtual/block/dm-0/queue/write_cache";
+    let disk = "pci0000:00/virtio1/block/sda";
+    for (below, expected) in
+        [("write back\n", Durability::Unverified), ("write through\n", Durability::Fsync)]
+    {
+        let mut tree = Tree::new();
+        tree.disk("8:0", "sda");
+        tree.root.write(&format!("/sys/devices/{disk}/queue/write_cache"), below);
+        let attributes = [("partition", "1\n"), ("start", "2048\n"), ("size", "2048\n")];
+        tree.block("8:1", &format!("{disk}/sda1"), &attributes);
+        tree.device_mapper("253:0", "dm-0", false, &[&format!("{disk}/sda1")]);
+        tree.root.write(dm, "write through\n");
+        assert_eq!(xfs_on(&mut tree, (253, 0)).durability, expected, "{below}");
+    }
+    // Memory whose flush ends where its stores do already needs none.
+    let mut tree = Tree::new();
+    let pmem = tree.pmem(0, "259:0", ADR, "fsdax");
+    tree.device_mapper("253:0", "dm-0", false, &[&pmem]);
+    tree.root.write(dm, "write through\n");
+    assert_eq!(xfs_on(&mut tree, (253, 0)).durability, Durability::Fsync);
+    // That of virtio-pmem is the host's fsync.
+    let mut tree = Tree::new();
+    let virtio = Region { provider: "virtio-pmem", domain: None, ..ADR };
+    let pmem = tree.pmem(0, "259:0", virtio, "legacy");
+    tree.root.write(&format!("/sys/devices/{pmem}/queue/write_cache"), "write through\n");
+    is_unverified(&xfs_on(&mut tree, (259, 0)), "pmem0 flushes through its host");
+}
+
+/// The host's disk may be full when the loop driver needs a block.
+#[test]
+fn a_loop_device_is_as_good_as_a_file_that_has_its_blocks() {
+    for (filesystem, blocks, expected, words) in [
+        ("ext4", "allocated", Durability::Fsync, ""),
+        ("xfs", "allocated", Durability::Fsync, ""),
+        ("ext4", "sparse", Durability::Unverified, "has holes"),
+        ("xfs", "shared", Durability::Unverified, "is copied on write"),
+        ("btrfs", "allocated", Durability::Unverified, "is copied on write"),
+        ("f2fs", "allocated", Durability::Unverified, "is copied on write"),
+        ("ext4", "unknown", Durability::Unverified, "cannot be looked at"),
+    ] {
+        let mut tree = Tree::new();
+        tree.disk("8:0", "sda");
+        tree.mount(&format!("8:0 / / rw - {filesystem} /dev/sda rw"));
+        tree.loop_device("7:0", "loop0", "/image");
+        tree.image("/image", blocks);
+        let report = xfs_on(&mut tree, (7, 0));
+        assert_eq!(report.durability, expected, "{filesystem} {blocks}: {:#?}", report.caps);
+        if expected == Durability::Unverified {
+            is_unverified(&report, words);
+        }
+    }
+}
+
+/// The path is the one of another mount namespace: only device and inode tell the file.
+#[test]
+fn a_loop_device_is_not_judged_by_another_file_of_that_name() {
+    for (status, words) in [
+        (Some("8:0 18"), "is not that file here"),
+        (Some("8:1 17"), "is not that file here"),
+        (None, "/dev/loop0 cannot be asked"),
+    ] {
+        let mut tree = Tree::new();
+        tree.disk("8:0", "sda");
+        tree.mount("8:0 / / rw - ext4 /dev/sda rw");
+        tree.loop_device("7:0", "loop0", "/image");
+        tree.image("/image", "allocated");
+        match status {
+            Some(status) => tree.root.write("/dev/loop0.loop", status),
+            None => std::fs::remove_file(tree.root.at("/dev/loop0.loop")).unwrap(),
+        }
+        is_unverified(&xfs_on(&mut tree, (7, 0)), words);
+    }
+    let mut tree = Tree::new();
+    tree.disk("8:0", "sda");
+    tree.mount("8:0 / / rw - ext4 /dev/sda rw");
+    tree.loop_device("7:0", "loop0", "/image");
+    tree.image("/image", "allocated");
+    tree.root.write("/sys/devices/virtual/block/loop0/queue/write_cache", "write through\n");
+    is_unverified(&xfs_on(&mut tree, (7, 0)), "loop0 is a loop device");
+}
+
+#[test]
+fn an_external_journal_counts_with_dax_and_without() {
+    let mut tree = Tree::new();
+    tree.pmem(0, "259:0", ADR, "fsdax");
+    tree.block("1:0", "virtual/block/ram0", &[("queue/dax", "0\n")]);
+    tree.root.write("/sys/class/block/ram0/dev", "1:0\n");
+    tree.disk("8:0", "sda");
+    tree.root.write("/sys/class/block/sda/dev", "8:0\n");
+    tree.mount("259:0 / /m rw - ext4 /dev/pmem0 rw,dax=always");
+    std::fs::remove_dir_all(tree.root.at("/proc/fs/jbd2/pmem0-8")).unwrap();
+    let journal = |task: &str, comm: &str| {
+        tree.root.write("/sys/fs/ext4/pmem0/journal_task", task);
+        tree.root.write("/proc/77/comm", comm);
+        let files = [FakeFile::dax("/m/f", (259, 0)), FakeFile::new("/m/f", (259, 0))];
+        files.map(|file| {
+            let report = file.probe(&tree.root);
+            check(&report);
+            (report.durability, codes(&report).first().copied().unwrap_or_default())
+        })
+    };
+    let [memory, unknown] = ["memory-backed", "layer-unverified"];
+    let power_fail = [(Durability::PowerFail, ""), (Durability::Fsync, "dax-inode-without-flag")];
+    for (task, comm, mapped, code) in [
+        ("77\n", "jbd2/ram0\n", Durability::ProcessOnly, memory),
+        ("77\n", "jbd2/gone\n", Durability::Unverified, unknown),
+        ("77\n", "something\n", Durability::Unverified, unknown),
+        // A thread of another process namespace.
+        ("0\n", "jbd2/pmem0-8\n", Durability::Unverified, unknown),
+        ("78\n", "", Durability::Unverified, unknown),
+        // Cut off: another device may have the longer name.
+        ("77\n", "jbd2/ram0123456\n", Durability::Unverified, unknown),
+    ] {
+        tree.root.write("/sys/class/block/ram0123456/dev", "8:0\n");
+        let found = journal(task, comm);
+        assert_eq!(found, [(mapped, code), (mapped, code)], "{task} {comm}");
+    }
+    assert_eq!(journal("77\n", "jbd2/sda\n").map(|found| found.0), [Durability::Fsync; 2]);
+    // A name that begins with that of the device is not the device's own.
+    assert_eq!(journal("77\n", "jbd2/pmem0-x\n")[0].0, Durability::Unverified);
+    for (task, comm) in [("77\n", "jbd2/pmem0-8\n"), ("<none>\n", "")] {
+        let found = journal(task, comm);
+        assert_eq!(found[0], power_fail[0], "{task} {comm}");
+        assert_eq!(found[1].0, Durability::Fsync);
+    }
+    std::fs::remove_file(tree.root.at("/sys/fs/ext4/pmem0/journal_task")).unwrap();
+    let report = FakeFile::dax("/m/f", (259, 0)).probe(&tree.root);
+    is_unverified(&report, "/sys/fs/ext4/pmem0/journal_task cannot be read");
+    tree.root.write("/proc/fs/jbd2/pmem0-8/info", "");
+    assert_eq!(FakeFile::dax("/m/f", (259, 0)).probe(&tree.root).durability, Durability::PowerFail);
+}
+
+/// What container runtimes mask, and how the same is found all the same.
+#[test]
+fn masked_numbers_of_devices() {
+    let mut tree = Tree::new();
+    let pmem = tree.pmem(0, "259:0", ADR, "fsdax");
+    tree.mount("259:0 / /m rw - xfs /dev/pmem0 rw,dax=always");
+    std::fs::remove_dir_all(tree.root.at("/sys/dev")).unwrap();
+    let hidden = FakeFile::dax("/m/f", (259, 0)).probe(&tree.root);
+    assert_eq!(hidden.durability, Durability::Unverified);
+    let said: Vec<_> = hidden.reasons.iter().map(|reason| reason.text.as_str()).collect();
+    assert!(said[0].contains("(/sys/dev is empty or cannot be read)"), "{said:?}");
+    let remedy = hidden.reasons[0].remedy.as_ref().unwrap().to_string();
+    assert!(remedy.contains("container"), "{remedy}");
+    tree.root.link("/sys/class/block/pmem0", &format!("../../devices/{pmem}"));
+    let found = FakeFile::dax("/m/f", (259, 0)).probe(&tree.root);
+    assert_eq!((found.durability, found.reasons.len()), (Durability::PowerFail, 0));
+
+    let tree = Tree::new();
+    let at = format!("{}/dax0.1", tree.region(0, ADR));
+    tree.root.write(&format!("/sys/devices/{at}/uevent"), "DEVTYPE=nd_dax\n");
+    tree.dax_node("252:0", &format!("{at}/dax0.0"), "2097152\n");
+    std::fs::remove_dir_all(tree.root.at("/sys/dev")).unwrap();
+    tree.root.write(&format!("/sys/devices/{at}/dax0.0/dev"), "252:0\n");
+    tree.root.link("/sys/bus/dax/devices/dax0.0", &format!("../../../devices/{at}/dax0.0"));
+    let node = FakeFile::node("/dev/dax0.0", rustix::fs::FileType::CharacterDevice, (252, 0))
+        .with(|file| file.map_sync = Some(crate::probe::MapSync::Accepted))
+        .probe(&tree.root);
+    assert_eq!((node.backend, node.durability), (Backend::DevDax, Durability::PowerFail));
+}
+
+#[test]
+fn a_btrfs_whose_members_are_not_listed_may_have_more() {
+    let mut tree = Tree::new();
+    tree.disk("8:0", "sda");
+    tree.mount("0:30 / /m rw - btrfs /dev/sda rw");
+    let file = FakeFile::new("/m/f", (0, 31)).with(|file| file.stat.mount_id = Some(1));
+    assert_eq!(file.probe(&tree.root).durability, Durability::Fsync);
+    std::fs::remove_dir_all(tree.root.at("/sys/fs/btrfs")).unwrap();
+    let report = file.probe(&tree.root);
+    is_unverified(&report, "/sys/fs/btrfs cannot be read");
+}

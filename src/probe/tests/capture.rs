@@ -62,12 +62,12 @@ fn file(path: &str, body: &str, mounts: &Mounts) -> FakeFile {
     // The number statx gives is that of the mount the path leads through.
     file.stat.mount_id = mounts.by_path(Path::new(path)).map(|mount| mount.id);
     file.stat.dax = (value("statx_dax_known") == "1").then_some(dax);
-    file.map_sync = match value("mmap_shared_validate_sync") {
+    file.map_sync = Some(match value("mmap_shared_validate_sync") {
         "ok" => MapSync::Accepted,
         "EOPNOTSUPP" => MapSync::Refused(EOPNOTSUPP),
         "" => MapSync::NotTried(30),
         other => panic!("{path}: {other}"),
-    };
+    });
     file.dax_flag = Some(dax);
     file.filesystem = Some((magic, 4096));
     file

@@ -174,7 +174,7 @@ fn the_node_of_the_memory_is_told() {
 
 fn dax_node(tree: &Tree) -> crate::probe::Report {
     FakeFile::node("/dev/dax0.0", FileType::CharacterDevice, (252, 0))
-        .with(|file| file.map_sync = MapSync::Accepted)
+        .with(|file| file.map_sync = Some(MapSync::Accepted))
         .probe(&tree.root)
 }
 
@@ -245,7 +245,7 @@ fn device_dax_without_a_write_back_is_memory_and_no_more() {
         [(WriteBack::Clwb, Backend::DevDax), (WriteBack::None, Backend::Volatile)]
     {
         let report = FakeFile::node("/dev/dax0.0", FileType::CharacterDevice, (252, 0))
-            .with(|file| (file.map_sync, file.write_back) = (MapSync::Accepted, write_back))
+            .with(|file| (file.map_sync, file.write_back) = (Some(MapSync::Accepted), write_back))
             .probe(&tree.root);
         assert_eq!(report.backend, backend);
     }
@@ -268,7 +268,7 @@ fn device_dax_that_may_not_be_opened_is_still_device_dax() {
     tree.root.write(&format!("/sys/devices/{at}/uevent"), "DEVTYPE=nd_dax\n");
     tree.dax_node("252:0", &format!("{at}/dax0.0"), "2097152\n");
     let report = FakeFile::node("/dev/dax0.0", FileType::CharacterDevice, (252, 0))
-        .with(|file| file.map_sync = MapSync::NotTried(13))
+        .with(|file| file.map_sync = Some(MapSync::NotTried(13)))
         .probe(&tree.root);
     assert_eq!((report.backend, report.durability), (Backend::DevDax, Durability::PowerFail));
     assert_eq!(codes(&report), ["permission-denied"]);
@@ -301,8 +301,9 @@ fn a_disk_that_is_made_of_others_is_as_good_as_they_are() {
         ((240, 0), "virtual/block/zram0", Durability::ProcessOnly),
         ((240, 1), "pci0000:00/virtio1/block/sda", Durability::Fsync),
     ] {
-        let directory = format!("virtual/block/made-up{}", number.1);
-        tree.block(&format!("240:{}", number.1), &directory, &[("queue/dax", "0\n")]);
+        let directory = format!("virtual/block/md{}", number.1);
+        let attributes = [("queue/dax", "0\n"), ("md/level", "raid1\n")];
+        tree.block(&format!("240:{}", number.1), &directory, &attributes);
         let slave = format!("/sys/devices/{directory}/slaves/below");
         tree.root.link(&slave, &format!("../../../../{below}"));
         tree.mount(&format!("240:{} / /m rw - ext4 /dev/x rw", number.1));
@@ -379,7 +380,7 @@ fn devices_in_a_circle_end() {
     let report = FakeFile::new("/m/f", (253, 0)).probe(&tree.root);
     assert_eq!(report.durability, Durability::Unverified);
     tree.loop_device("7:0", "loop0", "/l/image");
-    tree.root.write("/l/image", "");
+    tree.image("/l/image", "allocated");
     tree.mount("7:0 / /l rw - ext4 /dev/loop0 rw");
     let report = FakeFile::new("/l/f", (7, 0)).probe(&tree.root);
     assert_eq!(report.durability, Durability::Unverified);

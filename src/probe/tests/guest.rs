@@ -171,11 +171,7 @@ fn overlay_has_the_dax_of_its_upper_and_no_map_sync() {
     // The capture holds no files, and an upper that is not there is another mount's.
     capture.root.write("/mnt/a/upper/file", "");
     let [overlay, upper] = [0, 1].map(|i: usize| capture.files[i].probe(&capture.root));
-    let expected = Expected {
-        durability: Durability::Unverified,
-        reasons: &["overlay-on-dax", "layer-unverified"],
-        ..PAGE_CACHE
-    };
+    let expected = Expected { reasons: &["overlay-on-dax"], ..PAGE_CACHE };
     check_file("overlay", &overlay, &expected);
     assert_eq!(overlay.statx_dax, Some(true));
     assert_eq!(overlay.upper.unwrap().point, std::path::Path::new("/mnt/a"));
@@ -231,7 +227,8 @@ fn loop_is_as_good_as_its_file() {
     let backing = crate::probe::sources::Sources::tree(&capture.root.0)
         .path("/sys/devices/virtual/block/loop0/loop/backing_file")
         .unwrap();
-    capture.root.write(backing.to_str().unwrap(), "");
+    capture.root.write(backing.to_str().unwrap(), "259:0 12 allocated");
+    capture.root.write("/dev/loop0.loop", "259:0 12");
     let report = capture.files[0].probe(&capture.root);
     let expected = Expected {
         domain: PersistenceDomain::None,

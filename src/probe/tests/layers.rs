@@ -37,7 +37,7 @@ fn loop_follows_its_file() {
         let mut tree = ordinary();
         tree.mount(mount);
         tree.loop_device("7:0", "loop0", "/x/an image");
-        tree.root.write("/x/an image", "");
+        tree.image("/x/an image", "allocated");
         tree.mount("7:0 / /l rw - xfs /dev/loop0 rw");
         let report = FakeFile::new("/l/f", (7, 0)).probe(&tree.root);
         assert_eq!(report.durability, expected, "{mount}");
@@ -62,7 +62,7 @@ fn partition_of_a_loop_device() {
     let mut tree = ordinary();
     tree.mount("0:9 / /tmp rw - tmpfs tmpfs rw");
     tree.loop_device("7:0", "loop0", "/tmp/image");
-    tree.root.write("/tmp/image", "");
+    tree.image("/tmp/image", "allocated");
     let attributes = [("partition", "1\n"), ("start", "2048\n"), ("size", "2048\n")];
     tree.block("259:0", "virtual/block/loop0/loop0p1", &attributes);
     tree.mount("259:0 / /l rw - ext4 /dev/loop0p1 rw");
@@ -180,33 +180,79 @@ fn xfs_with_its_log_on_other_memory() {
 #[test]
 fn overlay_by_its_upper() {
     for (upper, options, expected, wanted) in [
-        ("/up", "", Durability::Unverified, "layer-unverified"),
-        ("/dax", "", Durability::Unverified, "overlay-on-dax"),
+        ("/up", "", Durability::Fsync, ""),
+        ("/nobarrier", "", Durability::Unverified, "no-barrier"),
+        ("/dax", "", Durability::Fsync, "overlay-on-dax"),
         ("/tmp", "", Durability::ProcessOnly, "memory-backed"),
         ("/up", ",volatile", Durability::ProcessOnly, "layer-unverified"),
+        ("/up", ",fsync=volatile", Durability::ProcessOnly, "layer-unverified"),
         // DAX below, and a filesystem that has none.
-        ("/f2fs", "", Durability::Unverified, "filesystem-without-dax"),
+        ("/f2fs", "", Durability::Fsync, ""),
+        ("/over", "", Durability::Unverified, "layer-unverified"),
     ] {
         let mut tree = ordinary();
         tree.pmem(0, "259:0", ADR, "fsdax");
         tree.mount("259:0 / /dax rw - xfs /dev/pmem0 rw,dax=always");
         tree.pmem(1, "259:1", ADR, "fsdax");
         tree.mount("259:1 / /f2fs rw - f2fs /dev/pmem1 rw");
+        tree.disk("8:16", "sdb");
+        tree.mount("8:16 / /nobarrier rw - ext4 /dev/sdb rw,nobarrier");
         tree.mount("0:9 / /tmp rw - tmpfs tmpfs rw");
-        tree.root.write(&format!("{upper}/u/file"), "");
+        tree.mount("0:49 / /over rw - overlay overlay rw,lowerdir=/l,upperdir=/up/v");
+        tree.root.write(&format!("{upper}/u/f"), "");
         tree.mount(&format!(
             "0:50 / /o rw - overlay overlay rw,lowerdir=/l,upperdir={upper}/u{options}"
         ));
         let file = FakeFile::new("/o/f", (0, 50)).with(|file| file.stat.dax = Some(true));
-        let report = file.probe(&tree.root);
-        assert_eq!(report.backend, Backend::PageCache);
-        assert_eq!(report.durability, expected, "{upper}{options}");
-        let codes = codes(&report);
-        assert!(codes.contains(&wanted), "{upper}{options}: {codes:?}");
-        assert_eq!(codes.contains(&"overlay-on-dax"), upper == "/dax", "{upper}{options}");
-        assert_eq!(codes.contains(&"filesystem-without-dax"), upper != "/dax", "{upper}{options}");
-        assert!(!report.read_only);
+        for file in [file, FakeFile::directory("/o", (0, 50))] {
+            let report = file.probe(&tree.root);
+            assert_eq!(report.backend, Backend::PageCache);
+            assert_eq!(report.durability, expected, "{upper}{options}: {:#?}", report.caps);
+            let codes = codes(&report);
+            assert!(wanted.is_empty() || codes.contains(&wanted), "{upper}{options}: {codes:?}");
+            assert_eq!(codes.contains(&"overlay-on-dax"), upper == "/dax", "{upper}{options}");
+            assert!(!codes.contains(&"filesystem-without-dax"), "{upper}{options}");
+            assert!(!report.read_only);
+        }
     }
+}
+
+/// A file of a lower layer is copied up when it is opened for writing; until then it is as good as
+/// that layer, which nobody looked at.
+#[test]
+fn overlay_answers_for_what_is_in_its_upper() {
+    let probe = |options: &str, upper: &[&str], change: &dyn Fn(&mut FakeFile)| {
+        let mut tree = ordinary();
+        tree.root.write("/u/other", "");
+        for file in upper {
+            tree.root.write(file, "");
+        }
+        let root = if options.contains("root=/part") { "/part" } else { "/" };
+        tree.mount(&format!(
+            "0:50 {root} /o rw - overlay overlay rw,lowerdir=/l,upperdir=/u{options}"
+        ));
+        let file = FakeFile::new("/o/d/f", (0, 50)).with(|file| change(file));
+        let report = file.probe(&tree.root);
+        let said = report.reasons.first().map(ToString::to_string).unwrap_or_default();
+        (report.durability, said)
+    };
+    let unverified = |found: (Durability, String), words: &str| {
+        assert_eq!(found.0, Durability::Unverified, "{words}");
+        assert!(found.1.contains(words) && found.1.contains("volume"), "{}", found.1);
+    };
+    assert_eq!(probe("", &["/u/d/f"], &|_| {}).0, Durability::Fsync);
+    unverified(probe("", &[], &|_| {}), "lower layer");
+    unverified(probe("", &["/u/d/f/x"], &|_| {}), "lower layer");
+    assert_eq!(probe("", &[], &|file| file.writable = true).0, Durability::Fsync);
+    assert_eq!(probe(",root=/part", &["/u/part/d/f"], &|_| {}).0, Durability::Fsync);
+    unverified(probe(",root=/part", &["/u/d/f"], &|_| {}), "lower layer");
+    for option in [",metacopy=on", ",redirect_dir=on"] {
+        unverified(probe(option, &["/u/d/f"], &|_| {}), "lower layer");
+        assert_eq!(probe(option, &[], &|file| file.writable = true).0, Durability::Fsync);
+    }
+    // The same path, and another filesystem.
+    let other = |file: &mut FakeFile| (file.size.blocks, file.writable) = (2, true);
+    unverified(probe("", &["/u/d/f"], &other), "is not visible from here");
 }
 
 #[test]
@@ -221,7 +267,9 @@ fn overlay_of_a_container_hides_its_upper() {
         let report = FakeFile::new("/f", (0, 50)).probe(&tree.root);
         assert!(report.upper.is_none() && report.device.is_none());
         assert_eq!(report.durability, Durability::Unverified);
-        assert_eq!(codes(&report), ["layer-unverified", "filesystem-without-dax"]);
+        assert_eq!(codes(&report), ["layer-unverified"]);
+        let remedy = report.reasons[0].remedy.as_ref().unwrap().to_string();
+        assert!(remedy.starts_with("put the data on a volume"), "{remedy}");
     }
     let mut tree = ordinary();
     tree.mount("0:50 / /o rw - overlay overlay rw,lowerdir=/l,upperdir=/gone/upper");

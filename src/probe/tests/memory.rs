@@ -33,7 +33,7 @@ fn node(region: Region, driver: &str, map_sync: MapSync) -> Report {
 
 fn probe_node(tree: &Tree, map_sync: MapSync) -> Report {
     FakeFile::node("/dev/dax0.0", FileType::CharacterDevice, (252, 0))
-        .with(|file| file.map_sync = map_sync)
+        .with(|file| file.map_sync = Some(map_sync))
         .probe(&tree.root)
 }
 
@@ -71,7 +71,7 @@ pub(super) fn produce(code: ReasonCode) -> (Report, &'static str, &'static str) 
             tree.disk("259:0", "vda");
             tree.mount("259:0 / /m rw - ext4 /dev/vda rw");
             let file = FakeFile::new("/m/f", (259, 0))
-                .with(|file| file.map_sync = MapSync::NotTried(EAGAIN));
+                .with(|file| file.map_sync = Some(MapSync::NotTried(EAGAIN)));
             (file.probe(&tree.root), "/m/f could not be opened", "given the lease back")
         }
         ReasonCode::MapSyncNotTried => (not_tried(EIO), "/dev/dax0.0", "kernel log"),

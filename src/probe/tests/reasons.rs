@@ -8,10 +8,11 @@ use crate::cpu::WriteBack;
 use crate::probe::extents::Extent;
 use crate::probe::report::{MapSync, ReasonCode, Report};
 
-pub(super) const EVERY: [ReasonCode; 36] = [
+pub(super) const EVERY: [ReasonCode; 37] = [
     ReasonCode::MountedDaxNever,
     ReasonCode::DaxInodeWithoutFlag,
     ReasonCode::DaxFlagSetFileOpen,
+    ReasonCode::NeverDax,
     ReasonCode::FilesystemWithoutDax,
     ReasonCode::BlockSizeNotPageSize,
     ReasonCode::XfsFellBackToDaxNever,
@@ -88,6 +89,12 @@ pub(super) fn produce(code: ReasonCode) -> (Report, &'static str, &'static str) 
             let file = file().with(|file| file.dax_flag = Some(true));
             (file.probe(&plain("fsdax", "xfs", "")), "/m/f", "close the file")
         }
+        ReasonCode::NeverDax => {
+            let file =
+                FakeFile::directory("/m/d", (259, 0)).with(|file| file.stat.encrypted = true);
+            let report = file.probe(&plain("fsdax", "ext4", ",dax=always"));
+            (report, "/m/d is encrypted", "not encrypted")
+        }
         ReasonCode::FilesystemWithoutDax => {
             let report = file().probe(&plain("fsdax", "f2fs", ""));
             (report, "f2fs", "ERASES DATA: copy")
@@ -135,7 +142,7 @@ pub(super) fn produce(code: ReasonCode) -> (Report, &'static str, &'static str) 
         ReasonCode::KernelTooOld => {
             let tree = pmem(ADR, "fsdax", "ext4", ",dax");
             tree.root.write("/proc/sys/kernel/osrelease", "4.14.336-old\n");
-            let file = file().with(|file| file.map_sync = MapSync::Refused(22));
+            let file = file().with(|file| file.map_sync = Some(MapSync::Refused(22)));
             (file.probe(&tree.root), "Linux 4.14", "4.15")
         }
         ReasonCode::HugePagesMisaligned => {
@@ -178,7 +185,7 @@ pub(super) fn produce(code: ReasonCode) -> (Report, &'static str, &'static str) 
             (fifo.probe(&disk("ext4", "").root), "/m/fifo", "name a regular file")
         }
         ReasonCode::PermissionDenied => {
-            let file = file().with(|file| file.map_sync = MapSync::NotTried(13));
+            let file = file().with(|file| file.map_sync = Some(MapSync::NotTried(13)));
             (file.probe(&disk("ext4", "").root), "/m/f", "setfacl")
         }
         ReasonCode::MapSyncRefused => {
@@ -266,7 +273,7 @@ fn before_the_flag_of_an_inode_the_mount_decides() {
 #[test]
 fn einval_on_a_new_kernel_is_not_an_old_kernel() {
     let tree = pmem(ADR, "fsdax", "ext4", ",dax=always");
-    let file = file().with(|file| file.map_sync = MapSync::Refused(22));
+    let file = file().with(|file| file.map_sync = Some(MapSync::Refused(22)));
     assert_eq!(super::codes(&file.probe(&tree.root)), ["map-sync-refused"]);
 }
 
@@ -290,7 +297,7 @@ fn a_kernel_that_has_it_is_not_too_old() {
         [("4.14.99", &["kernel-too-old"][..]), ("4.15.0", &["map-sync-refused"][..])]
     {
         tree.root.write("/proc/sys/kernel/osrelease", release);
-        let file = file().with(|file| file.map_sync = MapSync::Refused(22));
+        let file = file().with(|file| file.map_sync = Some(MapSync::Refused(22)));
         assert_eq!(super::codes(&file.probe(&tree.root)), expected, "{release}");
     }
 }
@@ -306,7 +313,7 @@ fn the_flag_of_an_inode_explains_only_what_it_can() {
         (None, None, &["dax-inode-without-flag"]),
     ] {
         let file = file().with(|file| {
-            file.map_sync = MapSync::Refused(95);
+            file.map_sync = Some(MapSync::Refused(95));
             (file.dax_flag, file.stat.dax) = (flag, is_dax);
         });
         assert_eq!(super::codes(&file.probe(&tree.root)), expected, "{flag:?} {is_dax:?}");

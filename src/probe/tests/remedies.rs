@@ -271,7 +271,8 @@ fn an_error_names_only_what_is_in_the_way() {
     assert!(below(&report, Durability::ProcessOnly).is_empty());
 
     let tree = pmem(&["259:0 / /m rw - xfs /dev/pmem0 rw,dax=never"]);
-    let file = FakeFile::new("/m/f", (259, 0)).with(|file| file.map_sync = MapSync::Refused(95));
+    let file =
+        FakeFile::new("/m/f", (259, 0)).with(|file| file.map_sync = Some(MapSync::Refused(95)));
     let report = file.probe(&tree.root);
     assert_eq!(below(&report, Durability::PowerFail), ["mounted-dax-never"]);
 }

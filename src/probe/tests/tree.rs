@@ -9,7 +9,7 @@ pub(super) struct Tree {
 }
 
 /// The region of a made-up pmem device.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Region {
     pub(super) bus: &'static str,
     pub(super) provider: &'static str,
@@ -41,15 +41,43 @@ impl Tree {
     /// Adds a line to mountinfo; `what` is `number root point options - type source options`.
     pub(super) fn mount(&mut self, what: &str) -> u64 {
         let id = self.mounts.len() as u64 + 1;
+        self.show_log(what);
         self.mounts.push(format!("{id} 0 {what}\n"));
         self.root.write("/proc/self/mountinfo", &self.mounts.concat());
         id
+    }
+
+    /// As the kernel shows a mounted filesystem: the journal of an ext4 inside of it, and the devices of
+    /// a btrfs.
+    fn show_log(&self, what: &str) {
+        let number = what.split(' ').next().unwrap();
+        let name = |path: &str| path.trim_start_matches("/dev/").to_owned();
+        let link = std::fs::read_link(self.root.at(&format!("/sys/dev/block/{number}")));
+        if what.contains(" - ext4 ")
+            && let Ok(link) = &link
+        {
+            let disk = link.file_name().unwrap().to_str().unwrap();
+            self.root.write(&format!("/proc/fs/jbd2/{disk}-8/info"), "");
+            self.root.write(&format!("/proc/fs/ext4/{disk}/options"), "rw\nbarrier\n");
+        }
+        if let Some((_, source)) = what.split_once(" - btrfs ") {
+            let disk = name(source.split(' ').next().unwrap());
+            let path = format!("/sys/fs/btrfs/of-{disk}/devices/{disk}/dev");
+            if let Ok(node) = std::fs::read_to_string(self.root.at(&format!("/dev/{disk}")))
+                && !self.root.at("/sys/fs/btrfs").exists()
+            {
+                self.root.write(&path, &node);
+            }
+        }
     }
 
     /// A block device in this directory below `/sys/devices`.
     pub(super) fn block(&self, number: &str, directory: &str, attributes: &[(&str, &str)]) {
         let directory = format!("/sys/devices/{directory}");
         self.root.write(&format!("{directory}/dev"), number);
+        if !attributes.iter().any(|(name, _)| *name == "partition") {
+            self.root.write(&format!("{directory}/queue/write_cache"), "write back\n");
+        }
         for (name, text) in attributes {
             self.root.write(&format!("{directory}/{name}"), text);
         }
@@ -176,8 +204,9 @@ impl Tree {
         }
     }
 
-    /// A loop device over a file.
+    /// A loop device over a file, all of whose blocks are allocated; `image` writes that file.
     pub(super) fn loop_device(&self, number: &str, name: &str, file: &str) {
+        self.root.write(&format!("/dev/{name}.loop"), "8:0 17");
         let attributes = [("loop/backing_file", format!("{file}\n")), ("queue/dax", "0\n".into())];
         let attributes = attributes.each_ref().map(|(name, text)| (*name, text.as_str()));
         self.block(number, &format!("virtual/block/{name}"), &attributes);
@@ -194,6 +223,11 @@ impl Tree {
         let drivers = format!("{up}bus/dax/drivers/{driver}");
         self.root.link(&format!("/sys/devices/{node}/driver"), &drivers);
         node
+    }
+
+    /// The file behind a loop device: as it was set up, and with which blocks.
+    pub(super) fn image(&self, file: &str, blocks: &str) {
+        self.root.write(file, &format!("8:0 17 {blocks}"));
     }
 
     /// A device-DAX node in this directory below `/sys/devices`.

@@ -79,6 +79,9 @@ pub fn print(paths: &[String]) -> io::Result<()> {
         // A directory: that it is there says where the log is.
         record(log.join("info"));
     }
+    for filesystem in sorted(Path::new("/proc/fs/ext4")) {
+        record(filesystem.join("options"));
+    }
     for filesystem in sorted(Path::new("/sys/fs/ext4")) {
         if let Ok(task) = fs::read_to_string(filesystem.join("journal_task")) {
             record(filesystem.join("journal_task"));
