@@ -82,7 +82,7 @@ impl Operation {
 }
 
 /// Why it failed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// A system call failed with this errno.
@@ -97,7 +97,7 @@ pub enum ErrorKind {
         /// The largest length possible here, in bytes.
         max: u64,
     },
-    /// A length of zero bytes where at least one is needed.
+    /// No length was given, or one of zero bytes where at least one is needed.
     Empty,
     /// The offset is not a multiple of this many bytes.
     Unaligned {
@@ -233,10 +233,10 @@ pub enum ErrorKind {
 }
 
 /// An error: operation, path, byte range, cause, and whether durability is now unknown.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error(Box<Inner>);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Inner {
     operation: Operation,
     path: Option<PathBuf>,
@@ -396,7 +396,10 @@ impl fmt::Display for ErrorKind {
                 write!(f, "range past the end, the region has {len} bytes")
             }
             Self::TooLarge { max } => write!(f, "too large, at most {max} bytes are possible here"),
-            Self::Empty => write!(f, "a region of zero bytes cannot be mapped"),
+            Self::Empty => write!(
+                f,
+                "no length: set `Options::len` to create a file, and open one that is not empty"
+            ),
             Self::Unaligned { align } => write!(f, "not a multiple of {align} bytes"),
             Self::TooShort { len, asked } => {
                 write!(f, "{len} bytes, shorter than the {asked} that are needed")

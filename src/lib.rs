@@ -66,5 +66,6 @@ pub use durability::{Backend, Durability, Granularity, PersistenceDomain};
 pub use error::{Error, ErrorKind, Operation, Result};
 pub use format::opening::UnsafeShutdown;
 pub use region::{
-    AnyRegion, DEFAULT_RESERVE, Emulation, MappedRegion, Options, PageCacheRegion, Region,
+    AnyRegion, DEFAULT_RESERVE, Emulation, Growth, Lock, MappedRegion, Options, PageCacheRegion,
+    Region,
 };

@@ -227,11 +227,9 @@ fn names_that_are_too_long_or_no_names() {
 fn lengths() {
     let directory = directory();
     let (new, old) = (directory.path().join("new"), directory.path().join("bystander"));
-    for call in [
-        (|path| Options::new().create(path)) as fn(&Path) -> Result<AnyRegion>,
-        |path| Options::new().len(0).create(path),
-        |path| Options::new().len(0).open_or_create(path),
-    ] {
+    for call in [(|path| Options::new().create(path)) as fn(&Path) -> Result<AnyRegion>, |path| {
+        Options::new().open_or_create(path)
+    }] {
         let error = refused(directory.path(), &new, call);
         assert!(matches!(error.kind(), ErrorKind::Empty), "{error}");
     }
@@ -261,8 +259,13 @@ fn lengths() {
     }
     File::create(directory.path().join("empty")).expect("a file can be made");
     let empty = directory.path().join("empty");
-    let error = refused(directory.path(), &empty, |path| Options::new().open(path));
-    assert!(matches!(error.kind(), ErrorKind::Empty), "{error}");
+    drop(Options::new().open(&empty).expect("a region of no bytes"));
+    let log = daxmap::log::Log::open(&empty).map(drop).unwrap_err();
+    let state = daxmap::state::StateOptions::<u64>::new().open(&empty).map(drop).unwrap_err();
+    for error in [log, state] {
+        assert!(matches!(error.kind(), ErrorKind::Empty), "a structure is never empty: {error}");
+    }
+    assert_eq!(fs::metadata(&empty).expect("it is there").len(), 0);
     let create = |path: &Path| options().read_only(true).create(path);
     let error = refused(directory.path(), &new, create);
     assert!(matches!(error.kind(), ErrorKind::ReadOnly), "{error}");

@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use daxmap::log::{LogOptions, Lsn};
-use daxmap::{Backend, Durability, Emulation, Error, ErrorKind, Options, Region};
+use daxmap::{Backend, Durability, Emulation, Error, ErrorKind, Growth, Lock, Options, Region};
 use pmem_tests::failing::with_failing;
 use pmem_tests::scratch::{Directory, Filesystem};
 use rustix::io::Errno;
@@ -194,6 +194,139 @@ fn what_lies_behind_a_region_is_never_zeroed() {
         let stored = fs::read(path).unwrap();
         assert_eq!((&stored[9000..9004], stored.len()), (&b"kept"[..], 64 << 10));
     });
+}
+
+/// A region may have no bytes: made so, shrunk to that, opened so.
+#[test]
+fn a_region_of_no_bytes_is_one() {
+    on_each_backend(|options, path| {
+        let check = |region: &daxmap::AnyRegion| {
+            assert!(region.is_empty() && region.len() == 0);
+            region.write(0, b"").unwrap();
+            region.persist(0, 0).unwrap();
+            region.sync_all().unwrap();
+            // SAFETY: no bytes.
+            assert!(unsafe { region.slice(0, 0) }.unwrap().is_empty());
+            let past = region.write(0, b"x").unwrap_err();
+            assert!(matches!(past.kind(), ErrorKind::OutOfBounds { len: 0 }), "{past}");
+            assert!(region.load_u64(0).is_err());
+        };
+        let region = options.clone().len(0).create(path).unwrap();
+        check(&region);
+        region.grow(10_000).unwrap();
+        region.write_persist(9_000, b"here").unwrap();
+        region.shrink(0).unwrap();
+        check(&region);
+        assert_eq!(fs::metadata(path).unwrap().len(), 0);
+        region.close().unwrap();
+        drop(region);
+        let reader = options.clone().read_only(true).open(path).unwrap();
+        assert!(reader.is_empty() && reader.read(0, &mut [0]).is_err());
+        let region = options.open(path).unwrap();
+        check(&region);
+        region.grow(10_000).unwrap();
+        assert_eq!(read(&region, 9_000, 4), [0; 4], "what was cut off does not come back");
+        region.write_persist(0, b"again").unwrap();
+    });
+}
+
+#[test]
+fn locks_of_each_kind() {
+    let here = Directory::new(HERE);
+    let path = here.path().join("file");
+    drop(Options::new().len(4096).lock(Lock::Shared).create(&path).unwrap());
+    let is_locked = |result: daxmap::Result<daxmap::AnyRegion>| {
+        result.is_err_and(|error| matches!(error.kind(), ErrorKind::Locked))
+    };
+    let open = |lock: Lock, read_only| Options::new().lock(lock).read_only(read_only).open(&path);
+    let shared = open(Lock::Shared, false).unwrap();
+    let reader = open(Lock::Shared, true).unwrap();
+    assert!(is_locked(open(Lock::Exclusive, false)) && is_locked(open(Lock::Exclusive, true)));
+    assert!(is_locked(Options::new().open(&path)), "exclusive is the default of a writer");
+    drop(open(Lock::None, false).unwrap());
+    drop(Options::new().read_only(true).open(&path).unwrap());
+    drop((shared, reader));
+    let exclusive = open(Lock::Exclusive, false).unwrap();
+    assert!(is_locked(open(Lock::Shared, true)));
+    let waits = Options::new().lock_timeout(std::time::Duration::from_secs(60));
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| waits.open(&path).map(drop));
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        drop(exclusive);
+        waiting.join().unwrap().expect("it waits for the other");
+    });
+    // A lock that is asked for outlives the creation.
+    let made = Options::new().len(4096).lock(Lock::Shared).create(here.path().join("new")).unwrap();
+    let beside = |lock| Options::new().lock(lock).open(made.path());
+    assert!(beside(Lock::Shared).is_ok() && is_locked(beside(Lock::Exclusive)));
+}
+
+#[test]
+fn a_region_of_an_open_file() {
+    use std::os::fd::AsRawFd;
+
+    on_each_backend(|options, path| {
+        drop(options.clone().len(1 << 16).create(path).unwrap());
+        let open = |open: &mut fs::OpenOptions| open.open(path).unwrap();
+        let file = open(File::options().read(true).write(true));
+        let number = file.as_raw_fd();
+        let region = options.from_file(file).unwrap();
+        assert_eq!((region.as_raw_fd(), region.len()), (number, 1 << 16));
+        assert_eq!(region.path(), path.canonicalize().unwrap());
+        let locked = options.open(path).unwrap_err();
+        assert!(matches!(locked.kind(), ErrorKind::Locked), "{locked}");
+        region.write_persist(5, b"through the file").unwrap();
+        region.grow(1 << 17).unwrap();
+        drop(region);
+        let reader = options.clone().read_only(true);
+        let reader = reader.from_file(open(File::options().read(true))).unwrap();
+        assert_eq!(read(&reader, 5, 16), b"through the file");
+        let error = options.from_file(open(File::options().read(true))).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::ReadOnly), "{error}");
+        let error = options.from_file(open(File::options().read(true).append(true))).unwrap_err();
+        assert!(is_unsupported(&error), "{error}");
+        let error = options.from_file(open(File::options().write(true))).unwrap_err();
+        assert_eq!(error.errno(), Some(Errno::ACCESS), "{error}");
+        let directory = File::open(path.parent().unwrap()).unwrap();
+        let error = options.clone().read_only(true).from_file(directory).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::WrongFileType(_)), "{error}");
+    });
+}
+
+#[test]
+fn parts_are_written_as_one_and_a_file_that_is_not_gathered_has_them_at_once() {
+    use std::io::IoSlice;
+
+    on_each_backend(|options, path| {
+        let region = options.clone().len(1 << 16).gather(false).create(path).unwrap();
+        let large = vec![3; 20_000];
+        let parts = [&b"one"[..], b"", b"two", &large];
+        region.write_vectored(10, &parts.map(IoSlice::new)).unwrap();
+        assert_eq!(fs::read(path).unwrap()[10..20_016], parts.concat());
+        let past = region.write_vectored((1 << 16) - 5, &parts.map(IoSlice::new)).unwrap_err();
+        assert!(matches!(past.kind(), ErrorKind::OutOfBounds { .. }), "{past}");
+        assert_eq!(past.path(), Some(path));
+        assert_eq!(fs::read(path).unwrap()[(1 << 16) - 5..], [0; 5], "nothing of it");
+        assert_eq!(region.drain_blocks(), region.backend() == Backend::PageCache);
+    });
+}
+
+#[test]
+fn allocated_growth_has_its_space_and_is_zero() {
+    on_each_backend(|options, path| {
+        let region = options.clone().len(4096).growth(Growth::Allocated).create(path).unwrap();
+        region.grow(8 << 20).unwrap();
+        assert!(fs::metadata(path).unwrap().blocks() * 512 >= 8 << 20);
+        assert!(read(&region, 0, 8 << 20).iter().all(|&byte| byte == 0));
+        region.write_persist(7 << 20, b"written").unwrap();
+        assert_eq!(read(&region, 7 << 20, 7), b"written");
+    });
+    let disk = Filesystem::looped(HERE, "ext4", 32 << 20);
+    let path = disk.path().join("file");
+    let region = Options::new().len(4096).growth(Growth::Allocated).create(&path).unwrap();
+    let error = region.grow(64 << 20).unwrap_err();
+    assert_eq!((error.errno(), region.len()), (Some(Errno::NOSPC), 4096));
+    assert_eq!(fs::metadata(&path).unwrap().len(), 4096);
 }
 
 #[test]

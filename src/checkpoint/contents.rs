@@ -41,7 +41,7 @@ pub struct Contents {
 /// Those of [`daxmap::Options::open`](crate::Options::open) and of [`contents_of`].
 pub fn contents(path: impl AsRef<Path>) -> Result<Contents> {
     let path = path.as_ref();
-    let region = crate::Options::new().read_only(true).open(path)?;
+    let region = crate::Options::new().for_any_length().read_only(true).open(path)?;
     contents_of(&region).map_err(|error| error.at(path))
 }
 

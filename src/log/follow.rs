@@ -89,7 +89,7 @@ impl LogReader<AnyRegion> {
     /// As [`Options::open`] and [`in_region`](Self::in_region).
     pub fn open(path: impl AsRef<Path>, from: Lsn) -> Result<Self> {
         let path = path.as_ref();
-        let reopen = |path: &Path| Options::new().read_only(true).open(path);
+        let reopen = |path: &Path| Options::new().for_any_length().read_only(true).open(path);
         let open = || {
             let mut reader = Self::in_region(reopen(path)?, from)?;
             // The program may change its working directory.

@@ -2,7 +2,7 @@
 
 mod repair;
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use super::contract::{Region, delegate};
@@ -28,6 +28,16 @@ enum Inner {
     PageCache(PageCacheRegion),
 }
 
+/// One branch, then the backend's own method, which can be inlined.
+macro_rules! inner {
+    ($self:ident.$($call:tt)*) => {
+        match &$self.inner {
+            Inner::Mapped(region) => region.$($call)*,
+            Inner::PageCache(region) => region.$($call)*,
+        }
+    };
+}
+
 impl AnyRegion {
     pub(super) fn mapped(
         path: &Path,
@@ -51,6 +61,13 @@ impl AnyRegion {
         Self { inner, report: Box::new(report), shows: Shows::Medium }
     }
 
+    /// The path that the region was opened by; that of the file at that time, where it was made of an
+    /// open file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        inner!(self.path())
+    }
+
     /// The same region, of a file that showed this when it was opened.
     pub(super) fn showing(self, shows: Shows) -> Self {
         Self { shows, ..self }
@@ -72,16 +89,6 @@ impl AnyRegion {
     }
 }
 
-/// One branch, then the backend's own method, which can be inlined.
-macro_rules! inner {
-    ($self:ident.$($call:tt)*) => {
-        match &$self.inner {
-            Inner::Mapped(region) => region.$($call)*,
-            Inner::PageCache(region) => region.$($call)*,
-        }
-    };
-}
-
 impl Region for AnyRegion {
     delegate!(self, inner);
 
@@ -95,5 +102,11 @@ impl AsFd for AnyRegion {
     /// does not notice.
     fn as_fd(&self) -> BorrowedFd<'_> {
         inner!(self.fd())
+    }
+}
+
+impl AsRawFd for AnyRegion {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
     }
 }

@@ -1,7 +1,9 @@
 //! The trait and what it promises.
 
+use std::io::IoSlice;
 use std::sync::Arc;
 
+use super::bounds;
 use crate::durability::{Backend, Durability, Granularity};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::probe::Shutdowns;
@@ -102,6 +104,17 @@ pub trait Region: Send + Sync {
     /// `ReadOnly`; `Gone`, after which the range holds old and new bytes; `Os` from `pwrite`.
     fn write(&self, offset: u64, data: &[u8]) -> Result<()>;
 
+    /// Stores parts one behind the other, the first at `offset`: as [`write`](Self::write) of all of
+    /// them joined, without joining them. Other threads may see some parts and not yet others.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Self::write). If the parts together do not fit, nothing is stored.
+    fn write_vectored(&self, offset: u64, parts: &[IoSlice<'_>]) -> Result<()> {
+        bounds::check(Operation::Write, offset, joined(parts), self.len())?;
+        write_each(self, offset, parts)
+    }
+
     /// [`write`](Self::write) and [`flush`](Self::flush) in one, by whatever is fastest for this
     /// size. Durable after the next [`drain`](Self::drain).
     fn write_flush(&self, offset: u64, data: &[u8]) -> Result<()> {
@@ -146,6 +159,13 @@ pub trait Region: Send + Sync {
     ///
     /// `Os` from `fdatasync`. This poisons the region.
     fn drain(&self) -> Result<()>;
+
+    /// True if [`drain`](Self::drain) and [`sync_all`](Self::sync_all) may wait for a device, and so
+    /// are not to be called on a thread of an async runtime. False if they take no longer than a fence
+    /// and an interrupt.
+    fn drain_blocks(&self) -> bool {
+        self.granularity() == Granularity::Page
+    }
 
     /// Waits until everything is durable that was written and flushed through the region, by
     /// whatever thread of this process: by [`write_flush`](Self::write_flush),
@@ -304,6 +324,25 @@ pub trait Region: Send + Sync {
     fn close(&self) -> Result<()>;
 }
 
+/// How many bytes the parts have together.
+pub(super) fn joined(parts: &[IoSlice<'_>]) -> u64 {
+    parts.iter().fold(0, |all, part| all.saturating_add(part.len() as u64))
+}
+
+/// Writes parts whose range was checked.
+pub(super) fn write_each<R: Region + ?Sized>(
+    region: &R,
+    offset: u64,
+    parts: &[IoSlice<'_>],
+) -> Result<()> {
+    let mut at = offset;
+    for part in parts {
+        region.write(at, part)?;
+        at += part.len() as u64;
+    }
+    Ok(())
+}
+
 /// Every method of the trait, passed on through the macro `$to`, which is given `self.method(…)`.
 macro_rules! delegate {
     ($self:ident, $to:ident) => {
@@ -315,12 +354,14 @@ macro_rules! delegate {
             fn is_emulated() -> bool;
             fn read(offset: u64, buf: &mut [u8]) -> Result<()>;
             fn write(offset: u64, data: &[u8]) -> Result<()>;
+            fn write_vectored(offset: u64, parts: &[std::io::IoSlice<'_>]) -> Result<()>;
             fn write_flush(offset: u64, data: &[u8]) -> Result<()>;
             fn write_stream(offset: u64, data: &[u8]) -> Result<()>;
             fn prefetch(offset: u64, len: u64) -> ();
             fn fill_flush(offset: u64, len: u64, byte: u8) -> Result<()>;
             fn flush(offset: u64, len: u64) -> Result<()>;
             fn drain() -> Result<()>;
+            fn drain_blocks() -> bool;
             fn sync_all() -> Result<()>;
             fn send() -> Result<()>;
             fn persist(offset: u64, len: u64) -> Result<()>;

@@ -31,5 +31,6 @@ pub(super) fn map(plan: &Plan, fd: BorrowedFd<'_>, report: &Report) -> Result<Pa
         durability: report.durability,
         granularity: report.granularity,
         emulated: false,
+        growth: plan.growth,
     })
 }

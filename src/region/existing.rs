@@ -76,6 +76,13 @@ impl Existing {
         Ok(Some(Self { fd, stat, spot }))
     }
 
+    /// A file that somebody opened; where its name is, nobody says.
+    pub(super) fn of(fd: OwnedFd) -> Result<Self> {
+        let stat = calls::fstat(fd.as_fd()).map_err(failed("fstat"))?;
+        check_type(&stat)?;
+        Ok(Self { fd, stat, spot: None })
+    }
+
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }

@@ -2,6 +2,7 @@
 
 mod growth;
 
+use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,10 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::mm::MapFlags;
 
 use super::bounds;
-use super::contract::Region;
+use super::contract::{Region, joined, write_each};
 use super::cores::OtherCores;
 use super::descriptor::{self, Descriptor};
 use super::mapping::Mapping;
+use super::options::Growth;
 use super::siblings::Membership;
 use crate::cpu::Fault;
 use crate::durability::{Backend, Durability, Granularity};
@@ -29,6 +31,7 @@ pub(super) struct Parts {
     pub(super) durability: Durability,
     pub(super) granularity: Granularity,
     pub(super) emulated: bool,
+    pub(super) growth: Growth,
 }
 
 /// A region that is a shared mapping. `flush` writes cache lines back where the granularity asks
@@ -220,6 +223,12 @@ impl Region for MappedRegion {
         if let Ok((at, bytes)) = self.range(Operation::Read, offset, len) {
             self.parts.mapping.prefetch(at, bytes);
         }
+    }
+
+    fn write_vectored(&self, offset: u64, parts: &[IoSlice<'_>]) -> Result<()> {
+        self.check_writable(Operation::Write)?;
+        self.range(Operation::Write, offset, joined(parts))?;
+        write_each(self, offset, parts)
     }
 
     fn fill_flush(&self, offset: u64, len: u64, byte: u8) -> Result<()> {

@@ -85,7 +85,8 @@ impl Mapping {
     }
 
     fn reserve_exactly(len: usize, align: usize, guard: bool) -> Result<Self, Errno> {
-        let len = len.checked_next_multiple_of(page_size()).ok_or(Errno::NOMEM)?;
+        // A region of 0 bytes has an address as well.
+        let len = len.max(1).checked_next_multiple_of(page_size()).ok_or(Errno::NOMEM)?;
         // The kernel's choice is a multiple of the page size already.
         let slack = if align > page_size() { align } else { 0 };
         let span = len.checked_add(slack).ok_or(Errno::NOMEM)?;

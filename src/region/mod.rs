@@ -3,7 +3,7 @@
 //! | file | question |
 //! |---|---|
 //! | `contract` | what does every region promise? |
-//! | `options` | how is one opened and created? |
+//! | `options`, `lock` | how is one opened and created? |
 //! | `calls` | which system calls is all of this made of? |
 //! | `storage`, `unwritten` | how does a file come to be complete, and grow? |
 //! | `reopen` | is what an existing file shows on the medium? |
@@ -29,6 +29,7 @@ mod group;
 mod identity;
 mod kernel_copy;
 mod latch;
+mod lock;
 mod mapped;
 mod mapping;
 mod naming;
@@ -45,6 +46,7 @@ mod volatile;
 
 pub use any::AnyRegion;
 pub use contract::Region;
+pub use lock::Lock;
 pub use mapped::MappedRegion;
-pub use options::{DEFAULT_RESERVE, Emulation, Options};
+pub use options::{DEFAULT_RESERVE, Emulation, Growth, Options};
 pub use page_cache::PageCacheRegion;

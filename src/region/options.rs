@@ -1,16 +1,19 @@
 //! How a region is opened and created.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
-use rustix::fs::{self, FlockOperation, MemfdFlags, Mode};
+use rustix::fs::{self, FlockOperation, MemfdFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::any::AnyRegion;
 use super::calls;
-use super::draft::{self, Place};
+use super::draft::Place;
 use super::existing::Existing;
 use super::identity::Driver;
+use super::lock::Lock;
 use super::mapping::Reserve;
 use super::quirks::{Quirks, overwrites_in_place};
 use super::reopen::{self, Shows};
@@ -29,6 +32,20 @@ pub enum Emulation {
     Adr,
     /// Only the fence, as with caches in the persistence domain.
     Eadr,
+}
+
+/// How a region grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Growth {
+    /// Zeros are written and synced: the first write to a new page costs what every other does.
+    Zeroed,
+    /// Space is reserved, and reads as zero (fallocate(2)). A full disk is still an error of growth.
+    /// Growing by a gigabyte takes a moment, and the first write to each new block changes metadata,
+    /// which the next drain writes too. Refused where `MAP_SYNC` maps the file: each first store to a
+    /// page would wait for the filesystem's journal. Where the filesystem reserves no space, zeros are
+    /// written.
+    Allocated,
 }
 
 /// Options and flags for opening a region.
@@ -55,11 +72,15 @@ pub struct Options {
     require: Option<Durability>,
     emulate: Option<Emulation>,
     read_only: bool,
-    lock: bool,
+    lock: Option<Lock>,
+    lock_patience: Duration,
+    growth: Growth,
     fault_guard: bool,
     writable_mapping: bool,
     gather: bool,
     strict_attributes: bool,
+    /// An empty file is refused.
+    holds_something: bool,
 }
 
 impl Default for Options {
@@ -84,15 +105,18 @@ impl Options {
             require: None,
             emulate: None,
             read_only: false,
-            lock: true,
+            lock: None,
+            lock_patience: Duration::ZERO,
+            growth: Growth::Zeroed,
             fault_guard: true,
             writable_mapping: false,
             gather: true,
             strict_attributes: false,
+            holds_something: false,
         }
     }
 
-    /// Length in bytes of a region that is created. An existing file keeps its length: the region
+    /// Length in bytes of a region that is created; 0 is a length too. An existing file keeps its length: the region
     /// is as long as the file, and opening fails with [`ErrorKind::TooShort`] if that is less than
     /// `bytes`. To have a shorter file made longer, open it without `len` and
     /// [grow](crate::Region::grow) it.
@@ -143,18 +167,39 @@ impl Options {
         self
     }
 
-    /// Open for reading only: no lock is taken, nothing can be written. Default: false.
+    /// Open for reading only: nothing can be written, and no lock is taken unless
+    /// [`lock`](Self::lock) asks for one. Default: false.
     #[must_use]
     pub const fn read_only(mut self, yes: bool) -> Self {
         self.read_only = yes;
         self
     }
 
-    /// Take an advisory lock (flock(2), exclusive, not waiting) so that a second writer, in
-    /// this process or another, is refused with [`ErrorKind::Locked`]. Default: true.
+    /// The advisory lock (flock(2)) that the region takes when it is opened, and holds until it is
+    /// dropped. Who cannot have it, in this process or another, is refused with
+    /// [`ErrorKind::Locked`]. Default: [`Lock::Exclusive`] for a region that is written,
+    /// [`Lock::None`] for one that is read. `true` stands for the one, `false` for the other.
+    ///
+    /// With less than the exclusive lock, others may write the file at the same time, and the region
+    /// cannot always know what the medium holds: see [`open`](Self::open).
     #[must_use]
-    pub const fn lock(mut self, yes: bool) -> Self {
-        self.lock = yes;
+    pub fn lock(mut self, how: impl Into<Lock>) -> Self {
+        self.lock = Some(how.into());
+        self
+    }
+
+    /// How long opening waits for a lock that another has. Default: not at all.
+    #[must_use]
+    pub const fn lock_timeout(mut self, patience: Duration) -> Self {
+        self.lock_patience = patience;
+        self
+    }
+
+    /// What [`grow`](crate::Region::grow) does with the space that it adds. Default:
+    /// [`Growth::Zeroed`].
+    #[must_use]
+    pub const fn growth(mut self, how: Growth) -> Self {
+        self.growth = how;
         self
     }
 
@@ -218,9 +263,9 @@ impl Options {
         self
     }
 
-    /// For an existing file of a format that knows how long it is: any length will do.
+    /// For an existing file of a format that knows how long it is: any length will do but 0.
     pub(crate) fn for_any_length(&self) -> Self {
-        Self { len: None, view: None, ..self.clone() }
+        Self { len: None, view: None, holds_something: true, ..self.clone() }
     }
 
     /// Let [`draft`](Self::draft) fail with the first attribute of the file in place that the new
@@ -245,7 +290,7 @@ impl Options {
     /// # Errors
     ///
     /// `Os(EEXIST)`, `Os(ENOSPC)`, `Os(EROFS)` and the like from the named system call;
-    /// `Empty` or `TooLarge` for the length; `Durability` if the required level is not there.
+    /// `Empty` without a [length](Self::len), `TooLarge` for one; `Durability` if the required level is not there.
     pub fn create(&self, path: impl AsRef<Path>) -> Result<AnyRegion> {
         let path = path.as_ref();
         self.create_at(path).map_err(|error| error.at(path))
@@ -269,8 +314,8 @@ impl Options {
     ///
     /// # Errors
     ///
-    /// `Os(ENOENT)`, `Os(EACCES)`, `Os(EROFS)` and the like; `WrongFileType`; `TooShort`;
-    /// `Empty`; `Locked`; `Durability` if the required level is not there.
+    /// `Os(ENOENT)`, `Os(EACCES)`, `Os(EROFS)` and the like; `WrongFileType`; `TooShort`; `Locked`;
+    /// `Durability` if the required level is not there.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<AnyRegion> {
         let path = path.as_ref();
         let missing = || Error::os(Operation::Open, "openat", Errno::NOENT);
@@ -323,17 +368,59 @@ impl Options {
         create().map_err(|error: Error| error.at(path))
     }
 
+    /// Makes a region of a file that is open, as it is. The options say the rest, the
+    /// [lock](Self::lock) among it. Like [`open`](Self::open); the name of the file is made durable with
+    /// the whole filesystem, where it is to be written (syncfs(2)).
+    ///
+    /// Nothing else may write or sync through this open file or a duplicate of it: the kernel
+    /// reports a failed write to each open file once.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open), and `Unsupported` for a file that was opened with `O_APPEND` or
+    /// `O_DIRECT`, or with `O_PATH`; `ReadOnly` if the region is to be written and the file was opened
+    /// for reading; `Os(EACCES)` if the file was opened for writing alone.
+    pub fn from_file(&self, file: File) -> Result<AnyRegion> {
+        let fd = OwnedFd::from(file);
+        let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let path = std::fs::read_link(&link).unwrap_or_else(|_| link.into());
+        let adopt = || {
+            let failed = |call| move |errno| Error::os(Operation::Open, call, errno);
+            let flags = fs::fcntl_getfl(&fd).map_err(failed("fcntl"))?;
+            for (flag, why) in [
+                (OFlags::PATH, "a file opened with O_PATH"),
+                (OFlags::APPEND, "a file opened with O_APPEND: it ignores where a write goes"),
+                (OFlags::DIRECT, "a file opened with O_DIRECT: it takes whole blocks only"),
+            ] {
+                if flags.contains(flag) {
+                    return Err(Error::new(Operation::Open, ErrorKind::Unsupported(why)));
+                }
+            }
+            match flags & OFlags::RWMODE {
+                OFlags::WRONLY => return Err(failed("fcntl")(Errno::ACCESS)),
+                OFlags::RDONLY if !self.read_only => {
+                    return Err(Error::new(Operation::Open, ErrorKind::ReadOnly));
+                }
+                _ => {}
+            }
+            let file = Existing::of(fd)?;
+            self.lock_wanted().take(file.fd(), self.lock_patience)?;
+            self.open_file(&path, file)
+        };
+        adopt().map_err(|error: Error| error.at(&path))
+    }
+
     fn creation_len(&self) -> Result<u64> {
-        let len = self.len.unwrap_or(0);
         if self.read_only {
             return Err(Error::new(Operation::Create, ErrorKind::ReadOnly));
         }
+        let len = self.len.ok_or_else(|| Error::new(Operation::Create, ErrorKind::Empty))?;
         self.check_len(Operation::Create, len)?;
         Ok(len)
     }
 
     fn check_len(&self, operation: Operation, len: u64) -> Result<()> {
-        if len == 0 {
+        if len == 0 && self.holds_something {
             return Err(Error::new(operation, ErrorKind::Empty));
         }
         // The reservation is rounded up to pages and 2 MiB: leave room for that.
@@ -348,7 +435,7 @@ impl Options {
         let len = self.creation_len()?;
         let mut place = Place::of(path)?;
         place.check_free()?;
-        let fd = place.create(self.file_mode(), self.lock)?;
+        let fd = place.create(self.file_mode(), self.locks())?;
         let (_, quirks) = self.judge(fd.as_fd(), path)?;
         if primitive!("create.named_when_synced", quirks.no_journal, false) {
             place.name_temporarily(fd.as_fd())?;
@@ -423,7 +510,12 @@ impl Options {
 
     /// Whether the file must be locked.
     pub(crate) fn locks(&self) -> bool {
-        self.lock
+        self.lock_wanted() != Lock::None
+    }
+
+    fn lock_wanted(&self) -> Lock {
+        let usual = if self.read_only { Lock::None } else { Lock::Exclusive };
+        self.lock.unwrap_or(usual)
     }
 
     /// Permission bits of a new file.
@@ -431,11 +523,15 @@ impl Options {
         Mode::from_raw_mode(self.mode & 0o7777)
     }
 
-    /// Gives up the lock that every file under construction has, unless it was asked for.
+    /// Gives up the exclusive lock that every file under construction has, as far as it was not
+    /// asked for.
     pub(crate) fn settle_lock(&self, fd: BorrowedFd<'_>) {
-        if !self.lock {
-            let _ = fs::flock(fd, FlockOperation::NonBlockingUnlock);
-        }
+        let settled = match self.lock_wanted() {
+            Lock::Exclusive => return,
+            Lock::Shared => FlockOperation::NonBlockingLockShared,
+            Lock::None => FlockOperation::NonBlockingUnlock,
+        };
+        let _ = fs::flock(fd, settled);
     }
 
     /// Opens a file that is, once it is locked, still the one that the path names: whoever held
@@ -444,8 +540,8 @@ impl Options {
         const RACES: u32 = 8;
         for _ in 0..RACES {
             let Some(file) = Existing::find(path, self.read_only)? else { return Ok(None) };
-            if !self.read_only && self.lock {
-                draft::lock(file.fd())?;
+            if self.locks() {
+                self.lock_wanted().take(file.fd(), self.lock_patience)?;
                 if primitive!("open.still_named", !file.is_still_named()?, false) {
                     continue;
                 }
@@ -463,6 +559,9 @@ impl Options {
         };
         let len = self.view.unwrap_or(file_len);
         self.check_len(Operation::Open, len)?;
+        if len == 0 && report.target == Target::DaxDevice {
+            return Err(Error::new(Operation::Open, ErrorKind::Empty));
+        }
         let asked = len.max(self.len.unwrap_or(0));
         if asked > file_len {
             let kind = ErrorKind::TooShort { len: file_len, asked };
@@ -492,7 +591,7 @@ impl Options {
             let cached = calls::cached_pages(fd);
             return Ok(if cached == Ok(0) { Shows::Medium } else { Shows::Cache });
         }
-        let shows = reopen::read_anew(fd, len, self.lock)?;
+        let shows = reopen::read_anew(fd, len, self.lock_wanted() == Lock::Exclusive)?;
         // A region of this process that has been told of no error keeps them for a good reason.
         if shows == Shows::Cache && Membership::has_writer(fd)? {
             return Ok(Shows::Medium);
@@ -570,9 +669,15 @@ impl Options {
             emulate: self.emulate,
             writable_mapping: self.writable_mapping && !self.read_only,
             gather: self.gather,
+            growth: self.growth,
         };
         if self.emulate.is_some() && report.backend != Backend::Volatile {
             let why = "emulation needs a memory-backed file: put it on tmpfs";
+            return Err(Error::new(Operation::Open, ErrorKind::Unsupported(why)));
+        }
+        if self.growth == Growth::Allocated && report.backend == Backend::FsDax {
+            let why = "growth without writing zeros where MAP_SYNC maps the file: each first store to a \
+                       page would wait for the filesystem's journal";
             return Err(Error::new(Operation::Open, ErrorKind::Unsupported(why)));
         }
         let map = || {
@@ -613,6 +718,7 @@ pub(super) struct Plan {
     pub(super) emulate: Option<Emulation>,
     pub(super) writable_mapping: bool,
     pub(super) gather: bool,
+    pub(super) growth: Growth,
 }
 
 /// A mapped file that still lacks its descriptor.

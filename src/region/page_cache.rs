@@ -20,6 +20,7 @@ mod growth;
 #[cfg(test)]
 mod tests;
 
+use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::MutexGuard;
@@ -30,14 +31,14 @@ use rustix::mm::{MapFlags, ProtFlags};
 
 use super::bounds;
 use super::calls;
-use super::contract::Region;
+use super::contract::{Region, joined, write_each};
 use super::descriptor::{self, Descriptor};
 use super::gather::{Gather, WRITE_MAX};
 use super::group::Group;
 use super::identity;
 use super::kernel_copy;
 use super::mapping::{Mapping, page_size};
-use super::options::Plan;
+use super::options::{Growth, Plan};
 use super::siblings::{Membership, lock};
 use super::storage;
 use crate::cpu::Fault;
@@ -57,6 +58,7 @@ pub struct PageCacheRegion {
     fd: Descriptor,
     mapping: Mapping,
     read_only: bool,
+    growth: Growth,
     /// Small writes may be kept back from the file for a while.
     gathers: bool,
     /// The caller may store through the mapping: see `Options::writable_mapping`.
@@ -100,6 +102,7 @@ pub(super) struct Parts {
     mapped: bool,
     durability: Durability,
     gathers: bool,
+    growth: Growth,
 }
 
 pub(super) fn map(plan: &Plan, fd: BorrowedFd<'_>, report: &Report) -> Result<Parts> {
@@ -138,6 +141,7 @@ pub(super) fn map(plan: &Plan, fd: BorrowedFd<'_>, report: &Report) -> Result<Pa
         mapped,
         durability: report.durability,
         gathers: plan.gather,
+        growth: plan.growth,
     })
 }
 
@@ -163,6 +167,7 @@ impl PageCacheRegion {
             mapped,
             durability,
             gathers,
+            growth,
         } = parts;
         // Where another region of the file cannot be found, it could not see what is kept back.
         let gathers = gathers && file.known;
@@ -178,6 +183,7 @@ impl PageCacheRegion {
             fd,
             mapping,
             read_only,
+            growth,
             gathers,
             writable_mapping,
             guarded: guarded && !may_be_copied,
@@ -522,6 +528,12 @@ impl Region for PageCacheRegion {
         }
         let mut gather = self.writer(Operation::Write)?;
         self.write_locked(Operation::Write, &mut gather, offset, data)
+    }
+
+    fn write_vectored(&self, offset: u64, parts: &[IoSlice<'_>]) -> Result<()> {
+        self.check_writable(Operation::Write)?;
+        self.range(Operation::Write, offset, joined(parts))?;
+        write_each(self, offset, parts)
     }
 
     fn fill_flush(&self, offset: u64, len: u64, byte: u8) -> Result<()> {

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use super::calls;
 use super::mapping::page_size;
+use super::options::Growth;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::primitives::primitive;
 
@@ -35,6 +36,12 @@ const ASKED_FIRST: u64 = 64 << 20;
 /// `Gone` if the file is shorter than `from`, `FileLonger` if it is longer: what lies there is
 /// somebody's, and nothing is changed.
 pub(super) fn extend(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {
+    extend_by(Growth::Zeroed, fd, from, to)
+}
+
+/// The same, without writing the zeros where that is asked for and the filesystem reserves space
+/// that reads as zero.
+pub(super) fn extend_by(how: Growth, fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {
     if i64::try_from(to).is_err() {
         return Err(Error::new(Operation::Allocate, ErrorKind::TooLarge { max: i64::MAX as u64 }));
     }
@@ -51,7 +58,10 @@ pub(super) fn extend(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {
     }
     let extended =
         primitive!("storage.extend.allocate", allocate(fd, from, to, Taken::by(&found)), Ok(true))
-            .and_then(|_| {
+            .and_then(|reserved| {
+                if reserved && how == Growth::Allocated {
+                    return Ok(());
+                }
                 primitive!(
                     "storage.extend.zeros",
                     write_zeros(fd, from, to),
@@ -181,6 +191,9 @@ pub(super) fn make_storable(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<()
 }
 
 fn allocate_within(fd: BorrowedFd<'_>, from: u64, to: u64) -> std::result::Result<(), Errno> {
+    if from >= to {
+        return Ok(());
+    }
     loop {
         match calls::fallocate_within(fd, from, to - from) {
             Err(Errno::INTR) => {}
@@ -190,6 +203,9 @@ fn allocate_within(fd: BorrowedFd<'_>, from: u64, to: u64) -> std::result::Resul
 }
 
 fn unshare(fd: BorrowedFd<'_>, from: u64, to: u64) -> std::result::Result<(), Errno> {
+    if from >= to {
+        return Ok(());
+    }
     loop {
         match calls::unshare(fd, from, to - from) {
             Err(Errno::INTR) => {}
@@ -240,6 +256,10 @@ fn allocate(fd: BorrowedFd<'_>, from: u64, to: u64, before: Taken) -> Result<boo
 /// another thread is just starting has one too. False where there is no preallocation (FUSE, NFSv3,
 /// ext4 with the maps of ext3, ...).
 fn take(fd: BorrowedFd<'_>, from: u64, to: u64, file_len: u64) -> std::result::Result<bool, Errno> {
+    if from == to {
+        // Which fallocate(2) refuses.
+        return Ok(true);
+    }
     loop {
         match calls::fallocate(fd, from, to - from) {
             Err(Errno::INTR) => {}

@@ -31,5 +31,6 @@ pub(super) fn map(plan: &Plan, fd: BorrowedFd<'_>) -> Result<Parts> {
         durability: Durability::ProcessOnly,
         granularity,
         emulated: plan.emulate.is_some(),
+        growth: plan.growth,
     })
 }

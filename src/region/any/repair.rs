@@ -7,8 +7,6 @@
 //! | device DAX | none while it is open: the kernel clears errors of namespaces that are not in use (drivers/nvdimm/bus.c, `nd_ns_forget_poison_check`) |
 //! | volatile | an ordinary write |
 
-use std::path::Path;
-
 use super::{AnyRegion, Inner};
 use crate::durability::Backend;
 use crate::error::{Error, ErrorKind, Operation, Result};
@@ -57,13 +55,6 @@ impl AnyRegion {
                 through_the_kernel(region, offset, bytes)
             }
             _ => self.write_persist(offset, bytes),
-        }
-    }
-
-    fn path(&self) -> &Path {
-        match &self.inner {
-            Inner::Mapped(region) => region.path(),
-            Inner::PageCache(region) => region.path(),
         }
     }
 }

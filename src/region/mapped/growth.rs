@@ -30,7 +30,7 @@ impl MappedRegion {
         // What another region has grown to is not new.
         let known = old_len.max(self.file.shared.longest());
         if new_len > known {
-            storage::extend(self.fd.as_fd(), known, new_len)
+            storage::extend_by(self.parts.growth, self.fd.as_fd(), known, new_len)
                 .map_err(|error| self.file.shared.poison_if_final(explain(error)))?;
         }
         if let Err(error) = self.take_in(old_len, new_len) {

@@ -149,7 +149,7 @@ impl PageCacheRegion {
     fn extend(&self, from: u64, known: u64, to: u64) -> Result<()> {
         let fd = self.fd.as_fd();
         if to > known {
-            storage::extend(fd, known, to)?;
+            storage::extend_by(self.growth, fd, known, to)?;
         }
         if self.writable_mapping {
             primitive!("page_cache.grow.storable", storage::make_storable(fd, from, to), Ok(()))
