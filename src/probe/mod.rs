@@ -1,8 +1,8 @@
 //! What lies under a path: the facts, the verdict, and what to change.
 //!
 //! [`probe`] answers for a path, [`probe_file`] for a file that is already open, and [`mounts`] lists
-//! where files can be. All read only, need no privilege and no library of others; a block device, a
-//! FIFO or a socket is never opened.
+//! where files can be. All read only, need no privilege and no library of others; a FIFO or a
+//! socket is never opened, and of block devices only a loop device, to ask which file it has.
 //!
 //! The trial mapping of the very file decides whether it is DAX; every other fact explains. Facts
 //! come from one module each: statx, the trial mapping and ioctls of the open file (`subject`, `trial`, `ioctl`),
@@ -88,13 +88,15 @@ const LINKS_MAX: usize = 40;
 /// Reports on a path: a regular file, a directory, a mount point, a block device, a device-DAX
 /// node, or a name that does not exist yet, for which its directory answers.
 ///
-/// Nothing is changed and nothing waits for a writer or a lease: the path is opened with `O_PATH`
-/// first, and for reading only if it is a regular file, a directory or device DAX.
+/// Nothing is changed, no lease is broken and no access time moves: the path is opened with `O_PATH`,
+/// and for reading only if it is a directory, device DAX, or a DAX file on which nobody may have a
+/// lease and whose access time this user may leave alone. Another DAX file is reported with
+/// [`MapSync::Predicted`], and any other file as refused, as the kernel refuses what is not DAX.
 ///
 /// # Errors
 ///
 /// The errno of open(2) if the path cannot be reached: `ENOENT` for a missing directory on the way,
-/// `EACCES` for one that may not be searched. A file that exists but may not be read is reported,
+/// `EACCES` for one that may not be searched. A DAX file that exists but may not be read is reported,
 /// with [`MapSync::NotTried`].
 pub fn probe(path: impl AsRef<Path>) -> Result<Report> {
     Look::new().at(path.as_ref())
