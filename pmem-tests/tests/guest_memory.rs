@@ -4,6 +4,8 @@
 //! It keeps away: a level above what the devices of a region keep, a command that makes one look
 //! better, and errors reported in the offsets of something else.
 
+use std::time::Duration;
+
 use pmem_tests::guest::{Guest, Persistence, program};
 
 /// What a guest printed, cut into records that begin with `path=`.
@@ -102,12 +104,12 @@ fn a_device_that_is_not_armed_keeps_nothing_through_a_power_loss() {
 }
 
 /// A CXL device on a kernel that says nothing of its flush at a power loss: everything works, and
-/// `PowerFail` is not granted. The emulator serves each access to this memory by a call of its own,
-/// so the namespaces are small.
+/// `PowerFail` is not granted. The emulator serves each access to this memory by a call of its own:
+/// the suite on the device takes most of the time.
 #[test]
 fn cxl_memory_is_granted_what_its_device_shows() {
     let said = run(
-        Guest::new().cxl("512M"),
+        Guest::new().cxl("512M").timeout(Duration::from_secs(900)),
         "mkcxl
          ./guest badblocks
          mkpmem fsdax region0 -s 128M

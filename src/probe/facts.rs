@@ -13,6 +13,7 @@ use super::extents::{self, HUGE_BYTES};
 use super::filesystem::{self, Class};
 use super::mounted::{self, Mounted};
 use super::mountinfo::{has_option, option};
+use super::nvdimm;
 use super::prediction::{self, Bar};
 use super::remedy::Remedy;
 use super::report::{BlockDevice, HugePages, MapSync, MemoryRegion, Mount, Namespace, Target};
@@ -59,6 +60,8 @@ pub(super) struct Facts {
     pub(super) bad_ranges: Vec<Range<u64>>,
     /// False if memory below has bad ranges, and which of them lie here cannot be told.
     pub(super) bad_ranges_known: bool,
+    /// For a device node that is not there: regions with room for a namespace, and how many bytes.
+    pub(super) free_regions: Vec<(MemoryRegion, u64)>,
 }
 
 impl Facts {
@@ -114,6 +117,7 @@ pub(super) fn gather(
         shift: None,
         bad_ranges: Vec::new(),
         bad_ranges_known: true,
+        free_regions: Vec::new(),
     };
     match stat.file_type {
         FileType::BlockDevice => {
@@ -149,6 +153,9 @@ pub(super) fn gather(
     if facts.device.is_none() {
         facts.masked = context.sources.masked();
     }
+    if facts.target == Target::Missing && is_node_of_memory(&facts) {
+        facts.free_regions = nvdimm::free_regions(context.sources);
+    }
     if facts.class == Some(Class::Pseudo) {
         facts.target = Target::Other;
     }
@@ -181,6 +188,13 @@ fn conditions(facts: &mut Facts, context: &Context<'_>, subject: &dyn Subject) {
         facts.dax_flag = subject.dax_flag();
         facts.bar = prediction::bar(facts, subject);
     }
+}
+
+/// A name that the kernel gives to a namespace's device, in a directory of device nodes.
+fn is_node_of_memory(facts: &Facts) -> bool {
+    let name = facts.path.file_name().unwrap_or_default().to_string_lossy();
+    facts.filesystem.as_deref() == Some("devtmpfs")
+        && ["pmem", "dax"].iter().any(|kind| name.starts_with(kind))
 }
 
 fn target(file_type: FileType, missing: bool) -> Target {

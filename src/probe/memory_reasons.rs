@@ -142,6 +142,18 @@ pub(super) fn cxl_flush_unknown(region: &MemoryRegion, device: &MemoryDevice) ->
     )
 }
 
+/// A region with room for a namespace, where the device of one is looked for.
+pub(super) fn region_without_namespace(region: &MemoryRegion, bytes: u64) -> Reason {
+    advice(
+        ReasonCode::RegionWithoutNamespace,
+        format!(
+            "{} has {bytes} bytes free, in which no namespace was made, so no device shows them",
+            named_region(region)
+        ),
+        format!("make a namespace there: ndctl create-namespace -m fsdax -r {}", region.name),
+    )
+}
+
 /// A device-DAX node whose memory the kernel uses.
 pub(super) fn system_ram(facts: &Facts, namespace: &Namespace) -> Reason {
     advice(

@@ -87,6 +87,19 @@ pub(super) fn region_at(sources: &Sources, directory: &Path) -> Option<MemoryReg
         .then(|| region(sources, directory, &devtype))
 }
 
+/// The regions with room for a namespace, and how many bytes: `available_size` (sysfs-bus-nvdimm).
+pub(super) fn free_regions(sources: &Sources) -> Vec<(MemoryRegion, u64)> {
+    let bus = Path::new("/sys/bus/nd/devices");
+    let names = sources.names(bus);
+    let free = |name: &String| {
+        let directory = sources.link(bus.join(name))?;
+        let region = region_at(sources, &directory)?;
+        let bytes: u64 = sources.number(directory.join("available_size"))?;
+        (bytes > 0).then_some((region, bytes))
+    };
+    names.iter().filter_map(free).collect()
+}
+
 fn region(sources: &Sources, directory: &Path, devtype: &str) -> MemoryRegion {
     // The bus is the directory above the region, and knows who described it.
     let bus: PathBuf = directory.parent().map(Path::to_owned).unwrap_or_default();

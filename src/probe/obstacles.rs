@@ -177,6 +177,9 @@ impl Judge<'_> {
         if facts.filesystem.as_deref() == Some("hugetlbfs") {
             self.push(reasons::hugetlbfs(&facts.path));
         }
+        for (region, bytes) in &facts.free_regions {
+            self.push(memory_reasons::region_without_namespace(region, *bytes));
+        }
         if let Some((_, region)) = &facts.dax_device {
             if !facts.bad_ranges.is_empty() {
                 self.push(reasons::bad_blocks_in_node(facts));

@@ -358,6 +358,7 @@ pub enum ReasonCode {
     DeviceDaxDisabled,
     LeaseHeld,
     MemoryLimit,
+    RegionWithoutNamespace,
 }
 
 impl ReasonCode {
@@ -402,6 +403,7 @@ impl ReasonCode {
             Self::DeviceDaxDisabled => "device-dax-disabled",
             Self::LeaseHeld => "lease-held",
             Self::MemoryLimit => "memory-limit",
+            Self::RegionWithoutNamespace => "region-without-namespace",
         }
     }
 }

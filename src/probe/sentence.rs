@@ -1,6 +1,6 @@
 //! The verdict in one sentence.
 
-use super::report::{MapSync, Report, Target};
+use super::report::{MapSync, Reason, ReasonCode, Report, Target};
 use crate::durability::{Backend, Granularity};
 
 impl Report {
@@ -9,6 +9,11 @@ impl Report {
     #[must_use]
     pub fn verdict_sentence(&self) -> String {
         let path = self.path.display();
+        // Whoever names a device wants it, and not a file in its place.
+        let free = |reason: &&Reason| reason.code == ReasonCode::RegionWithoutNamespace;
+        if let Some(reason) = self.reasons.iter().find(free) {
+            return format!("{path} is not there: {}.", reason.text);
+        }
         let subject = match self.target {
             Target::Other => return format!("{path} cannot hold a region."),
             Target::File => format!("A region in {path}"),

@@ -89,6 +89,7 @@ fn granularity(backend: Backend, domain: PersistenceDomain) -> Granularity {
 fn weight(code: ReasonCode) -> usize {
     const ORDER: &[ReasonCode] = &[
         ReasonCode::NotARegularFile,
+        ReasonCode::RegionWithoutNamespace,
         ReasonCode::SystemRam,
         ReasonCode::DeviceDaxDisabled,
         ReasonCode::PermissionDenied,

@@ -37,6 +37,15 @@ fn probe_node(tree: &Tree, map_sync: MapSync) -> Report {
         .probe(&tree.root)
 }
 
+/// A name in /dev that is not there, beside a region with so many bytes free.
+fn missing(path: &str, free: &str) -> Report {
+    let mut tree = Tree::new();
+    let at = tree.region(0, CXL);
+    tree.root.write(&format!("/sys/devices/{at}/available_size"), free);
+    tree.mount("0:6 / /dev rw - devtmpfs dev rw");
+    FakeFile::directory(path, (0, 6)).with(|file| file.missing = true).probe(&tree.root)
+}
+
 /// A report with this reason, and what its text and its remedy must say.
 pub(super) fn produce(code: ReasonCode) -> (Report, &'static str, &'static str) {
     let not_tried = |errno| node(ADR, "device_dax", MapSync::NotTried(errno));
@@ -73,6 +82,9 @@ pub(super) fn produce(code: ReasonCode) -> (Report, &'static str, &'static str) 
             let file = FakeFile::new("/m/f", (259, 0))
                 .with(|file| file.map_sync = Some(MapSync::NotTried(EAGAIN)));
             (file.probe(&tree.root), "/m/f could not be opened", "given the lease back")
+        }
+        ReasonCode::RegionWithoutNamespace => {
+            (missing("/dev/pmem0", "536870912\n"), "536870912 bytes free", "-r region0")
         }
         ReasonCode::MapSyncNotTried => (not_tried(EIO), "/dev/dax0.0", "kernel log"),
         other => panic!("{other} is not a reason of memory"),
@@ -316,4 +328,17 @@ fn a_node_has_its_own_bad_bytes_from_its_own_start() {
     tree.root.write(&format!("/sys/devices/{}/ndbus0/commands", ADR.bus), "ars_cap\n");
     let remedy = bad("14336 8\n").reasons[0].remedy.as_ref().unwrap().to_string();
     assert!(remedy.contains("cannot clear errors"), "{remedy}");
+}
+
+#[test]
+fn a_region_without_a_namespace_says_so_where_its_device_is_looked_for() {
+    let report = missing("/dev/pmem0", "536870912\n");
+    let said = "/dev/pmem0 is not there: CXL region region0 has 536870912 bytes free";
+    assert!(report.verdict_sentence().starts_with(said), "{}", report.verdict_sentence());
+    assert_eq!(codes(&missing("/dev/dax0.0", "1\n"))[0], "region-without-namespace");
+    for (path, free) in [("/dev/pmem0", "0\n"), ("/dev/shmem", "536870912\n")] {
+        let report = missing(path, free);
+        assert_eq!(codes(&report), ["memory-backed"], "{path}");
+        assert!(!report.verdict_sentence().contains("is not there"), "{path}");
+    }
 }

@@ -8,7 +8,7 @@ use crate::cpu::WriteBack;
 use crate::probe::extents::Extent;
 use crate::probe::report::{MapSync, ReasonCode, Report};
 
-pub(super) const EVERY: [ReasonCode; 37] = [
+pub(super) const EVERY: [ReasonCode; 38] = [
     ReasonCode::MountedDaxNever,
     ReasonCode::DaxInodeWithoutFlag,
     ReasonCode::DaxFlagSetFileOpen,
@@ -46,6 +46,7 @@ pub(super) const EVERY: [ReasonCode; 37] = [
     ReasonCode::DeviceDaxDisabled,
     ReasonCode::LeaseHeld,
     ReasonCode::MemoryLimit,
+    ReasonCode::RegionWithoutNamespace,
 ];
 
 /// An fsdax namespace mounted on `/m`, with these options.
@@ -202,7 +203,8 @@ pub(super) fn produce(code: ReasonCode) -> (Report, &'static str, &'static str) 
         | ReasonCode::SystemRam
         | ReasonCode::DeviceDaxDisabled
         | ReasonCode::LeaseHeld
-        | ReasonCode::MemoryLimit => super::memory::produce(code),
+        | ReasonCode::MemoryLimit
+        | ReasonCode::RegionWithoutNamespace => super::memory::produce(code),
     }
 }
 
