@@ -83,8 +83,9 @@ fn missing_path() {
     let below = missing.join("file");
     let error = refused(directory.path(), &below, |path| options().create(path));
     is_errno(&error, "create", libc::ENOENT);
+    // Opening comes first, and there is no directory that the file could be made in.
     let error = refused(directory.path(), &below, |path| options().open_or_create(path));
-    is_errno(&error, "create", libc::ENOENT);
+    is_errno(&error, "open", libc::ENOENT);
     let error = refused(directory.path(), Path::new(""), |path| options().open(path));
     is_errno(&error, "open", libc::ENOENT);
     let error = refused(directory.path(), Path::new(""), |path| options().create(path));
@@ -180,7 +181,7 @@ fn existing_name_at_create() {
     symlink("bystander", named("link")).expect("a link can be made");
     fs::hard_link(named("bystander"), named("second name")).expect("a link can be made");
     symlink("loop", named("loop")).expect("a link can be made");
-    for name in ["bystander", "link", "second name", "loop"] {
+    for name in ["bystander", "link", "second name"] {
         let error = refused(directory.path(), &named(name), |path| options().create(path));
         is_errno(&error, "create", libc::EEXIST);
         let with_mode = |path: &Path| options().mode(0o777).lock(false).create(path);
@@ -188,19 +189,33 @@ fn existing_name_at_create() {
     }
     let error = refused(directory.path(), &named("loop"), |path| options().open(path));
     is_errno(&error, "open", libc::ELOOP);
+    let error = refused(directory.path(), &named("loop"), |path| options().create(path));
+    is_errno(&error, "create", libc::ELOOP);
 }
 
+/// A link means the file that it points to, also where that file is to be made.
 #[test]
 fn dangling_symlink() {
     let directory = directory();
-    let link = directory.path().join("link");
-    symlink("nowhere", &link).expect("a link can be made");
-    let error = refused(directory.path(), &link, |path| options().open(path));
+    let named = |name: &str| directory.path().join(name);
+    for (link, target) in [("one", "first"), ("two", "second"), ("lost", "missing/file")] {
+        symlink(target, named(link)).expect("a link can be made");
+    }
+    let error = refused(directory.path(), &named("one"), |path| options().open(path));
     is_errno(&error, "open", libc::ENOENT);
-    let error = refused(directory.path(), &link, |path| options().create(path));
-    is_errno(&error, "create", libc::EEXIST);
-    let error = refused(directory.path(), &link, |path| options().open_or_create(path));
-    assert!(error.errno().is_some(), "{error}");
+    let error = refused(directory.path(), &named("lost"), |path| options().create(path));
+    is_errno(&error, "create", libc::ENOENT);
+    let error = refused(directory.path(), &named("lost"), |path| options().open_or_create(path));
+    is_errno(&error, "open", libc::ENOENT);
+    drop(options().create(named("one")).expect("the file that the link points to is made"));
+    drop(options().open_or_create(named("two")).expect("the same"));
+    for (link, target) in [("one", "first"), ("two", "second")] {
+        assert_eq!(fs::read_link(named(link)).expect("still a link"), Path::new(target));
+        let made = fs::symlink_metadata(named(target)).expect("a file");
+        assert!(made.is_file() && made.len() == 8192, "{made:?}");
+        let error = refused(directory.path(), &named(link), |path| options().create(path));
+        is_errno(&error, "create", libc::EEXIST);
+    }
 }
 
 #[test]

@@ -21,6 +21,7 @@ use rustix::fs::{self, AtFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 use super::mapping::page_size;
+use super::process;
 use super::quirks::Quirks;
 use crate::durability::Backend;
 use crate::error::{Error, Operation, Result};
@@ -36,8 +37,8 @@ struct Spot {
 }
 
 struct Known {
-    /// A child process after fork(2) shares the table's events, and would miss some.
-    process: u32,
+    /// By its mark. A child process after fork(2) shares the table's events, and would miss some.
+    process: u64,
     table: File,
     since: Instant,
     spot: Spot,
@@ -49,7 +50,7 @@ impl Known {
     fn holds(&self, spot: Spot) -> bool {
         self.spot == spot
             && self.since.elapsed() < AGE_MAX
-            && self.process == std::process::id()
+            && self.process == process::mark()
             && !self.table_changed()
     }
 
@@ -83,7 +84,7 @@ pub(super) fn glance(fd: BorrowedFd<'_>, path: &Path) -> Result<(Report, Quirks)
         all.remove(0);
     }
     if let Some(table) = table.ok().filter(|_| depends_on_the_mount_only(&report)) {
-        let (process, since) = (std::process::id(), Instant::now());
+        let (process, since) = (process::mark(), Instant::now());
         all.push(Known { process, table, since, spot, report: report.clone(), quirks });
     }
     Ok((report, quirks))
@@ -175,7 +176,7 @@ mod tests {
         assert!(dax == Dax::No, "this folder is not on a DAX filesystem");
         let table = mount_table().unwrap();
         let (report, quirks) = look_closely(file.as_fd(), Path::new("file")).unwrap();
-        let process = std::process::id();
+        let process = process::mark();
         Known { process, table, since: Instant::now(), spot, report, quirks }
     }
 
