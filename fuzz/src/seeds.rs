@@ -35,11 +35,11 @@ fn main() -> Outcome {
             "log_open",
             number,
             &whole,
-            [8192 + 40, 16384 + 20, 20480 + 20, 20550],
+            [8192 + 40, 16384 + 20, 24576 + 20, 24646],
         )?;
     }
     // Once went unnoticed: the last block of a segment that is full to its last byte.
-    write(directory, "log_open", "full-segment", &[1, 11, 0, 0x50, 0x7f, 0x76, 1])?;
+    write(directory, "log_open", "full-segment", &[1, 11, 0, 0x50, 0x9f, 0x76, 1])?;
     for number in 0..checkpoint::FILES {
         let whole = checkpoint::whole(number)?.bytes;
         write_all(
