@@ -88,6 +88,7 @@ impl<R: Region> Core<R> {
             // Where it is one writer's, its rest is for whoever needs less.
             if let Some(old) = active.take_if(|_| !self.is_shared()) {
                 self.leave(&old)?;
+                self.room_came();
             }
             return Err(Error::new(Operation::Append, self.no_room(need)));
         };

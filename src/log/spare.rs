@@ -23,7 +23,9 @@ struct Pool {
     idle: Vec<State>,
     /// How many are in use.
     lent: usize,
-    /// How often some came back that had a segment.
+    /// How many of these are used by calls that wait: they give nothing back before the others do.
+    waiting: usize,
+    /// How often something came back that may be what a call lacks.
     returns: u64,
     /// Buffers for records whose commit has no writer yet.
     staging: Vec<Staging>,
@@ -73,31 +75,35 @@ impl<R: Region> Core<R> {
     pub(super) fn recall_spares(&self) -> Result<()> {
         let mut pool = lock(&self.spares.pool);
         let idle = std::mem::take(&mut pool.idle);
-        let count = idle.len();
         // They are on their way: who finds no segment meanwhile waits.
-        pool.lent += count;
+        pool.lent += idle.len();
+        let recalled = Recalled { spares: &self.spares, count: idle.len() };
         drop(pool);
-        let left = idle.into_iter().try_for_each(|state| state.leave(self));
-        let mut pool = lock(&self.spares.pool);
-        pool.lent -= count;
-        pool.returns += u64::from(count > 0);
-        drop(pool);
-        self.spares.returned.notify_all();
+        // Each of them, whatever becomes of another.
+        let left = idle.into_iter().map(|state| state.leave(self)).fold(Ok(()), Result::and);
+        drop(recalled);
         left
     }
 
-    /// How often a segment came back.
+    /// How often something came back.
     pub(super) fn spare_returns(&self) -> u64 {
         lock(&self.spares.pool).returns
     }
 
-    /// Waits until segments came back more often than the caller has `seen`, which may be what it lacks.
-    /// False if no other call uses a spare writer: then nothing comes back.
+    /// There may be room that was not there before: whoever waits looks for it.
+    pub(super) fn room_came(&self) {
+        lock(&self.spares.pool).returns += 1;
+        self.spares.returned.notify_all();
+    }
+
+    /// Waits until something came back more often than the caller has `seen`, which may be what it lacks.
+    /// False if every call that uses a spare writer waits, too: then nothing comes back.
     ///
     /// `own` is how many of those in use are the caller's.
     pub(super) fn wait_for_spare(&self, own: usize, seen: u64) -> bool {
+        let waiting = Waiting::begin(&self.spares, own);
         let mut pool = lock(&self.spares.pool);
-        while pool.lent > own && pool.returns == seen {
+        while pool.lent > pool.waiting && pool.returns == seen {
             if self.region.is_emulated() {
                 // Threads of a simulated region take turns at its operations.
                 drop(pool);
@@ -109,7 +115,48 @@ impl<R: Region> Core<R> {
                 pool = woken.unwrap_or_else(PoisonError::into_inner);
             }
         }
-        pool.returns != seen
+        let came = pool.returns != seen;
+        drop(pool);
+        drop(waiting);
+        came
+    }
+}
+
+/// Idle writers whose segments are on their way back, until it is dropped, by a panic of the region's
+/// code, too.
+struct Recalled<'a> {
+    spares: &'a Spares,
+    count: usize,
+}
+
+impl Drop for Recalled<'_> {
+    fn drop(&mut self) {
+        let mut pool = lock(&self.spares.pool);
+        pool.lent -= self.count;
+        pool.returns += u64::from(self.count > 0);
+        drop(pool);
+        self.spares.returned.notify_all();
+    }
+}
+
+/// A call that waits, with the writers it uses, until it is dropped.
+struct Waiting<'a> {
+    spares: &'a Spares,
+    own: usize,
+}
+
+impl<'a> Waiting<'a> {
+    fn begin(spares: &'a Spares, own: usize) -> Self {
+        lock(&spares.pool).waiting += own;
+        // It may have been the last one that the others were waiting for.
+        spares.returned.notify_all();
+        Self { spares, own }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        lock(&self.spares.pool).waiting -= self.own;
     }
 }
 
@@ -131,5 +178,96 @@ impl<R: Region> Drop for Lent<'_, R> {
         // Those who wait for it are not the caller's own: one of them goes on, or finds that it is alone.
         drop(pool);
         self.core.spares.returned.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::sync::{Arc, Barrier};
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::log::{Log, LogOptions, Lsn};
+    use crate::region::AnyRegion;
+    use crate::{Emulation, ErrorKind, Options};
+
+    /// Much longer than any of this takes.
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    /// A full log, which threads that hang may keep.
+    fn full() -> &'static Log<AnyRegion> {
+        let region = Options::new().len(16384 + 3 * 16384).emulate(Emulation::Adr).in_memory();
+        let log = LogOptions::new().segment_bytes(16384).seed(7).format(region.unwrap()).unwrap();
+        while log.append(&[1; 1000]).is_ok() {}
+        Box::leak(Box::new(log))
+    }
+
+    /// Each of two calls has what the other one waits for: nothing.
+    #[test]
+    fn calls_that_wait_for_each_other_end() {
+        let core = &full().core;
+        let (both, (done, ended)) = (Arc::new(Barrier::new(2)), channel());
+        for _ in 0..2 {
+            let (both, done) = (Arc::clone(&both), done.clone());
+            thread::spawn(move || {
+                let lent = core.lend();
+                both.wait();
+                let came = core.wait_for_spare(1, core.spare_returns());
+                drop(lent);
+                done.send(came)
+            });
+        }
+        for _ in 0..2 {
+            assert_eq!(ended.recv_timeout(LIMIT), Ok(false), "they wait for each other");
+        }
+        let pool = lock(&core.spares.pool);
+        assert_eq!((pool.lent, pool.waiting), (0, 0));
+    }
+
+    #[test]
+    fn appends_to_a_full_log_at_once_are_all_refused() {
+        const ROUNDS: usize = 300;
+        let log = full();
+        let (all, (done, ended)) = (Arc::new(Barrier::new(3)), channel());
+        for _ in 0..3 {
+            let (all, done) = (Arc::clone(&all), done.clone());
+            thread::spawn(move || {
+                for _ in 0..ROUNDS {
+                    all.wait();
+                    done.send(log.append(&[1; 1000]).map_err(|error| error.kind().clone()))
+                        .unwrap();
+                }
+            });
+        }
+        for _ in 0..3 * ROUNDS {
+            let refused = ended.recv_timeout(LIMIT).expect("they wait for each other");
+            assert!(matches!(refused, Err(ErrorKind::Full { .. })), "{refused:?}");
+        }
+    }
+
+    /// Whoever waits for a call that takes long looks again when there is room.
+    #[test]
+    fn what_is_released_or_left_meanwhile_is_told() {
+        type Change = fn(&'static Log<AnyRegion>);
+        let release: Change = |log| log.release_up_to(Lsn::new(20)).unwrap();
+        let leave: Change = |log| drop(log.writer());
+        for change in [release, leave] {
+            let log = full();
+            let core = &log.core;
+            let long = core.lend();
+            let seen = core.spare_returns();
+            let (done, ended) = channel();
+            thread::spawn(move || {
+                let lent = core.lend();
+                let came = core.wait_for_spare(1, seen);
+                drop(lent);
+                done.send(came)
+            });
+            change(log);
+            assert_eq!(ended.recv_timeout(LIMIT), Ok(true));
+            drop(long);
+        }
     }
 }

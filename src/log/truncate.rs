@@ -39,6 +39,7 @@ impl<R: Region> Log<R> {
         primitive!("log.release.root", change(), Ok(()))?;
         core.released.fetch_max(lsn.get(), Ordering::AcqRel);
         core.table.free_up_to(core.released());
+        core.room_came();
         Ok(())
     }
 

@@ -432,6 +432,7 @@ impl<R: Region> Drop for Writer<'_, R> {
         if let Some(state) = self.state.take() {
             // Nobody is there to be told of an error. The next opening notes the end.
             let _ = state.leave(self.core);
+            self.core.room_came();
         }
     }
 }
