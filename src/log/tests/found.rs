@@ -358,3 +358,42 @@ fn either_slot_of_a_closed_root_will_do() {
         assert_eq!((log.released(), all(&log)), (Lsn::new(4), expected(5..10)));
     }
 }
+
+/// A write that a medium has lost: any page of the headers is what it was when the log was made, or
+/// before the last record.
+#[test]
+fn an_older_page_of_a_header_loses_no_record() {
+    let region = region(4);
+    drop(options().format(region.clone()).unwrap());
+    let bytes = |region: &SimRegion| {
+        let mut bytes = vec![0; region.len() as usize];
+        region.read(0, &mut bytes).unwrap();
+        bytes
+    };
+    let mut olds = vec![bytes(&region)];
+    let log = options().open_region(region.clone()).unwrap();
+    for lsn in 1..=5 {
+        log.append(&vec![lsn; 1500]).unwrap();
+        olds.push(bytes(&region));
+    }
+    log.close().unwrap();
+    let whole = bytes(&region);
+    let mut replaced = 0;
+    for old in &olds {
+        for page in (0..2).flat_map(|copy| (0..4).map(move |number| segment(number) + copy * 4096))
+        {
+            let page = page as usize..page as usize + 4096;
+            replaced += u32::from(old[page.clone()] != whole[page.clone()]);
+            let mut bytes = whole.clone();
+            bytes[page.clone()].copy_from_slice(&old[page.clone()]);
+            let region = SimRegion::new(Mode::Adr, bytes.len() as u64, bytes.len() as u64);
+            region.write(0, &bytes).unwrap();
+            let log = options().open_region(region).unwrap();
+            let found: Vec<u64> =
+                log.reader(Lsn::ZERO).unwrap().map(|record| record.unwrap().0.get()).collect();
+            assert_eq!(found, [1, 2, 3, 4, 5], "{page:?}");
+            log.abandon();
+        }
+    }
+    assert!(replaced > 10, "{replaced}");
+}
