@@ -104,12 +104,13 @@ impl<R: Region> Core<R> {
         Ok(())
     }
 
-    /// Why no segment can be had.
+    /// Why no segment can be had. One that all writers share is given up when its records are
+    /// released, so that none of them is one too many.
     fn no_room(&self, needed: u64) -> ErrorKind {
         let (free, held) = self.table.room(self.layout.segment);
         match held {
-            Some(segments) => ErrorKind::TooManyWriters { segments },
-            None => ErrorKind::Full { needed, free },
+            Some(segments) if !self.is_shared() => ErrorKind::TooManyWriters { segments },
+            _ => ErrorKind::Full { needed, free },
         }
     }
 

@@ -3,6 +3,7 @@
 mod edges;
 mod followers;
 mod found;
+mod hooked;
 mod panics;
 mod readers;
 mod room;
@@ -12,6 +13,8 @@ use super::layout::Layout;
 use super::*;
 use crate::sim::{Mode, SimRegion};
 use crate::{ErrorKind, Options};
+
+use hooked::Hooked;
 
 const SEGMENT: u64 = 12288;
 
@@ -274,7 +277,7 @@ fn what_recovery_has_accepted_is_durable() {
     let region = region(4);
     drop(options().format(region.clone()).unwrap());
     region.settle();
-    let undrained = Undrained(region.clone());
+    let undrained = Hooked::undrained(region.clone());
     let log = options().open_region(region.clone()).unwrap();
     region.settle();
     log.abandon();
@@ -286,79 +289,6 @@ fn what_recovery_has_accepted_is_durable() {
     for seed in 0..200 {
         let log = options().open_region(region.crash(seed)).unwrap();
         assert_eq!(all(&log), expected(1..2), "seed {seed}");
-    }
-}
-
-/// A region whose process is killed before it drains.
-struct Undrained(SimRegion);
-
-impl Region for Undrained {
-    fn len(&self) -> u64 {
-        self.0.len()
-    }
-    fn durability(&self) -> crate::Durability {
-        self.0.durability()
-    }
-    fn granularity(&self) -> crate::Granularity {
-        self.0.granularity()
-    }
-    fn backend(&self) -> crate::Backend {
-        self.0.backend()
-    }
-    fn is_emulated(&self) -> bool {
-        true
-    }
-    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        self.0.read(offset, buf)
-    }
-    fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
-        self.0.write(offset, data)
-    }
-    fn write_flush(&self, offset: u64, data: &[u8]) -> Result<()> {
-        self.0.write_flush(offset, data)
-    }
-    fn fill_flush(&self, offset: u64, len: u64, byte: u8) -> Result<()> {
-        self.0.fill_flush(offset, len, byte)
-    }
-    fn flush(&self, offset: u64, len: u64) -> Result<()> {
-        self.0.flush(offset, len)
-    }
-    fn drain(&self) -> Result<()> {
-        Ok(())
-    }
-    fn sync_all(&self) -> Result<()> {
-        Ok(())
-    }
-    fn deep_flush(&self, offset: u64, len: u64) -> Result<()> {
-        self.0.flush(offset, len)
-    }
-    fn load_u64(&self, offset: u64) -> Result<u64> {
-        self.0.load_u64(offset)
-    }
-    fn store_u64(&self, offset: u64, value: u64) -> Result<()> {
-        self.0.store_u64(offset, value)
-    }
-    fn compare_exchange_u64(
-        &self,
-        offset: u64,
-        current: u64,
-        new: u64,
-    ) -> Result<std::result::Result<u64, u64>> {
-        self.0.compare_exchange_u64(offset, current, new)
-    }
-    #[allow(unsafe_code)]
-    unsafe fn slice(&self, _: u64, _: u64) -> Result<&[u8]> {
-        Ok(&[])
-    }
-    #[allow(unsafe_code, clippy::mut_from_ref)]
-    unsafe fn slice_mut(&self, _: u64, _: u64) -> Result<&mut [u8]> {
-        Ok(&mut [])
-    }
-    fn grow(&self, new_len: u64) -> Result<()> {
-        self.0.grow(new_len)
-    }
-    fn close(&self) -> Result<()> {
-        self.0.close()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::hooked::{At, What};
 use super::*;
 
 /// An iterator that panics after its second record, or a record that does.
@@ -78,4 +79,31 @@ fn what_an_iterator_appends_itself_comes_first() {
     assert_eq!(log.append_many(inner).unwrap(), Lsn::new(4)..Lsn::new(7));
     let payloads: Vec<_> = all(&log).into_iter().flat_map(|(_, payload)| payload).collect();
     assert_eq!(payloads, [0, 1, 2, 10, 11, 12]);
+}
+
+/// A block may be there or not: nobody writes behind it.
+#[test]
+fn a_writer_whose_commit_panicked_writes_no_more() {
+    for mode in [Mode::Adr, Mode::PageCache] {
+        for at in [At::Write, At::Drain] {
+            let len = layout::SEGMENTS + 2 * SEGMENT;
+            let region = Hooked::new(SimRegion::new(mode, len, len));
+            let log = options().format(&region).unwrap();
+            let mut writer = log.writer();
+            writer.append(&payload(1)).unwrap();
+            region.plan(at, What::Panics);
+            caught(|| writer.append(&payload(2)));
+            for _ in 0..2 {
+                let error = writer.append(b"behind it").unwrap_err();
+                let ErrorKind::Damaged(why) = error.kind() else { panic!("{error}") };
+                assert!(why.contains("did not return"), "{mode:?}, {at:?}: {error}");
+            }
+            drop(writer);
+            log.abandon();
+            let log = options().open_region(&region).unwrap();
+            let found = all(&log);
+            assert!(found == expected(1..2) || found == expected(1..3), "{mode:?}, {at:?}");
+            assert_eq!(log.append(b"next").unwrap(), Lsn::new(found.len() as u64 + 1));
+        }
+    }
 }

@@ -179,6 +179,32 @@ fn too_many_writers_are_not_a_full_log() {
     }
 }
 
+/// The only segment that can be used is the one that all share: releasing helps.
+#[test]
+fn a_shared_log_beside_a_lost_segment_is_full_and_has_room_after_a_release() {
+    let region = in_mode(Mode::PageCache, 2);
+    let log = options().format(region.clone()).unwrap();
+    log.append(b"in the segment that is lost").unwrap();
+    log.close().unwrap();
+    for copy in [0, 4096] {
+        region.write(layout::SEGMENTS + copy, &[0xa5; 64]).unwrap();
+    }
+    region.flush(layout::SEGMENTS, 8192).unwrap();
+    region.drain().unwrap();
+    let log = options().accept_damage(true).open_region(region).unwrap();
+    assert_eq!(log.recovery().lost_segments.len(), 1);
+    let mut writer = log.writer();
+    for own in [true, false] {
+        let mut append = || if own { writer.append(&[1; 900]) } else { log.append(&[1; 900]) };
+        let error = (0..20).find_map(|_| append().err()).expect("it becomes full");
+        assert!(matches!(error.kind(), ErrorKind::Full { .. }), "{error}");
+        log.release_up_to(log.last()).unwrap();
+        append().unwrap();
+    }
+    log.release_up_to(log.last()).unwrap();
+    log.append(&vec![1; log.commit_bytes_max() as usize]).unwrap();
+}
+
 /// A writer for which there is no room leaves the rest of its segment to whoever needs less.
 #[test]
 fn the_rest_of_a_segment_is_for_whoever_needs_less() {
