@@ -3,11 +3,15 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::process::Command;
 
-use daxmap::publish::Commit;
+use daxmap::Options;
+use daxmap::publish::{Attribute, Commit, replace};
+use pmem_tests::scratch::Filesystem;
 use rustix::fs::XattrFlags;
+use rustix::io::Errno;
 
-use crate::{draft, on_each, version};
+use crate::{HERE, LEN, draft, on_each, version};
 
 #[test]
 fn a_replaced_file_hands_its_attributes_on() {
@@ -82,6 +86,80 @@ fn the_directorys_default_list_is_not_put_on_a_replaced_file() {
         draft(&other, 1).commit(Commit::Replace).unwrap();
         assert!(attributes(&other).iter().any(|(name, _)| name == "system.posix_acl_access"));
     });
+}
+
+/// Replaces the file in every way, and checks each time what it is and what was kept of it.
+fn replaced_in_every_way(path: &Path, check: impl Fn(&Path)) {
+    for how in [Commit::Replace, Commit::keep("kept")] {
+        let draft = draft(path, 2);
+        assert_eq!(draft.not_kept(), [], "{how:?}");
+        draft.commit(how).unwrap();
+        assert_eq!(version(path), Some(2), "{how:?}");
+        check(path);
+    }
+    check(&path.with_file_name("kept"));
+    replace(path, "text").unwrap();
+    assert_eq!(fs::read(path).unwrap(), b"text");
+    check(path);
+}
+
+/// Of xfs, which has projects whether quotas are on or off.
+#[test]
+fn the_project_of_a_replaced_file_is_handed_on() {
+    let disk = Filesystem::looped(HERE, "xfs", 320 << 20);
+    let path = disk.path().join("file");
+    draft(&path, 1).commit(Commit::Replace).unwrap();
+    assert_eq!(listed(&path).0, 0);
+    chattr(&["-p", "77"], &path);
+    replaced_in_every_way(&path, |path| assert_eq!(listed(path).0, 77));
+
+    // Where the directory imposes its own, no file of another can be given a name.
+    let folder = disk.path().join("folder");
+    fs::create_dir(&folder).unwrap();
+    chattr(&["-p", "5", "+P"], &folder);
+    let path = folder.join("file");
+    draft(&path, 1).commit(Commit::Replace).unwrap();
+    replaced_in_every_way(&path, |path| assert_eq!(listed(path).0, 5));
+    chattr(&["-p", "77"], &path);
+    let strict = Options::new().len(LEN as u64).strict_attributes(true);
+    assert_eq!(strict.draft(&path).unwrap_err().errno(), Some(Errno::XDEV));
+    let draft = draft(&path, 3);
+    let lost: Vec<_> = draft.not_kept().iter().map(|lost| (&lost.attribute, lost.errno)).collect();
+    assert_eq!(lost, [(&Attribute::Project, libc::EXDEV)]);
+    draft.commit(Commit::Replace).unwrap();
+    assert_eq!((version(&path), listed(&path).0), (Some(3), 5));
+}
+
+#[test]
+fn the_flag_against_copy_on_write_is_handed_on() {
+    let disk = Filesystem::looped(HERE, "btrfs", 128 << 20);
+    let folder = disk.path().join("folder");
+    fs::create_dir(&folder).unwrap();
+    // New files of this one have the flag.
+    chattr(&["+C"], &folder);
+    for (directory, flag) in [(disk.path(), "+C"), (&folder, "-C")] {
+        let path = directory.join("file");
+        // Only an empty file takes it.
+        fs::File::create(&path).unwrap();
+        chattr(&[flag], &path);
+        replaced_in_every_way(&path, |path| {
+            assert_eq!(listed(path).1.contains('C'), flag == "+C", "{flag}");
+        });
+    }
+}
+
+fn chattr(words: &[&str], path: &Path) {
+    let changed = Command::new("chattr").args(words).arg(path).status().unwrap();
+    assert!(changed.success(), "chattr {words:?} {}", path.display());
+}
+
+/// Project and flags, as lsattr(1) prints them.
+fn listed(path: &Path) -> (u32, String) {
+    let printed = Command::new("lsattr").arg("-pd").arg(path).output().unwrap();
+    let printed = String::from_utf8(printed.stdout).unwrap();
+    let mut words = printed.split_whitespace();
+    let project = words.next().and_then(|word| word.parse().ok());
+    project.zip(words.next().map(str::to_owned)).unwrap_or_else(|| panic!("lsattr: {printed}"))
 }
 
 /// An access control list as its extended attribute has it: tags, permissions, ids

@@ -191,6 +191,21 @@ fn what_was_not_written_is_zero_and_no_hole() {
 }
 
 #[test]
+fn a_file_of_no_bytes_is_published() {
+    on_each(|name, directory| {
+        let path = directory.join("file");
+        draft(&path, 1).commit(Commit::Replace).unwrap();
+        let empty = Options::new().len(0).draft(&path).unwrap();
+        let region = empty.commit(Commit::keep("kept")).unwrap();
+        assert_eq!((region.len(), fs::metadata(&path).unwrap().len()), (0, 0), "{name}");
+        assert_eq!(version(&directory.join("kept")), Some(1));
+        region.grow(LEN as u64).unwrap();
+        region.write_persist(0, &versions::content(2, LEN)).unwrap();
+        assert_eq!(version(&path), Some(2), "{name}");
+    });
+}
+
+#[test]
 fn a_dropped_draft_leaves_nothing() {
     on_each(|_, directory| {
         drop(draft(&directory.join("file"), 1));
@@ -265,7 +280,8 @@ fn errors_change_nothing() {
         let refused = |path: PathBuf| Options::new().len(1 << 20).draft(path).unwrap_err().errno();
         assert_eq!(refused(directory.join("missing/file")), Some(Errno::NOENT));
         assert_eq!(refused(directory.join("x".repeat(256))), Some(Errno::NAMETOOLONG));
-        assert_eq!(Options::new().len(0).draft(directory.join("x")).unwrap_err().errno(), None);
+        let error = Options::new().draft(directory.join("x")).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Empty), "{error}");
         if !["build directory", "overlay", "FUSE"].contains(&name) {
             let error = Options::new().len(1 << 40).draft(directory.join("x")).unwrap_err();
             assert_eq!(error.errno(), Some(Errno::NOSPC), "{name}: {error}");
