@@ -23,7 +23,8 @@
 //!   the whole draft as it was committed. Nothing else, ever.
 //! - When `commit` returns `Ok`, the draft's data, attributes and name are as durable as
 //!   [`Region::durability`] says. The level is that of the new file itself: a required level was
-//!   checked on it when the draft was made.
+//!   checked on it when the draft was made. A directory without fsync lowers the level to
+//!   `Unverified` at the commit; if a higher one is required, the commit is `PublishedNotDurable`.
 //! - An error changes nothing, with one exception that says so:
 //!   [`ErrorKind::PublishedNotDurable`].
 //! - A file that is replaced hands on its owner, permission bits, extended attributes, access
@@ -301,10 +302,10 @@ impl Draft {
     /// # Errors
     ///
     /// [`ErrorKind::PublishedNotDurable`] if the file got its name and the sync that makes this
-    /// durable failed. After any other error nothing has changed under any name, and the draft
-    /// is gone.
+    /// durable failed, or is not there and a level above `Unverified` is required. After any other
+    /// error nothing has changed under any name, and the draft is gone.
     pub fn commit(self, how: Commit<'_>) -> Result<AnyRegion> {
-        let Self { mut place, region, path, inherits, options } = self;
+        let Self { mut place, mut region, path, inherits, options } = self;
         let quirks = inherits.quirks;
         let fd = region.as_fd();
         primitive!(
@@ -313,11 +314,28 @@ impl Draft {
             name(&mut place, fd, &inherits, how).and_then(|()| complete(&region))
         )
         .map_err(|error| error.before_publish().at(&path))?;
-        primitive!("publish.sync", place.sync(quirks, fd), Ok(()))
+        primitive!("publish.sync", place.sync(quirks, fd), Ok(true))
+            .and_then(|synced| {
+                if synced {
+                    Ok(())
+                } else {
+                    region
+                        .lower(|report| options.without_directory_sync(report))
+                        .map_err(not_as_required)
+                }
+            })
             .map_err(|error| error.after_publish().at(&path))?;
-        options.settle_lock(fd);
+        options.settle_lock(region.as_fd());
         Ok(region)
     }
+}
+
+/// The file has its name, and the level that is required is not there: its directory has no sync.
+fn not_as_required(_: Error) -> Error {
+    Error::os(Operation::Sync, "fsync of the directory", Errno::INVAL).advise(
+        "the filesystem cannot sync a directory: keep the file on ext4, xfs or btrfs, or require \
+         no more than Durability::Unverified",
+    )
 }
 
 /// Makes the data durable, with every block written.

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use super::{Begun, Commit, name};
+use super::{Begun, Commit, name, not_as_required};
 use crate::durability::Durability;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::region::Options;
@@ -53,11 +53,20 @@ impl Options {
         }
         // Of a draft, which this is, at least one byte is asked for.
         let options = self.clone().len((bytes.len() as u64).max(1));
-        let Begun { mut place, fd, report, inherits } = options.begin(path)?;
+        let Begun { mut place, fd, mut report, inherits } = options.begin(path)?;
         Self::fill(fd.as_fd(), bytes)
             .and_then(|()| name(&mut place, fd.as_fd(), &inherits, Commit::Replace))
             .map_err(Error::before_publish)?;
-        place.sync(inherits.quirks, fd.as_fd()).map_err(Error::after_publish)?;
+        place
+            .sync(inherits.quirks, fd.as_fd())
+            .and_then(|synced| {
+                if synced {
+                    Ok(())
+                } else {
+                    options.without_directory_sync(&mut report).map_err(not_as_required)
+                }
+            })
+            .map_err(Error::after_publish)?;
         Ok(report.durability)
     }
 }

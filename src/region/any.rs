@@ -73,6 +73,17 @@ impl AnyRegion {
         Self { shows, ..self }
     }
 
+    /// Changes the report, and has the region report no higher level than that.
+    pub(crate) fn lower<T>(&mut self, change: impl FnOnce(&mut Report) -> T) -> T {
+        let changed = change(&mut self.report);
+        let level = self.report.durability;
+        match &mut self.inner {
+            Inner::Mapped(region) => region.lower(level),
+            Inner::PageCache(region) => region.lower(level),
+        }
+        changed
+    }
+
     /// True if everything that the region showed when it was opened was on the medium. False if it
     /// cannot be known: the region was opened read-only, or without the lock, and pages were cached
     /// that a failed sync of another process may have left behind. Then open the file for writing,

@@ -64,6 +64,11 @@ impl MappedRegion {
         Self { path, fd, parts, len, file, other_cores }
     }
 
+    /// Reports no level above this one from now on.
+    pub(super) fn lower(&mut self, level: Durability) {
+        self.parts.durability = self.parts.durability.min(level);
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }

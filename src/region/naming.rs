@@ -238,7 +238,7 @@ impl Place {
             Ok(named) => calls::fsync(named.as_fd())
                 .map_err(|errno| Error::os(Operation::Sync, "fsync", errno))?,
         }
-        if quirks.sync_directory { self.sync_directory(file) } else { Ok(()) }
+        if quirks.sync_directory { self.sync_directory(file).map(drop) } else { Ok(()) }
     }
 
     /// A second, temporary name of what a name leads to; `None` if nothing has the name.
@@ -263,8 +263,8 @@ impl Place {
     }
 
     /// Syncs what the filesystem needs synced after the file got its final name. Then what had it
-    /// before can go.
-    pub(crate) fn sync(&mut self, quirks: Quirks, fd: BorrowedFd<'_>) -> Result<()> {
+    /// before can go. False if the filesystem cannot sync a directory, and all of it was synced instead.
+    pub(crate) fn sync(&mut self, quirks: Quirks, fd: BorrowedFd<'_>) -> Result<bool> {
         // Stays where it is if the sync fails.
         let replaced = primitive!("name.replaced_until_synced", self.temporary.take(), {
             self.remove_temporary();
@@ -274,27 +274,28 @@ impl Place {
             primitive!("name.fsync", calls::fsync(fd), Ok(()))
                 .map_err(|errno| Error::os(Operation::Sync, "fsync", errno))?;
         }
+        let mut by_its_directory = true;
         if quirks.sync_directory {
-            primitive!("name.fsync_directory", self.sync_directory(fd), Ok(()))?;
+            by_its_directory =
+                primitive!("name.fsync_directory", self.sync_directory(fd), Ok(true))?;
         }
         self.temporary = replaced;
         self.remove_temporary();
-        Ok(())
+        Ok(by_its_directory)
     }
 
     /// fsync(2) of the directory; syncfs(2) where it may not be read, or has no fsync (EINVAL:
-    /// `vfs_fsync_range`, fs/sync.c).
-    fn sync_directory(&self, file: BorrowedFd<'_>) -> Result<()> {
-        if self.readable {
-            match calls::fsync_directory(self.directory()) {
-                Err(Errno::INVAL) => {}
-                synced => {
-                    let call = "fsync of the directory";
-                    return synced.map_err(|errno| Error::os(Operation::Sync, call, errno));
-                }
-            }
+    /// `vfs_fsync_range`, fs/sync.c). False if it has none.
+    fn sync_directory(&self, file: BorrowedFd<'_>) -> Result<bool> {
+        if !self.readable {
+            return sync_filesystem(file).map(|()| true);
         }
-        sync_filesystem(file)
+        match calls::fsync_directory(self.directory()) {
+            Err(Errno::INVAL) => sync_filesystem(file).map(|()| false),
+            synced => synced
+                .map(|()| true)
+                .map_err(|errno| Error::os(Operation::Sync, "fsync of the directory", errno)),
+        }
     }
 
     /// A name that the file was given is its temporary one again.

@@ -12,6 +12,7 @@ use super::any::AnyRegion;
 use super::calls;
 use super::draft::Place;
 use super::existing::Existing;
+use super::ground;
 use super::identity::Driver;
 use super::lock::Lock;
 use super::mapping::Reserve;
@@ -444,9 +445,12 @@ impl Options {
         // Once more, now that there are extents to look at.
         let (report, _) = self.judge(fd.as_fd(), path)?;
         // Mapped before it has its name: what fails here leaves nothing.
-        let region = self.attach(path, fd, len, report)?;
+        let mut region = self.attach(path, fd, len, report)?;
         place.name_new(region.as_fd())?;
-        if let Err(error) = primitive!("create.sync", place.sync(quirks, region.as_fd()), Ok(())) {
+        let synced = primitive!("create.sync", place.sync(quirks, region.as_fd()), Ok(true));
+        if let Err(error) = synced.and_then(|synced| {
+            if synced { Ok(()) } else { region.lower(|report| self.without_directory_sync(report)) }
+        }) {
             // The name is there, but may be gone after a crash: take it back.
             primitive!("create.take_back", place.unname_own(region.as_fd()), ());
             return Err(error.unknown());
@@ -642,6 +646,13 @@ impl Options {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Lowers the level of a file whose directory cannot be synced. An error if it is below the
+    /// required one then.
+    pub(crate) fn without_directory_sync(&self, report: &mut Report) -> Result<()> {
+        ground::without_directory_sync(report);
+        self.check_level(report)
     }
 
     fn level(&self, report: &Report) -> Durability {

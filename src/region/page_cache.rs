@@ -197,6 +197,11 @@ impl PageCacheRegion {
         }
     }
 
+    /// Reports no level above this one from now on.
+    pub(super) fn lower(&mut self, level: Durability) {
+        self.durability = self.durability.min(level);
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }

@@ -13,6 +13,7 @@ use daxmap::{Durability, ErrorKind, Options, Region};
 use pmem_tests::failing::with_failing;
 use pmem_tests::passthrough::Habits;
 use pmem_tests::scratch::{Directory, Filesystem};
+use pmem_tests::versions;
 use rustix::io::Errno;
 
 use crate::{HERE, LEN, draft, names, version};
@@ -111,10 +112,51 @@ fn without_shared_mappings() {
 fn without_a_sync_of_directories() {
     let disk = habits(|habits| habits.no_directory_sync = true);
     all_works_in(disk.path());
-    let region = Options::new().open(disk.path().join("file")).unwrap();
-    assert_eq!(region.durability(), Durability::Unverified);
-    let said = format!("{:?}", region.report().reasons);
-    assert!(said.contains("no fsync of a directory"), "{said}");
+    let opened = Options::new().open(disk.path().join("file")).unwrap();
+    let created = Options::new().len(LEN as u64).create(disk.path().join("created")).unwrap();
+    let published = draft(&disk.path().join("published"), 1).commit(Commit::Replace).unwrap();
+    for region in [opened, created, published] {
+        assert_eq!(region.durability(), Durability::Unverified);
+        let said = format!("{:?}", region.report().reasons);
+        assert!(said.contains("no fsync of a directory"), "{said}");
+    }
+}
+
+/// As on hfs, where files have an fsync, and directories none (fs/hfs/dir.c): the level falls when the
+/// file has its name, and a level that is required is an error then.
+#[test]
+fn a_directory_without_a_sync_lowers_the_level_of_what_gets_a_name_in_it() {
+    let disk = Filesystem::looped(HERE, "ext4", 64 << 20);
+    let (path, new) = (disk.path().join("file"), disk.path().join("new"));
+    let region = draft(&path, 1).commit(Commit::Replace).unwrap();
+    assert_eq!(region.durability(), Durability::Fsync);
+    drop(region);
+    let demanding = Options::new().len(LEN as u64).require(Durability::Fsync);
+    // Of what a commit calls here, only the sync of the directory is an fsync (publish_calls.rs).
+    with_failing(libc::SYS_fsync, libc::EINVAL, || {
+        for (path, how) in
+            [(&new, Commit::CreateOnly), (&path, Commit::Replace), (&path, Commit::keep("kept"))]
+        {
+            let region = draft(path, 2).commit(how).unwrap();
+            assert_eq!(region.durability(), Durability::Unverified, "{how:?}");
+            assert_eq!(region.report().durability, Durability::Unverified, "{how:?}");
+            let said = format!("{:?}", region.report().reasons);
+            assert!(said.contains("no fsync of a directory"), "{said}");
+        }
+        assert_eq!(replace(&path, "text").unwrap(), Durability::Unverified);
+        let draft = demanding.draft(&path).unwrap();
+        draft.write(0, &versions::content(3, LEN)).unwrap();
+        let late = draft.commit(Commit::Replace).unwrap_err();
+        assert_eq!(version(&path), Some(3));
+        let whole = demanding.replace(&path, versions::content(4, LEN)).unwrap_err();
+        assert_eq!(version(&path), Some(4));
+        for error in [late, whole] {
+            let kind = error.kind();
+            assert!(matches!(kind, ErrorKind::PublishedNotDurable(Errno::INVAL)), "{error}");
+            assert!(error.to_string().contains("cannot sync a directory"), "{error}");
+        }
+        assert_eq!(names(disk.path()), ["file", "kept", "new"]);
+    });
 }
 
 /// A file that is mounted on its name, in a directory that has no fsync: its own filesystem counts.
