@@ -138,6 +138,71 @@ fn control_characters_do_not_reach_the_terminal() {
     assert!(text(&output.stdout).starts_with("A file created as "));
 }
 
+/// A mount of memory, and the directory of the build on whatever this machine has.
+fn two_places() -> [String; 2] {
+    let built = daxmap().parent().unwrap().to_str().unwrap().to_owned();
+    ["/dev/shm".to_owned(), built]
+}
+
+fn words<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or_else(|| panic!("no {key} in {value}"))
+}
+
+/// The levels by their names, the least first.
+fn rank(level: &str) -> usize {
+    let order = ["ProcessOnly", "Unverified", "Fsync", "PowerFail"];
+    order.iter().position(|name| *name == level).unwrap_or_else(|| panic!("no level {level}"))
+}
+
+#[test]
+fn the_durability_is_the_least_of_the_layers() {
+    for path in two_places() {
+        let object = json_lines(&probe(&["--json", &path])).remove(0);
+        let caps = object["caps"].as_array().unwrap();
+        let least = caps.iter().map(|cap| words(cap, "level")).min_by_key(|level| rank(level));
+        assert_eq!(least, object["durability"].as_str(), "{object}");
+        let reasons = object["reasons"].as_array().unwrap();
+        for cap in caps {
+            assert!(!words(cap, "evidence").is_empty(), "{cap}");
+            // A cap that has a reason has it among the reasons, in the same words.
+            let is_said =
+                |said: &Value| said["code"] == cap["reason"] && said["text"] == cap["evidence"];
+            assert!(cap["reason"].is_null() || reasons.iter().any(is_said), "{cap} {object}");
+        }
+    }
+    let memory = json_lines(&probe(&["--json", "/dev/shm"])).remove(0);
+    let volatile = |cap: &Value| cap["level"] == "ProcessOnly" && cap["reason"] == "memory-backed";
+    assert!(memory["caps"].as_array().unwrap().iter().any(volatile), "{memory}");
+}
+
+/// `--layers` adds a row for each cap, top down, and changes nothing above it.
+#[test]
+fn layers_are_shown_only_when_they_are_asked_for() {
+    const TITLE: &str = "  what each layer keeps, of which the least counts:\n";
+    for path in two_places() {
+        let plain = probe(&[path.as_str()]);
+        assert!(!text(&plain.stdout).contains(TITLE));
+        let output = probe(&["--layers", &path]);
+        assert!(output.status.success() && output.stderr.is_empty());
+        let (above, table) = text(&output.stdout).split_once(TITLE).expect("a table of layers");
+        assert_eq!(above, text(&plain.stdout));
+        let object = json_lines(&probe(&["--json", &path])).remove(0);
+        let caps = object["caps"].as_array().unwrap();
+        assert!(!caps.is_empty());
+        let rows: Vec<Vec<&str>> =
+            table.lines().map(|row| row.split_whitespace().collect()).collect();
+        assert_eq!(rows.len(), caps.len(), "{table}");
+        for (row, cap) in rows.iter().zip(caps) {
+            assert_eq!(row[..2], [words(cap, "layer"), words(cap, "level")], "{table}");
+            let code = cap["reason"].as_str().map_or_else(String::new, |code| format!(" [{code}]"));
+            let said = format!("{}{code}", words(cap, "evidence"));
+            assert_eq!(row[2..], said.split_whitespace().collect::<Vec<_>>(), "{table}");
+        }
+    }
+    let both = probe(&["--layers", "--json", "/"]);
+    assert_eq!(both.status.code(), Some(2), "{}", text(&both.stderr));
+}
+
 /// As a user who owns nothing: what may be seen is reported, what may not is one error.
 #[test]
 fn without_permission() {
