@@ -6,12 +6,13 @@
 //! It keeps away: eADR decided for the whole machine, MAP_SYNC on RAM taken for durable, a
 //! partition or device-mapper device that loses its region, a DAX attribute taken for MAP_SYNC.
 
+mod foretold;
+mod records;
+
 use std::fmt::Write as _;
 
-use pmem_tests::guest::{Guest, Persistence, program};
-
-/// EOPNOTSUPP, as a refused trial mapping is printed.
-const REFUSED: &str = "refused 95";
+use pmem_tests::guest::{Guest, Persistence};
+use records::{REFUSED, run};
 
 /// One kind of memory, as `/dev/pmem0`.
 struct Backing {
@@ -84,43 +85,6 @@ impl Config {
     }
 }
 
-/// What a guest printed, cut into records that begin with `path=`.
-struct Records(String);
-
-impl Records {
-    /// The value of `key` in the first record of `path`.
-    fn get(&self, path: &str, key: &str) -> &str {
-        self.0
-            .lines()
-            .skip_while(|line| line.strip_prefix("path=") != Some(path))
-            .skip(1)
-            .take_while(|line| !line.starts_with("path="))
-            .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
-            .unwrap_or_else(|| panic!("no {key} of {path} in:\n{}", self.0))
-    }
-
-    fn expect(&self, path: &str, expected: &[(&str, &str)]) {
-        for (key, value) in expected {
-            assert_eq!(self.get(path, key), *value, "{key} of {path} in:\n{}", self.0);
-        }
-    }
-
-    /// The suite ran there, passed checks, and failed none.
-    fn expect_conformance(&self, place: &str) {
-        let line = format!("conformance of {place}: ");
-        let result = self.0.lines().find_map(|l| l.strip_prefix(line.as_str()));
-        let result = result.unwrap_or_else(|| panic!("no suite ran in {place}:\n{}", self.0));
-        assert!(result.ends_with(" passed, 0 failed"), "{place}: {result}\n{}", self.0);
-        assert!(!result.starts_with("0 passed"), "{place}: {result}");
-    }
-}
-
-fn run(guest: Guest, script: &str) -> Records {
-    let output = guest.file(program().unwrap()).run_script(script).unwrap();
-    assert_eq!(output.status, 0, "{}", output.stdout);
-    Records(output.stdout)
-}
-
 fn check(backing: &Backing) {
     let mut script = format!("{}\n", backing.setup);
     for config in CONFIGS {
@@ -159,7 +123,7 @@ fn expected(backing: &Backing, config: Config) -> (&'static str, &'static str, &
     }
 }
 
-fn verify(backing: &Backing, config: Config, records: &Records) {
+fn verify(backing: &Backing, config: Config, records: &records::Records) {
     let directory = config.directory();
     let file = format!("{directory}/d/file");
     let (backend, level, granularity) = expected(backing, config);
@@ -359,55 +323,6 @@ fn one_odd_region_does_not_change_the_level_of_another() {
         |path| (records.get(path, "region_durability"), records.get(path, "region_granularity"));
     assert_eq!(level("/mnt/nv/file"), ("PowerFail", "byte"));
     assert_eq!(level("/mnt/ram/file"), ("ProcessOnly", "cache_line"));
-}
-
-#[test]
-fn filesystems_that_cannot_map_sync_say_why() {
-    let records = run(
-        nvdimm(Persistence::MemoryController),
-        "./guest report /dev/pmem0
-         mkfs-dax ext4 /dev/pmem0 /mnt/raw defaults
-         ./guest create /mnt/raw/file 8388608
-         ./guest conformance /mnt/raw page_cache Fsync page
-         umount /mnt/raw
-         mkpmem fsdax namespace0.0
-         mkfs-dax xfs-1k /dev/pmem0 /mnt/xfs-1k
-         ./guest create /mnt/xfs-1k/file 8388608
-         ./guest conformance /mnt/xfs-1k page_cache Fsync page
-         umount /mnt/xfs-1k
-         mkfs-dax xfs /dev/pmem0 /mnt/xfs
-         mount-overlay /mnt/xfs /mnt/overlay
-         ./guest create /mnt/overlay/file 8388608
-         ./guest conformance /mnt/overlay page_cache Fsync page
-         umount /mnt/overlay; umount /mnt/xfs
-         mkpmem sector namespace0.0
-         mkfs-dax ext4 /dev/pmem0s /mnt/sector defaults
-         ./guest create /mnt/sector/file 8388608
-         ./guest conformance /mnt/sector page_cache Fsync page",
-    );
-    let expect = |path: &str, statx_dax: &str, level: &str, reason: &str| {
-        records.expect(
-            path,
-            &[
-                ("statx_dax", statx_dax),
-                ("map_sync", REFUSED),
-                ("region_backend", "page_cache"),
-                ("region_durability", level),
-                ("region_granularity", "page"),
-            ],
-        );
-        let reasons = records.get(path, "reasons");
-        assert!(reasons.split(' ').any(|code| code == reason), "{path}: {reasons}");
-    };
-    expect("/mnt/raw/file", "false", "Fsync", "raw-namespace");
-    expect("/mnt/xfs-1k/file", "false", "Fsync", "block-size-not-page-size");
-    // The attribute shines through the overlay; MAP_SYNC does not.
-    expect("/mnt/overlay/file", "true", "Fsync", "overlay-on-dax");
-    expect("/mnt/sector/file", "false", "Fsync", "sector-namespace");
-    for place in ["/mnt/raw", "/mnt/xfs-1k", "/mnt/overlay", "/mnt/sector"] {
-        records.expect_conformance(place);
-    }
-    assert!(records.get("/dev/pmem0", "reasons").contains("raw-namespace"));
 }
 
 #[test]
