@@ -80,13 +80,16 @@ pub(super) struct RootCell {
     buffer: Vec<u8>,
     /// A slot of the two was not valid when the root was read.
     pub(super) damaged_slot: bool,
+    /// Both slots held it when it was read.
+    is_settled: bool,
 }
 
 impl RootCell {
     /// Stores the first root of a new log.
     pub(super) fn format(cell: Cell, region: &impl Region, root: Root) -> Result<()> {
         let buffer = Vec::with_capacity(Cell::buffer_bytes(ROOT_BYTES));
-        let mut new = Self { cell, root, sequence: 0, buffer, damaged_slot: false };
+        let mut new =
+            Self { cell, root, sequence: 0, buffer, damaged_slot: false, is_settled: true };
         new.store(region, root)
     }
 
@@ -106,15 +109,22 @@ impl RootCell {
             return Err(Error::new(Operation::Recover, what).over(HEADER_AREA, bytes));
         };
         let buffer = Vec::with_capacity(Cell::buffer_bytes(ROOT_BYTES));
-        Ok(Self { cell, root, sequence, buffer, damaged_slot: other == Other::Invalid })
+        let (damaged_slot, is_settled) = (other == Other::Invalid, other == Other::Same);
+        Ok(Self { cell, root, sequence, buffer, damaged_slot, is_settled })
     }
 
     /// Writes the root once more to the slots that hold it, durable after the next drain of this
-    /// thread.
+    /// thread; if one does not, first to the one that does, durable on return. The next store goes to
+    /// the slot of its number, which may have the only one.
     pub(super) fn keep(&mut self, region: &impl Region) -> Result<()> {
         let value = self.root.encode().to_vec();
         let newest = Stored { sequence: self.sequence, version: ROOT_VERSION, value };
-        self.cell.keep(region, &mut self.buffer, &newest).map(drop)
+        if self.is_settled {
+            return self.cell.keep(region, &mut self.buffer, &newest).map(drop);
+        }
+        self.cell.settle(region, &mut self.buffer, &newest)?;
+        self.is_settled = true;
+        Ok(())
     }
 
     pub(super) fn get(&self) -> Root {

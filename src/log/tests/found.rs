@@ -397,3 +397,53 @@ fn an_older_page_of_a_header_loses_no_record() {
     }
     assert!(replaced > 10, "{replaced}");
 }
+
+/// One slot of the root is damaged, or is an older one again: the other one is not overwritten before
+/// this one is whole, whenever an opening is cut.
+#[test]
+fn an_opening_never_writes_over_the_only_root() {
+    use crate::format::header::HEADER_AREA;
+    use crate::sim::Explorer;
+    const LEN: u64 = layout::SEGMENTS + 3 * SEGMENT;
+    let region = region(3);
+    let log = options().format(region.clone()).unwrap();
+    let slots = |region: &SimRegion| {
+        let mut slots = [[0; 4096]; 2];
+        for (at, slot) in [0, 4096].into_iter().zip(&mut slots) {
+            region.read(HEADER_AREA + at, slot).unwrap();
+        }
+        slots
+    };
+    let older = slots(&region);
+    log.append(b"one").unwrap();
+    log.close().unwrap();
+    for slot in [0, 1] {
+        let mut invalid = older[slot];
+        invalid[30] ^= 1;
+        for now in [older[slot], invalid, [0; 4096]] {
+            let mut image = vec![0; LEN as usize];
+            region.read(0, &mut image).unwrap();
+            let at = HEADER_AREA as usize + slot * 4096;
+            image[at..at + 4096].copy_from_slice(&now);
+            let report = Explorer::new(Mode::Adr, LEN)
+                .images(60)
+                .samples(20)
+                .depth(0)
+                .setup(move |region| region.write(0, &image))
+                .run(
+                    |region, _| options().open_region(region).map(Log::abandon),
+                    |region, _| {
+                        let log = options().read_only(true).open_region(region);
+                        let log = log.map_err(|error| error.to_string())?;
+                        let found = all(&log);
+                        if found == [(1, b"one".to_vec())] {
+                            Ok(())
+                        } else {
+                            Err(format!("{found:?}"))
+                        }
+                    },
+                );
+            assert!(report.expect_clean().crash_points > 5, "slot {slot}");
+        }
+    }
+}
