@@ -91,13 +91,15 @@ impl<R: Region> Log<R> {
 /// Voids what is after an Lsn. Nobody is writing.
 fn cut<R: Region>(core: &Core<R>, lsn: u64) -> Result<()> {
     core.recall()?;
+    // Not a commit that failed: nobody was told that it is durable.
+    let durable = lsn.min(core.watermark.get() - 1);
     // From here on it has happened: recovery does the rest.
     let begin = || {
         core.change_root(|root| {
             root.cut = Some(lsn);
             root.floor = lsn + 1;
             root.cuts += 1;
-            root.durable = lsn;
+            root.durable = durable;
         })
     };
     primitive!("log.cut.begin", begin(), Ok(()))?;

@@ -1,6 +1,7 @@
 //! The log on regions in memory.
 
 mod edges;
+mod faulty;
 mod followers;
 mod found;
 mod hooked;

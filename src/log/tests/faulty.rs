@@ -1,0 +1,53 @@
+//! A write that fails or panics, and what others make of it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use super::hooked::{At, What};
+use super::*;
+
+/// A commit that failed is below a truncation: it was never acknowledged, and nobody misses it.
+#[test]
+fn a_truncation_above_a_commit_that_failed_does_not_call_it_durable() {
+    let region = region(4);
+    let mut log = options().format(Hooked::new(region.clone())).unwrap();
+    {
+        let (mut one, mut other) = (log.writer(), log.writer());
+        for lsn in 1..=4 {
+            let writer = if lsn < 4 { &mut one } else { &mut other };
+            assert_eq!(writer.append(&payload(lsn)).unwrap(), Lsn::new(lsn));
+        }
+        log.core.region.plan(At::Write, What::Fails);
+        assert!(one.append(b"never").is_err());
+        for lsn in 6..=8 {
+            assert_eq!(other.append(&payload(lsn)).unwrap(), Lsn::new(lsn));
+        }
+    }
+    log.truncate_after(Lsn::new(7)).unwrap();
+    log.abandon();
+    let log = options().open_region(region).unwrap();
+    let lsns: Vec<u64> = all(&log).iter().map(|(lsn, _)| *lsn).collect();
+    assert_eq!(lsns, [1, 2, 3, 4, 6, 7]);
+}
+
+/// The segment of one of the log's own writers is called back, and the region panics.
+#[test]
+fn a_panic_while_segments_are_called_back_leaves_nobody_waiting() {
+    let log = options().format(Hooked::new(region(2))).unwrap();
+    let log: &'static _ = Box::leak(Box::new(log));
+    // Full to the last line: their ends are noted when they are left.
+    let most = vec![1; log.commit_bytes_max() as usize];
+    log.append(&most).unwrap();
+    log.append(&most).unwrap();
+    let mut writer = log.writer();
+    log.core.region.plan(At::Write, What::Panics);
+    let panicked = catch_unwind(AssertUnwindSafe(|| writer.append(b"no room")));
+    assert!(panicked.is_err(), "{panicked:?}");
+    let (done, ended) = channel();
+    std::thread::spawn(move || {
+        done.send(log.append(b"no room").map_err(|error| error.kind().clone()))
+    });
+    let refused = ended.recv_timeout(Duration::from_secs(60)).expect("it waits for nobody");
+    assert!(refused.is_err(), "{refused:?}");
+}
