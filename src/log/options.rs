@@ -7,10 +7,9 @@ use rustix::io::Errno;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::cell::Cell;
 use crate::format::check::Key;
-use crate::format::header::{Found, HEADER_AREA, Header, Kind};
+use crate::format::header::{Found, Header, Kind};
 use crate::format::opening;
 use crate::format::salts::Salts;
-use crate::primitives::primitive;
 use crate::publish::Commit;
 use crate::region::{AnyRegion, Options, Region};
 
@@ -222,11 +221,7 @@ impl LogOptions {
     /// Writes an empty log, and the header last.
     fn lay_out(&self, region: &impl Region) -> Result<()> {
         let layout = Layout::choose(region.len(), self.segment)?;
-        let blank = matches!(Header::find(region, Kind::Log, VERSIONS), Ok(Found::Blank));
-        if !blank {
-            region.fill_flush(0, HEADER_AREA, 0)?;
-            primitive!("log.format.wiped", region.drain(), Ok(()))?;
-        }
+        Header::erase(region, Kind::Log)?;
         let salt = self.salts(0).draw()?;
         let key = Key::new(salt);
         let count = layout.count(region.len());

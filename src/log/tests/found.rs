@@ -447,3 +447,29 @@ fn an_opening_never_writes_over_the_only_root() {
         }
     }
 }
+
+/// Formatting over a log is cut, and done again: whatever the crash has left is formatted or opened.
+#[test]
+fn a_format_that_a_crash_has_cut_is_not_damage() {
+    use crate::sim::Explorer;
+    let log = || LogOptions::new().segment_bytes(SEGMENT);
+    const LEN: u64 = layout::SEGMENTS + 2 * SEGMENT;
+    let region = killed(2);
+    let mut image = vec![0; LEN as usize];
+    region.read(0, &mut image).unwrap();
+    let report = Explorer::new(Mode::Adr, LEN)
+        .images(80)
+        .samples(30)
+        .depth(0)
+        .setup(move |region| region.write(0, &image))
+        .run(
+            move |region, _| log().seed(8).format(region).map(Log::abandon),
+            move |region, _| {
+                let log = log().open_or_format(region).map_err(|error| error.to_string())?;
+                let found = all(&log);
+                let sound = found.is_empty() || found == expected(1..11);
+                if sound { Ok(()) } else { Err(format!("{found:?}")) }
+            },
+        );
+    assert!(report.expect_clean().crash_points > 5);
+}

@@ -382,7 +382,6 @@ pub const PRIMITIVES: &[Primitive] = &[
         "the name of a published file is durable",
         &[PublishCut, ModelledFilesystem],
     ),
-    primitive("log.format.wiped", "no old header while a region is formatted", &[LogExplorer]),
     primitive("log.layout", "a header that names no possible segment size is damage", &[Unit]),
     primitive("log.root.settled", "one damaged slot of the root costs nothing", &[LogDamage]),
     primitive(
