@@ -384,7 +384,7 @@ impl<R: Region> WorkingSet<R> {
         self.check_writable(Operation::Close)?;
         self.closed = true;
         primitive!("checkpoint.settle_at_close", self.file.settle(&self.region), Ok(()))?;
-        opening::mark(&self.region, self.key, false)?;
+        opening::close(&self.region, self.key)?;
         self.region.close()
     }
 }
@@ -437,6 +437,7 @@ impl Loaded {
             primitive!("checkpoint.heal_header", header.heal(&region), Ok(()))?;
             primitive!("checkpoint.settle_at_open", file.settle(&region), Ok(()))?;
             file.set_keep(options.keep.unwrap_or(settings.keep));
+            opening::told(&region, found.key)?;
         }
         let newest = file.newest().map_or(0, |newest| newest.sequence);
         let recovery = Recovery {

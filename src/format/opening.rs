@@ -181,16 +181,34 @@ pub(crate) fn write_new(region: &impl Region, key: Key, open: bool) -> Result<()
     cell.write_both(region, &mut buffer, (1, VERSION), &value)
 }
 
-/// Marks the file as open or as closed, with the medium's present count, durable on return.
-pub(crate) fn mark(region: &impl Region, key: Key, open: bool) -> Result<()> {
+/// Marks the file as closed, with the medium's present count, durable on return.
+pub(crate) fn close(region: &impl Region, key: Key) -> Result<()> {
+    mark(region, key, |_| Mark { seen: region.shutdowns(), open: false })
+}
+
+/// Notes the medium's present count, durable on return: the last step of an opening, which tells its
+/// caller what became of the count before. Writes nothing if it is as it was.
+///
+/// # Errors
+///
+/// Those of the region. The next opening then tells the same again, unless the count was stored.
+pub(crate) fn told(region: &impl Region, key: Key) -> Result<()> {
+    let noted = cell(key).find(region)?.newest.as_ref().and_then(Mark::decode);
+    let now = Mark { seen: region.shutdowns(), open: true };
+    if noted == Some(now) { Ok(()) } else { mark(region, key, |_| now) }
+}
+
+/// Stores what is made of the mark that is there, durable on return.
+fn mark(region: &impl Region, key: Key, change: impl FnOnce(Option<Mark>) -> Mark) -> Result<()> {
     let (cell, mut buffer) = (cell(key), Vec::new());
     let newest = cell.find(region)?.newest;
     let sequence = next(newest.as_ref().map_or(0, |newest| newest.sequence))?;
-    if let Some(newest) = newest.filter(|_| open) {
+    let now = change(newest.as_ref().and_then(Mark::decode));
+    if let Some(newest) = newest.filter(|_| now.open) {
         // Whoever wrote it may have been killed on the way.
         cell.settle(region, &mut buffer, &newest)?;
     }
-    let value = Mark { seen: region.shutdowns(), open }.encode();
+    let value = now.encode();
     cell.store(region, &mut buffer, sequence, VERSION, &value)?;
     cell.repeat(region, &mut buffer, (sequence, VERSION), value.len())?;
     // What was repeated before by this thread becomes durable with it: the root of a log that is closed.
@@ -199,13 +217,16 @@ pub(crate) fn mark(region: &impl Region, key: Key, open: bool) -> Result<()> {
 
 /// Marks a file as open before it is changed, and brings a header of an older version up to this
 /// one: a crash inside leaves either version.
+///
+/// The count stays that of the opening before until this one is complete, by [`told`]: if it fails or
+/// is killed, its caller does not learn what became of the count, and the next one does.
 pub(crate) fn begin(
     region: &impl Region,
     key: Key,
     header: &Header,
     version: u32,
 ) -> Result<Header> {
-    mark(region, key, true)?;
+    mark(region, key, |was| Mark { seen: was.and_then(|was| was.seen), open: true })?;
     header.upgrade(region, version)
 }
 

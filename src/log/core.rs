@@ -161,6 +161,6 @@ impl<R: Region> Core<R> {
             root.floor = floor;
             root.durable = self.watermark.get() - 1;
         })?;
-        opening::mark(&self.region, self.headers.key, false)
+        opening::close(&self.region, self.headers.key)
     }
 }

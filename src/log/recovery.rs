@@ -121,6 +121,7 @@ pub(super) fn open<R: Region>(region: R, header: Header, copies: u8, how: How) -
         let (opened, durable) = (root.opened + 1, next - 1);
         let after = Root { floor: next, opened, durable, absent, ..root };
         cell.store(&region, Root { cut: None, closed: false, ..after })?;
+        opening::told(&region, key)?;
     }
     let mut table = Table::default();
     for (life, segment) in lives.into_iter().zip(&segments) {

@@ -413,7 +413,7 @@ impl<T: Plain, R: Region> State<T, R> {
             self.cell.settle(&self.region, &mut Vec::new(), &newest)?;
             writer.settled = true;
         }
-        opening::mark(&self.region, self.key, false)?;
+        opening::close(&self.region, self.key)?;
         writer.closed = true;
         Ok(())
     }

@@ -313,6 +313,9 @@ impl<T: Plain> StateOptions<T> {
             Some(value) => value,
             None => decode(&newest, self.version)?,
         };
+        if !self.read_only {
+            opening::told(&region, key)?;
+        }
         Ok(self.assemble(region, (cell, key), &value, recovery))
     }
 

@@ -279,3 +279,47 @@ fn is_closed(region: &SimRegion, kind: Kind) -> bool {
         }
     }
 }
+
+/// An opening that sees that the count has risen, and is cut before it is complete: its caller was not
+/// told, so the next one is.
+#[test]
+fn a_count_that_has_risen_is_told_by_the_first_opening_that_is_complete() {
+    for kind in KINDS {
+        let image = bytes(&later(&made(kind, medium(1, 7), Left::Killed), None));
+        let begin = move |region: &SimRegion| {
+            region.set_shutdowns(medium(1, 8));
+            match kind {
+                Kind::Log => LogOptions::new().seed(1).open_region(region)?.abandon(),
+                Kind::State => StateOptions::<u64>::new().open_region(region)?.abandon(),
+                Kind::Checkpoint => {
+                    let options = checkpoint::Options::new(4096).seed(1);
+                    WorkingSet::open(region, &options)?.abandon();
+                }
+            }
+            Ok(())
+        };
+        let whole = SimRegion::new(Mode::Adr, LEN, LEN);
+        whole.write(0, &image).unwrap();
+        begin(&whole).unwrap();
+        assert_eq!(open(&whole, kind, READ, Left::Killed).unwrap(), UnsafeShutdown::None);
+        let complete = rest(&bytes(&whole));
+        let report = Explorer::new(Mode::Adr, LEN)
+            .images(40)
+            .samples(8)
+            .depth(0)
+            .setup(move |region| region.write(0, &image))
+            .run(
+                move |region, _| begin(region),
+                move |region, _| {
+                    region.set_shutdowns(medium(1, 8));
+                    let found = open(region, kind, READ, Left::Killed);
+                    match found.map_err(|error| error.to_string())? {
+                        UnsafeShutdown::Raised { was_open: true } => Ok(()),
+                        UnsafeShutdown::None if rest(&bytes(region)) == complete => Ok(()),
+                        found => Err(format!("{found:?}")),
+                    }
+                },
+            );
+        assert!(report.expect_clean().crash_points > 3, "{kind:?}");
+    }
+}
