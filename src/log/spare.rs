@@ -256,7 +256,7 @@ mod tests {
         for change in [release, leave] {
             let log = full();
             let core = &log.core;
-            let long = core.lend();
+            let kept = core.lend();
             let seen = core.spare_returns();
             let (done, ended) = channel();
             thread::spawn(move || {
@@ -267,7 +267,7 @@ mod tests {
             });
             change(log);
             assert_eq!(ended.recv_timeout(LIMIT), Ok(true));
-            drop(long);
+            drop(kept);
         }
     }
 }
