@@ -147,9 +147,7 @@ impl Prober {
     /// Reads the mount table of the calling thread. What is mounted later is not seen.
     #[must_use]
     pub fn new() -> Self {
-        let look = Look::new();
-        look.mounts.index();
-        Self(look)
+        Self(Look::new())
     }
 
     /// As [`mounts`].

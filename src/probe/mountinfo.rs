@@ -4,7 +4,7 @@
 //! inside a field is written as a backslash and three octal digits (`fs/proc_namespace.c`,
 //! `mangle_path` in `fs/seq_file.c`). A mount may have an empty source, which shows as two spaces.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -15,11 +15,13 @@ use super::sources::{Number, Sources, parse_number};
 
 /// The mounts this process sees, in the order in which they were made.
 ///
-/// One look-up by number reads one line of the table; whatever needs more of it, or is asked often,
-/// reads all of it once and keeps where to find what.
+/// The first look-up by number reads one line of the table; whatever needs more of it, and every
+/// later look-up, reads all of it once and keeps where to find what.
 #[derive(Debug, Default)]
 pub(super) struct Mounts {
     table: Vec<u8>,
+    /// A mount was looked for by its number.
+    asked: Cell<bool>,
     all: OnceCell<All>,
 }
 
@@ -60,23 +62,18 @@ impl Mounts {
         if table.is_empty() {
             table = sources.table(Path::new("/proc/self/mountinfo"));
         }
-        Self { table, all: OnceCell::new() }
+        Self { table, ..Self::default() }
     }
 
     /// Reads a table; a line that cannot be understood is left out.
     #[cfg(test)]
     pub(super) fn parse(table: &[u8]) -> Self {
-        Self { table: table.to_vec(), all: OnceCell::new() }
+        Self { table: table.to_vec(), ..Self::default() }
     }
 
     /// Whether there is no table.
     pub(super) fn is_empty(&self) -> bool {
         self.table.is_empty()
-    }
-
-    /// Reads all of the table now, for those who will ask for many of its mounts.
-    pub(super) fn index(&self) {
-        self.all();
     }
 
     fn all(&self) -> &All {
@@ -89,7 +86,8 @@ impl Mounts {
 
     /// The mount with this number (`STATX_MNT_ID`).
     pub(super) fn by_id(&self, id: u64) -> Option<Mount> {
-        if let Some(all) = self.all.get() {
+        if self.asked.replace(true) || self.all.get().is_some() {
+            let all = self.all();
             return all.mounts.get(*all.by_id.get(&id)?).cloned();
         }
         let begin = format!("{id} ");
@@ -263,17 +261,19 @@ mod tests {
         assert!(mounts.by_device((8, 2)).is_none());
     }
 
-    /// Whether all of the table was read before or not, it says the same.
+    /// The first look-up reads one line, the second the whole table: both say the same.
     #[test]
     fn by_number_with_and_without_the_whole_table() {
         let table = b"1 0 8:1 / / rw - ext4 a rw\n12 1 8:2 / /m rw - xfs b rw\n2 1 8:3 / /n rw - btrfs c rw";
-        let (one, all) = (Mounts::parse(table), Mounts::parse(table));
-        all.index();
         for id in [1, 2, 12, 3, 0] {
-            assert_eq!(one.by_id(id), all.by_id(id), "{id}");
-            assert_eq!(one.by_id(id).map(|mount| mount.id), [1, 2, 12].contains(&id).then_some(id));
+            let mounts = Mounts::parse(table);
+            let first = mounts.by_id(id);
+            assert!(mounts.all.get().is_none(), "one mount costs one line");
+            assert_eq!(mounts.by_id(id), first, "{id}");
+            assert!(mounts.all.get().is_some(), "many mounts cost one reading");
+            assert_eq!(first.map(|mount| mount.id), [1, 2, 12].contains(&id).then_some(id));
         }
-        assert!(Mounts::parse(b"").is_empty() && !one.is_empty());
+        assert!(Mounts::parse(b"").is_empty() && !Mounts::parse(table).is_empty());
     }
 
     fn escape(bytes: &[u8]) -> String {

@@ -452,8 +452,8 @@ fn an_opening_never_writes_over_the_only_root() {
 #[test]
 fn a_format_that_a_crash_has_cut_is_not_damage() {
     use crate::sim::Explorer;
-    let log = || LogOptions::new().segment_bytes(SEGMENT);
     const LEN: u64 = layout::SEGMENTS + 2 * SEGMENT;
+    let log = || LogOptions::new().segment_bytes(SEGMENT);
     let region = killed(2);
     let mut image = vec![0; LEN as usize];
     region.read(0, &mut image).unwrap();
