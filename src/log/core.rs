@@ -59,8 +59,12 @@ impl<R: Region> Core<R> {
     /// Replaces the root, durable on return.
     pub(super) fn change_root(&self, change: impl FnOnce(&mut Root)) -> Result<()> {
         let mut cell = lock_in_turn(&self.region, &self.root);
-        let mut root = cell.get();
+        let before = cell.get();
+        let mut root = before;
         change(&mut root);
+        // What is absent is below the floor of the opening, and below a cut: no more of it is left.
+        let below = before.floor.min(root.floor).saturating_sub(1);
+        root.absent = root.absent.min(below.saturating_sub(root.released));
         cell.store(&self.region, root)
     }
 

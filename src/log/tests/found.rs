@@ -473,3 +473,41 @@ fn a_format_that_a_crash_has_cut_is_not_damage() {
         );
     assert!(report.expect_clean().crash_points > 5);
 }
+
+/// Records that were absent and are released now hide no later ones.
+#[test]
+fn what_was_absent_and_is_released_hides_nothing() {
+    let region = region(3);
+    let log = options().format(region.clone()).unwrap();
+    log.append_many((1..=10).map(payload)).unwrap();
+    for lsn in 11..=20 {
+        assert_eq!(log.append(&[7; 20]).unwrap(), Lsn::new(lsn));
+    }
+    log.close().unwrap();
+    let image = |region: &SimRegion| {
+        let mut bytes = vec![0; region.len() as usize];
+        region.read(0, &mut bytes).unwrap();
+        bytes
+    };
+    let first: u64 = (1..=10).map(|lsn| 4 + payload(lsn).len() as u64).sum::<u64>() + 36;
+    let at = segment(0) + layout::BLOCKS + first.next_multiple_of(64);
+    for line in [3, 4, 5] {
+        damage(&region, at + line * 64 + 3);
+    }
+    let log = options().accept_damage(true).open_region(region.clone()).unwrap();
+    let absent = |log: &Log<SimRegion>| log.core.root.lock().unwrap().get().absent;
+    assert_eq!((log.recovery().records, absent(&log)), (17, 3));
+    for (released, left) in [(16, 3), (18, 2), (19, 1), (20, 0)] {
+        log.release_up_to(Lsn::new(released)).unwrap();
+        assert_eq!(absent(&log), left, "{released}");
+    }
+    let before = image(&region);
+    log.append(&[7; 20]).unwrap();
+    log.append(&[7; 20]).unwrap();
+    log.close().unwrap();
+    // All segments go back.
+    region.write(layout::SEGMENTS, &before[layout::SEGMENTS as usize..]).unwrap();
+    let error = options().open_region(region).unwrap_err();
+    let lost = matches!(error.kind(), ErrorKind::DamagedRecords { first: 21, last: 22 });
+    assert!(lost, "{error}");
+}
