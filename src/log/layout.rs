@@ -28,6 +28,9 @@ pub(super) const SEGMENT_MAX: u64 = 1 << 31;
 /// A log has at least two segments, so that one can be recycled while the other is in use.
 pub(super) const SEGMENTS_MIN: u64 = 2;
 
+/// Lsns, lives and counts are below this: one more is always a number.
+pub(super) const NUMBERS_END: u64 = 1 << 63;
+
 /// Where the segments of a log are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Layout {

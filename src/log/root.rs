@@ -23,6 +23,8 @@ use crate::format::header::HEADER_AREA;
 use crate::primitives::primitive;
 use crate::region::Region;
 
+use super::layout::NUMBERS_END;
+
 /// Bytes of the root.
 pub(super) const ROOT_BYTES: u32 = 104;
 /// Layout version of the value.
@@ -64,6 +66,10 @@ impl Root {
         let mut words = [0; ROOT_BYTES as usize / 8];
         for (word, place) in words.iter_mut().zip(bytes.chunks_exact(8)) {
             *word = u64::from_le_bytes(place.try_into().ok()?);
+        }
+        // Nobody counts so far, and one more is a number then.
+        if words[..9].iter().any(|word| *word >= NUMBERS_END) {
+            return None;
         }
         let [released, floor, cut, segments, opened, cuts, closed, durable, absent, ..] = words;
         let (cut, closed) = (cut.checked_sub(1), closed == 1);
@@ -148,7 +154,7 @@ impl RootCell {
 
 #[cfg(test)]
 mod tests {
-    use super::Root;
+    use super::{NUMBERS_END, Root};
 
     #[test]
     fn what_is_encoded_is_decoded() {
@@ -167,5 +173,14 @@ mod tests {
         let none = Root { cut: None, closed: false, ..root };
         assert_eq!(Root::decode(&none.encode()), Some(none));
         assert_eq!(Root::decode(&[0; 8]), None);
+        for word in 0..9 {
+            let mut bytes = root.encode();
+            bytes[word * 8..][..8].copy_from_slice(&(NUMBERS_END - 1).to_le_bytes());
+            assert!(Root::decode(&bytes).is_some(), "{word}");
+            for forged in [NUMBERS_END, u64::MAX] {
+                bytes[word * 8..][..8].copy_from_slice(&forged.to_le_bytes());
+                assert_eq!(Root::decode(&bytes), None, "{word}");
+            }
+        }
     }
 }

@@ -26,7 +26,7 @@ use crate::format::{self, PAGE};
 use crate::primitives::primitive;
 use crate::region::Region;
 
-use super::layout::{BLOCKS, Layout};
+use super::layout::{BLOCKS, Layout, NUMBERS_END};
 
 /// Bytes of a copy.
 const BYTES: usize = 128;
@@ -90,13 +90,16 @@ impl SegmentHeader {
             u64::from_le_bytes(word)
         };
         let valid = key.check(at, &bytes[8..CHECKED]) == word(0);
-        primitive!("log.segment.check", valid, true).then(|| Self {
+        let header = primitive!("log.segment.check", valid, true).then(|| Self {
             life: word(8),
             salt: word(16),
             base: word(24),
             limit: word(32),
             end: word(40) as u32,
             last: word(48),
+        });
+        header.filter(|header| {
+            [header.life, header.base, header.last].iter().all(|number| *number < NUMBERS_END)
         })
     }
 
@@ -217,6 +220,24 @@ mod tests {
             let found = headers.read(&region, 0).unwrap();
             assert_eq!((found.header, found.copy, found.other_is_invalid), (old, 0, true));
             region.write(at, &byte).unwrap();
+        }
+    }
+
+    #[test]
+    fn numbers_that_nobody_reaches_are_not_valid() {
+        let key = Key::new(5);
+        let decoded = |header: SegmentHeader| {
+            SegmentHeader::decode(&key, SEGMENTS, &header.encode(&key, SEGMENTS))
+        };
+        for number in [0, 1, NUMBERS_END - 1, NUMBERS_END, u64::MAX] {
+            let unused = SegmentHeader::UNUSED;
+            for header in [
+                SegmentHeader { life: number, ..unused },
+                SegmentHeader { base: number, ..unused },
+                SegmentHeader { last: number, ..unused },
+            ] {
+                assert_eq!(decoded(header), Some(header).filter(|_| number < NUMBERS_END));
+            }
         }
     }
 }
