@@ -122,9 +122,11 @@ pub struct Recovery {
     /// One slot held something that does not validate: a store that a crash has torn and that had
     /// not returned, or damage.
     pub slot_invalid: bool,
-    /// One copy of the header was damaged, or cut off by a crash while the state was made, or the same
-    /// of its opening mark, while the state was opened or closed.
+    /// One copy of the header was damaged, or cut off by a crash while the state was made.
     pub header_invalid: bool,
+    /// One slot of the opening mark was damaged, or torn by a crash while the state was opened or
+    /// closed.
+    pub mark_invalid: bool,
     /// What was invalid or older was written anew; false if the state was opened for reading.
     pub healed: bool,
     /// The layout version that the value was upgraded from.

@@ -280,14 +280,15 @@ impl<T: Plain> StateOptions<T> {
         let key = Key::new(header.salt);
         let cell = Cell::new(HEADER_AREA, capacity, key);
         let mark = opening::check(&region, header, self.refuse_unsafe_shutdown)?;
-        let header_invalid = copies < 2 || mark.is_damaged();
+        let (header_invalid, mark_invalid) = (copies < 2, mark.is_damaged());
         let (mut newest, other) = read_newest(&region, &cell)?;
         let upgraded = self.upgraded(&newest, capacity)?;
         let mut recovery = Recovery {
-            clean: !header_invalid && other == Other::Same,
+            clean: !header_invalid && !mark_invalid && other == Other::Same,
             sequence: newest.sequence,
             slot_invalid: matches!(other, Other::Invalid | Other::Blank),
             header_invalid,
+            mark_invalid,
             healed: false,
             upgraded_from: upgraded.as_ref().map(|_| newest.version),
             unsafe_shutdown: mark.unsafe_shutdown,
