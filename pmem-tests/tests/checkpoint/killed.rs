@@ -247,8 +247,8 @@ fn what_is_found_beside_a_damaged_record_stays() {
             let explorer = formatted(mode, REDO, None);
             // Before this drain, the note says that the places are being written: the last process
             // is killed before the second or the third of the four of each checkpoint, of the
-            // opening's too, which begins with one of its own.
-            let refused = Refused(drains % 4 >= 2);
+            // opening's too, which begins with four of its mark and one of its own.
+            let refused = Refused(drains >= 6 && drains % 4 >= 2);
             let _ = explore(explorer, REDO, &[drains], Some((record + 8, refused)));
         }
     }
