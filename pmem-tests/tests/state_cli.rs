@@ -153,7 +153,7 @@ fn what_is_no_state_is_one_line() {
     for (content, words) in [
         (&b"hello"[..], "this is not a daxmap state"),
         (&[0; 16384], "this is not a daxmap state"),
-        (b"", "zero bytes"),
+        (b"", "this is not a daxmap state"),
     ] {
         fs::write(&path, content).unwrap();
         let output = show(&path, &["--json"]);

@@ -242,6 +242,8 @@ impl Options {
         // Whatever was here is no more, before anything new is.
         Header::erase(region, Kind::Checkpoint)?;
         opening::write_new(region, Key::new(salt), false)?;
+        // By a drain of its own: every state that a crash can leave of a creation can be tried.
+        region.drain()?;
         file::format(region, &settings, Key::new(salt))?;
         header.complete(region)
     }

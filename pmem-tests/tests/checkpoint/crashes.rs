@@ -421,7 +421,7 @@ fn what_recovery_left_is_good_for_another_checkpoint() {
 #[test]
 fn a_crash_of_the_creation_leaves_nothing_or_the_whole() {
     for shape in [SMALL, REDO] {
-        let new = |mode| Explorer::new(mode, shape.file_bytes()).images(4 * EXHAUSTIVE);
+        let new = |mode| Explorer::new(mode, shape.file_bytes()).images(EXHAUSTIVE);
         // One line of check values: the images of two, beside those of a record, are too many.
         let exhausted = if shape.strategy == Strategy::Redo { REDO_OF_ONE } else { shape };
         creation(exhausted, &|mode| new(mode).depth(1), true);
