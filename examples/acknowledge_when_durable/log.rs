@@ -51,7 +51,7 @@ impl Log {
         // Opening syncs what an earlier process wrote and nobody drained: what recovery reads
         // below is not only in the page cache.
         let region = match Options::new().open(path) {
-            Err(error) if error.errno() == Some(rustix::io::Errno::NOENT) => {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
                 Options::new().len(LOG_BYTES).create(path)?
             }
             result => result?,

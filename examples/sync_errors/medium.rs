@@ -296,7 +296,9 @@ fn region(device: &Device) -> Seen {
     let told = |result: daxmap::Result<()>| match result {
         Ok(()) => "ok".to_owned(),
         Err(error) if matches!(error.kind(), ErrorKind::Poisoned(_)) => "poisoned".to_owned(),
-        Err(error) => said(Err(error.errno().unwrap_or(Errno::INVAL))),
+        Err(error) => {
+            said(Err(error.raw_os_error().map_or(Errno::INVAL, Errno::from_raw_os_error)))
+        }
     };
     device.failing(|| {
         let persist = told(region.write_persist(0, b"never there"));

@@ -31,7 +31,7 @@ fn directory() -> Directory {
 
 /// Runs `call`, which must be refused without a change under `directory`, and without a wait.
 fn errno_of(error: &Error) -> Option<i32> {
-    Some(error.errno()?.raw_os_error())
+    error.raw_os_error()
 }
 
 #[track_caller]
@@ -89,7 +89,7 @@ fn missing_path() {
     let error = refused(directory.path(), Path::new(""), |path| options().open(path));
     is_errno(&error, "open", libc::ENOENT);
     let error = refused(directory.path(), Path::new(""), |path| options().create(path));
-    assert!(error.errno().is_some(), "{error}");
+    assert!(error.raw_os_error().is_some(), "{error}");
 }
 
 #[test]
@@ -108,10 +108,10 @@ fn directory_where_a_file_is_expected() {
     for dots in ["inner/.", "inner/..", "."] {
         let dots = directory.path().join(dots);
         let error = refused(directory.path(), &dots, |path| options().create(path));
-        assert!(error.errno().is_some(), "{error}");
+        assert!(error.raw_os_error().is_some(), "{error}");
     }
     let error = refused(directory.path(), Path::new("/"), |path| options().create(path));
-    assert!(error.errno().is_some(), "{error}");
+    assert!(error.raw_os_error().is_some(), "{error}");
     let through = directory.path().join("bystander/file");
     let error = refused(directory.path(), &through, |path| options().create(path));
     is_errno(&error, "create", libc::ENOTDIR);
@@ -126,15 +126,15 @@ fn trailing_slash() {
     for name in ["new/", "new//", "new/.", "new/./"] {
         let path = PathBuf::from(format!("{}/{name}", directory.path().display()));
         let error = refused(directory.path(), &path, |path| options().create(path));
-        assert!(error.errno().is_some(), "{error}");
+        assert!(error.raw_os_error().is_some(), "{error}");
         let error = refused(directory.path(), &path, |path| options().open_or_create(path));
-        assert!(error.errno().is_some(), "{error}");
+        assert!(error.raw_os_error().is_some(), "{error}");
     }
     let path = PathBuf::from(format!("{}/bystander/", directory.path().display()));
     let error = refused(directory.path(), &path, |path| Options::new().open(path));
     is_errno(&error, "open", libc::ENOTDIR);
     let error = refused(directory.path(), &path, |path| options().create(path));
-    assert!(error.errno().is_some(), "{error}");
+    assert!(error.raw_os_error().is_some(), "{error}");
 }
 
 #[test]
@@ -254,7 +254,9 @@ fn lengths() {
         assert!(error.to_string().contains(&format!("[0, {len})")), "no range in: {error}");
         let grows = move |path: &Path| options().max_len(len).create(path);
         let error = refused(directory.path(), &new, grows);
-        assert!(error.errno().is_some() || matches!(error.kind(), ErrorKind::TooLarge { .. }));
+        assert!(
+            error.raw_os_error().is_some() || matches!(error.kind(), ErrorKind::TooLarge { .. })
+        );
         let opens = move |path: &Path| options().len(len).open(path);
         let error = refused(directory.path(), &old, opens);
         let told =

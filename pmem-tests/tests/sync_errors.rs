@@ -218,7 +218,7 @@ fn the_region_stays_with_the_error_and_a_new_one_shows_the_medium() {
             region.write_flush(0, &NEW).unwrap();
             disk.plan(Fault::nth_write(1, Errno::IO));
             let error = region.drain().unwrap_err();
-            assert_eq!(error.errno(), Some(Errno::IO), "{filesystem}");
+            assert_eq!(error.raw_os_error(), Some(libc::EIO), "{filesystem}");
             assert!(error.is_durability_unknown(), "{filesystem}");
             let range = error.range().expect("it says which bytes");
             assert!(range.start == 0 && range.end >= 4096, "{filesystem}: {range:?}");
@@ -250,7 +250,7 @@ fn pages_that_another_mapping_keeps_are_written_before_a_region_shows_them() {
             let region = Options::new().open(path).unwrap();
             region.write_flush(0, &NEW).unwrap();
             disk.plan(Fault::nth_write(1, Errno::IO));
-            assert_eq!(region.drain().unwrap_err().errno(), Some(Errno::IO), "{filesystem}");
+            assert_eq!(region.drain().unwrap_err().raw_os_error(), Some(libc::EIO), "{filesystem}");
             drop(region);
             assert_eq!(page_on_medium(disk, filesystem), OLD, "{filesystem}");
             let region = Options::new().open(path).unwrap();
@@ -267,7 +267,7 @@ fn pages_that_another_mapping_keeps_are_written_before_a_region_shows_them() {
             drop(region);
             disk.plan(Fault::nth_write(1, Errno::IO));
             let error = Options::new().open(path).unwrap_err();
-            assert_eq!(error.errno(), Some(Errno::IO), "{filesystem}: {error}");
+            assert_eq!(error.raw_os_error(), Some(libc::EIO), "{filesystem}: {error}");
         });
     }
 }

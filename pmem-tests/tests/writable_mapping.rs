@@ -140,7 +140,7 @@ fn a_full_disk_is_an_error_of_open() {
     let before = free();
     let error = options.open(&path).expect_err("there is no room for 64 MiB");
     assert_eq!(error.operation(), Operation::Allocate, "{error}");
-    assert_eq!(error.errno(), Some(rustix::io::Errno::NOSPC), "{error}");
+    assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "{error}");
     assert_eq!(fs::metadata(&path).expect("it is there").len(), 64 << 20);
     assert_eq!(free(), before, "a failed open takes no space");
 

@@ -67,7 +67,7 @@ fn through_generic<R: Region>(region: R, mark: u8) {
     region.read(8, &mut found).expect("a read inside works");
     assert_eq!(found, [mark; 3]);
     region.store_u64(16, mark.into()).expect("a word can be stored");
-    assert_eq!(region.load_u64(16).expect("a word can be loaded"), mark.into());
+    assert_eq!(region.load_u64(16).expect("a word can be loaded"), u64::from(mark));
     let exchanged = region.compare_exchange_u64(16, mark.into(), 0).expect("no error");
     assert_eq!(exchanged, Ok(mark.into()));
     region.write_flush(8, &[mark]).expect("a write inside works");

@@ -15,7 +15,7 @@ use super::support::{
 use crate::failing::with_failing;
 
 fn errno_of(error: &daxmap::Error) -> Option<i32> {
-    Some(error.errno()?.raw_os_error())
+    error.raw_os_error()
 }
 
 /// Every call about durability is refused from now on, in every thread, and says why; reads go on.

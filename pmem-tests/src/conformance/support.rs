@@ -135,7 +135,7 @@ impl Refusal {
             ErrorKind::ReadOnly => Self::ReadOnly,
             ErrorKind::Locked => Self::Locked,
             ErrorKind::Unsupported(_) => Self::Unsupported,
-            ErrorKind::Os(errno) => Self::Os(errno.raw_os_error()),
+            ErrorKind::Os(errno) => Self::Os(*errno),
             _ => return None,
         })
     }

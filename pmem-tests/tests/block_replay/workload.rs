@@ -443,7 +443,7 @@ impl Workload<'_> {
         let refused =
             with_failing(libc::SYS_fdatasync, libc::EIO, || draft.commit(Commit::Replace));
         let error = refused.map(drop).expect_err("the first sync failed");
-        assert_eq!(error.errno(), Some(rustix::io::Errno::IO), "{error}");
+        assert_eq!(error.raw_os_error(), Some(libc::EIO), "{error}");
         background::commit(&self.path(TICK));
     }
 
@@ -454,7 +454,7 @@ impl Workload<'_> {
             with_failing(libc::SYS_renameat, libc::EIO, || draft.commit(Commit::Replace))
         });
         let error = refused.map(drop).expect_err("the rename failed");
-        assert_eq!(error.errno(), Some(rustix::io::Errno::IO), "{error}");
+        assert_eq!(error.raw_os_error(), Some(libc::EIO), "{error}");
         background::commit(&self.path(TICK));
     }
 

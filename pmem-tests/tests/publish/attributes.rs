@@ -9,7 +9,6 @@ use daxmap::Options;
 use daxmap::publish::{Attribute, Commit, replace};
 use pmem_tests::scratch::Filesystem;
 use rustix::fs::XattrFlags;
-use rustix::io::Errno;
 
 use crate::{HERE, LEN, draft, on_each, version};
 
@@ -122,7 +121,7 @@ fn the_project_of_a_replaced_file_is_handed_on() {
     replaced_in_every_way(&path, |path| assert_eq!(listed(path).0, 5));
     chattr(&["-p", "77"], &path);
     let strict = Options::new().len(LEN as u64).strict_attributes(true);
-    assert_eq!(strict.draft(&path).unwrap_err().errno(), Some(Errno::XDEV));
+    assert_eq!(strict.draft(&path).unwrap_err().raw_os_error(), Some(libc::EXDEV));
     let draft = draft(&path, 3);
     let lost: Vec<_> = draft.not_kept().iter().map(|lost| (&lost.attribute, lost.errno)).collect();
     assert_eq!(lost, [(&Attribute::Project, libc::EXDEV)]);

@@ -14,7 +14,6 @@ use pmem_tests::failing::with_failing;
 use pmem_tests::passthrough::Habits;
 use pmem_tests::scratch::{Directory, Filesystem};
 use pmem_tests::versions;
-use rustix::io::Errno;
 
 use crate::{HERE, LEN, draft, names, version};
 
@@ -40,7 +39,7 @@ fn all_works_in(directory: &Path) {
     assert_eq!(&found, b"last");
     region.close().unwrap();
     drop(region);
-    assert_eq!(options.create(&path).unwrap_err().errno(), Some(Errno::EXIST));
+    assert_eq!(options.create(&path).unwrap_err().raw_os_error(), Some(libc::EEXIST));
     for read_only in [true, false] {
         let region = Options::new().read_only(read_only).open(&path).unwrap();
         assert_eq!(region.load_u64(8000).unwrap(), 0x0123_4567_89ab_cdef);
@@ -51,7 +50,7 @@ fn all_works_in(directory: &Path) {
     let file = directory.join("file");
     draft(&file, 1).commit(Commit::CreateOnly).unwrap();
     let error = draft(&file, 9).commit(Commit::CreateOnly).unwrap_err();
-    assert_eq!(error.errno(), Some(Errno::EXIST), "{error}");
+    assert_eq!(error.raw_os_error(), Some(libc::EEXIST), "{error}");
     draft(&file, 2).commit(Commit::Replace).unwrap();
     draft(&directory.join("new"), 3).commit(Commit::Replace).unwrap();
     assert_eq!((version(&file), version(&directory.join("new"))), (Some(2), Some(3)));
@@ -72,7 +71,7 @@ fn without_hard_links_and_rename_flags() {
     all_works_in(disk.path());
     // Here nothing is left to keep a version by.
     let error = draft(&disk.path().join("file"), 4).commit(Commit::keep("kept")).unwrap_err();
-    assert_eq!(error.errno(), Some(Errno::PERM));
+    assert_eq!(error.raw_os_error(), Some(libc::EPERM));
     assert!(error.to_string().contains("Commit::Replace"), "{error}");
     assert_eq!(version(&disk.path().join("file")), Some(2));
     assert_eq!(names(disk.path()), ["file", "new", "region"]);
@@ -152,7 +151,7 @@ fn a_directory_without_a_sync_lowers_the_level_of_what_gets_a_name_in_it() {
         assert_eq!(version(&path), Some(4));
         for error in [late, whole] {
             let kind = error.kind();
-            assert!(matches!(kind, ErrorKind::PublishedNotDurable(Errno::INVAL)), "{error}");
+            assert!(matches!(kind, ErrorKind::PublishedNotDurable(libc::EINVAL)), "{error}");
             assert!(error.to_string().contains("cannot sync a directory"), "{error}");
         }
         assert_eq!(names(disk.path()), ["file", "kept", "new"]);
@@ -277,7 +276,7 @@ fn a_file_is_replaced_in_one_line() {
         }
         assert_eq!(names(directory), ["config"]);
         let error = replace(directory.join("no/config"), b"x").unwrap_err();
-        assert_eq!(error.errno(), Some(Errno::NOENT));
+        assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
         assert_eq!(error.path(), Some(directory.join("no/config").as_path()));
     });
     // It replaces what is in use, and hands on what that has.
@@ -337,7 +336,7 @@ fn process_with_small_files() {
     ];
     for result in refused {
         let error = result.unwrap_err();
-        assert_eq!(error.errno(), Some(Errno::FBIG), "{error}");
+        assert_eq!(error.raw_os_error(), Some(libc::EFBIG), "{error}");
         assert!(error.to_string().contains("ulimit -f"), "{error}");
     }
     region.write_persist(0, b"goes on").unwrap();

@@ -12,7 +12,6 @@ use pmem_tests::passthrough::Habits;
 use pmem_tests::scratch::{Directory, Filesystem};
 use pmem_tests::unprivileged::as_nobody;
 use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 
 use crate::{HERE, LEN, draft, names, version};
 
@@ -30,8 +29,8 @@ fn everybody_may_write(directory: &Path, mode: u32) {
     fs::set_permissions(directory, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-fn errno<T: std::fmt::Debug>(result: Result<T, Error>) -> Option<Errno> {
-    result.unwrap_err().errno()
+fn errno<T: std::fmt::Debug>(result: Result<T, Error>) -> Option<i32> {
+    result.unwrap_err().raw_os_error()
 }
 
 #[test]
@@ -51,10 +50,10 @@ fn a_link_that_another_user_planted_is_not_followed() {
     let options = Options::new().len(100);
     with_each_resolution(|| {
         for path in [&planted, &missing, &indirect] {
-            assert_eq!(errno(options.draft(path)), Some(Errno::ACCESS));
-            assert_eq!(errno(options.open(path)), Some(Errno::ACCESS));
-            assert_eq!(errno(options.create(path)), Some(Errno::ACCESS));
-            assert_eq!(errno(options.open_or_create(path)), Some(Errno::ACCESS));
+            assert_eq!(errno(options.draft(path)), Some(libc::EACCES));
+            assert_eq!(errno(options.open(path)), Some(libc::EACCES));
+            assert_eq!(errno(options.create(path)), Some(libc::EACCES));
+            assert_eq!(errno(options.open_or_create(path)), Some(libc::EACCES));
         }
     });
     assert_eq!(fs::read(&victim).unwrap(), b"root's");
@@ -94,7 +93,7 @@ fn links_that_the_kernel_follows_are_followed() {
     // What only looks like a path.
     let open = File::create(path("open")).unwrap();
     let magic = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&open));
-    assert_eq!(errno(Options::new().len(9).draft(&magic)), Some(Errno::LOOP));
+    assert_eq!(errno(Options::new().len(9).draft(&magic)), Some(libc::ELOOP));
     open.set_len(5000).unwrap();
     assert_eq!(Options::new().open(&magic).unwrap().len(), 5000);
 }
@@ -106,7 +105,7 @@ fn a_dangling_link_means_the_file_that_it_points_to() {
     fs::create_dir(path("elsewhere")).unwrap();
     symlink("elsewhere/file", path("link")).unwrap();
     let options = Options::new().len(LEN as u64);
-    assert_eq!(errno(options.open(path("link"))), Some(Errno::NOENT));
+    assert_eq!(errno(options.open(path("link"))), Some(libc::ENOENT));
     for or_open in [false, true] {
         let link = path("link");
         let region = if or_open { options.open_or_create(link) } else { options.create(link) };
@@ -114,7 +113,7 @@ fn a_dangling_link_means_the_file_that_it_points_to() {
         region.write_persist(0, b"here").unwrap();
         assert!(fs::read(path("elsewhere/file")).unwrap().starts_with(b"here"));
         drop(region);
-        assert_eq!(errno(options.create(path("link"))), Some(Errno::EXIST));
+        assert_eq!(errno(options.create(path("link"))), Some(libc::EEXIST));
         options.open(path("link")).unwrap();
         options.open_or_create(path("link")).unwrap();
         fs::remove_file(path("elsewhere/file")).unwrap();
@@ -123,7 +122,7 @@ fn a_dangling_link_means_the_file_that_it_points_to() {
     assert_eq!(version(&path("elsewhere/file")), Some(1));
     // To a directory that is not there: said before anything is written.
     symlink("nowhere/file", path("lost")).unwrap();
-    assert_eq!(errno(options.open_or_create(path("lost"))), Some(Errno::NOENT));
+    assert_eq!(errno(options.open_or_create(path("lost"))), Some(libc::ENOENT));
     assert_eq!(names(&path("elsewhere")), ["file"]);
 }
 
@@ -137,7 +136,7 @@ fn a_lock_of_the_directory_is_not_waited_for_for_ever() {
     let began = Instant::now();
     let error = draft(&path, 2).commit(Commit::keep("kept")).unwrap_err();
     assert!(began.elapsed() >= Duration::from_secs(5), "{:?}", began.elapsed());
-    assert_eq!(error.errno(), Some(Errno::WOULDBLOCK), "{error}");
+    assert_eq!(error.raw_os_error(), Some(libc::EWOULDBLOCK), "{error}");
     assert!(error.to_string().contains("lock on the directory"), "{error}");
     assert_eq!((version(&path), names(directory.path())), (Some(1), vec!["file".to_owned()]));
     draft(&path, 2).commit(Commit::Replace).unwrap();
@@ -160,7 +159,7 @@ fn another_spelling_of_the_name_keeps_nothing_and_loses_nothing() {
     for links in 1..=2 {
         for kept in ["FILE", "File"] {
             let error = draft(&path, 2).commit(Commit::keep(kept)).unwrap_err();
-            assert_eq!(error.errno(), Some(Errno::INVAL), "{error}");
+            assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
             assert!(error.to_string().contains("spelling"), "{error}");
         }
         assert_eq!(version(&path), Some(1), "with {links} links");
@@ -207,7 +206,7 @@ fn what_replacing_does_not_need_does_not_stop_it() {
             let strict = Options::new().len(LEN as u64).strict_attributes(true).draft(&path);
             assert_eq!(strict.is_ok(), lost.is_empty(), "{of}: {strict:?}");
             if let Err(error) = strict {
-                assert_eq!(error.errno(), Some(Errno::PERM), "{of}: {error}");
+                assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{of}: {error}");
             }
             let draft = draft(&path, 2);
             let told: Vec<_> =
@@ -297,7 +296,7 @@ fn a_name_that_can_only_be_a_directorys_is_none() {
         assert!(matches!(error.kind(), ErrorKind::WrongFileType(_)), "{end}: {error}");
         let error = Options::new().len(1).draft(&path).unwrap_err();
         let refused = matches!(error.kind(), ErrorKind::WrongFileType(_))
-            || error.errno() == Some(Errno::ISDIR);
+            || error.raw_os_error() == Some(libc::EISDIR);
         assert!(refused, "{end}: {error}");
     }
 }

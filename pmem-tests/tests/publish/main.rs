@@ -17,7 +17,6 @@ use daxmap::{ErrorKind, Options, Region};
 use pmem_tests::scratch::{self, Directory, Filesystem};
 use pmem_tests::unprivileged::as_nobody;
 use pmem_tests::versions;
-use rustix::io::Errno;
 
 /// A directory of the build for temporary files.
 const HERE: &str = env!("CARGO_TARGET_TMPDIR");
@@ -94,7 +93,7 @@ fn create_only_creates_and_never_clobbers() {
         draft(&path, 1).commit(Commit::CreateOnly).unwrap();
         assert_eq!(version(&path), Some(1));
         let error = draft(&path, 2).commit(Commit::CreateOnly).unwrap_err();
-        assert_eq!(error.errno(), Some(Errno::EXIST), "{error}");
+        assert_eq!(error.raw_os_error(), Some(libc::EEXIST), "{error}");
         assert_eq!(error.path(), Some(path.as_path()));
         assert!(!error.is_durability_unknown());
         assert_eq!(version(&path), Some(1));
@@ -153,13 +152,13 @@ fn an_exchange_that_cannot_be_changes_nothing() {
     on_each(|_, directory| {
         let path = directory.join("file");
         let refused = |how: Commit<'_>| draft(&path, 9).commit(how).unwrap_err();
-        assert_eq!(refused(Commit::keep("kept")).errno(), Some(Errno::NOENT));
+        assert_eq!(refused(Commit::keep("kept")).raw_os_error(), Some(libc::ENOENT));
         draft(&path, 1).commit(Commit::Replace).unwrap();
         fs::create_dir(directory.join("folder")).unwrap();
         assert!(matches!(refused(Commit::keep("folder")).kind(), ErrorKind::WrongFileType(_)));
         for name in ["file", "", ".", "..", "folder/kept", "kept/"] {
             let error = refused(Commit::keep(name));
-            assert_eq!(error.errno(), Some(Errno::INVAL), "{name:?}: {error}");
+            assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{name:?}: {error}");
         }
         assert_eq!(version(&path), Some(1));
         assert_eq!(names(directory), ["file", "folder"]);
@@ -232,10 +231,10 @@ fn a_link_stays_and_what_it_points_to_is_replaced() {
             assert_eq!(version(&target), Some(version_written));
         }
         let error = draft(&link, 3).commit(Commit::CreateOnly).unwrap_err();
-        assert_eq!(error.errno(), Some(Errno::EXIST));
+        assert_eq!(error.raw_os_error(), Some(libc::EEXIST));
         symlink("loop", directory.join("loop")).unwrap();
         let error = Options::new().len(1).draft(directory.join("loop")).unwrap_err();
-        assert_eq!(error.errno(), Some(Errno::LOOP), "{error}");
+        assert_eq!(error.raw_os_error(), Some(libc::ELOOP), "{error}");
         assert_eq!(names(&folder), ["target"]);
     });
 }
@@ -277,14 +276,15 @@ fn what_is_no_regular_file_is_not_replaced() {
 #[test]
 fn errors_change_nothing() {
     on_each(|name, directory| {
-        let refused = |path: PathBuf| Options::new().len(1 << 20).draft(path).unwrap_err().errno();
-        assert_eq!(refused(directory.join("missing/file")), Some(Errno::NOENT));
-        assert_eq!(refused(directory.join("x".repeat(256))), Some(Errno::NAMETOOLONG));
+        let refused =
+            |path: PathBuf| Options::new().len(1 << 20).draft(path).unwrap_err().raw_os_error();
+        assert_eq!(refused(directory.join("missing/file")), Some(libc::ENOENT));
+        assert_eq!(refused(directory.join("x".repeat(256))), Some(libc::ENAMETOOLONG));
         let error = Options::new().draft(directory.join("x")).unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::Empty), "{error}");
         if !["build directory", "overlay", "FUSE"].contains(&name) {
             let error = Options::new().len(1 << 40).draft(directory.join("x")).unwrap_err();
-            assert_eq!(error.errno(), Some(Errno::NOSPC), "{name}: {error}");
+            assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "{name}: {error}");
         }
         // The longest name there is leaves room for a temporary one.
         let longest = directory.join("x".repeat(255));
@@ -302,7 +302,7 @@ fn errors_change_nothing() {
         }
         fs::remove_dir(&folder).unwrap();
         let error = orphan.commit(Commit::Replace).unwrap_err();
-        assert_eq!(error.errno(), Some(Errno::NOENT), "{name}: {error}");
+        assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{name}: {error}");
     });
 }
 
@@ -313,7 +313,7 @@ fn a_read_only_mount_is_an_error_at_the_draft() {
     drop(draft(&path, 1).commit(Commit::Replace).unwrap());
     filesystem.remount(true);
     let error = Options::new().len(1).draft(&path).unwrap_err();
-    assert_eq!(error.errno(), Some(Errno::ROFS), "{error}");
+    assert_eq!(error.raw_os_error(), Some(libc::EROFS), "{error}");
     assert_eq!(version(&path), Some(1));
 }
 
@@ -323,13 +323,13 @@ fn without_the_right_to_the_directory_nothing_changes() {
     let path = directory.path().join("file");
     draft(&path, 1).commit(Commit::Replace).unwrap();
     let error = as_nobody(|| Options::new().len(1).draft(&path).unwrap_err());
-    assert_eq!(error.errno(), Some(Errno::ACCESS), "{error}");
+    assert_eq!(error.raw_os_error(), Some(libc::EACCES), "{error}");
     // May write the directory, but not give the file the owner that the old one had.
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
     let strict = Options::new().len(LEN as u64).strict_attributes(true);
     let error = as_nobody(|| strict.draft(&path).unwrap_err());
-    assert_eq!(error.errno(), Some(Errno::PERM), "{error}");
+    assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
     assert_eq!(version(&path), Some(1));
     assert_eq!(names(directory.path()), ["file"]);
     // Nor where the file in place came after the draft.
@@ -337,7 +337,7 @@ fn without_the_right_to_the_directory_nothing_changes() {
     let late = as_nobody(|| strict.draft(&path).unwrap());
     draft(&path, 3).commit(Commit::Replace).unwrap();
     let error = as_nobody(|| late.commit(Commit::Replace).unwrap_err());
-    assert_eq!(error.errno(), Some(Errno::PERM), "{error}");
+    assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
     assert_eq!(version(&path), Some(3));
 }
 
@@ -366,7 +366,7 @@ fn leftovers_are_removed_and_nothing_else() {
         assert_eq!(version(&directory.join("file")), Some(1));
         assert_eq!(clean_leftovers(directory).unwrap(), daxmap::publish::Leftovers::default());
     });
-    assert_eq!(clean_leftovers("/nonexistent").unwrap_err().errno(), Some(Errno::NOENT));
+    assert_eq!(clean_leftovers("/nonexistent").unwrap_err().raw_os_error(), Some(libc::ENOENT));
 }
 
 #[test]

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use daxmap::publish::Commit;
 use daxmap::{Options, Region};
 use pmem_tests::scratch::Filesystem;
-use rustix::io::Errno;
 
 use crate::{HERE, draft};
 
@@ -37,7 +36,7 @@ fn a_draft_that_finds_no_room_takes_none() {
                 // The second is as long as there is room, less what ext4 needs to note it.
                 for len in [1 << 40, free(ext4.path())] {
                     let error = Options::new().len(len).draft(&path).unwrap_err();
-                    assert_eq!(error.errno(), Some(Errno::NOSPC), "{error}");
+                    assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "{error}");
                 }
                 draft(&path, number).commit(Commit::Replace).unwrap();
             }
@@ -63,7 +62,7 @@ fn a_draft_that_cannot_fit_fills_no_disk() {
         });
         for _ in 0..50 {
             let error = Options::new().len(1 << 40).draft(&path).unwrap_err();
-            assert_eq!(error.errno(), Some(Errno::NOSPC), "{error}");
+            assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "{error}");
         }
         done.store(true, Ordering::Release);
         watcher.join().unwrap()

@@ -8,7 +8,7 @@ use pmem_tests::corpus::filesystem::{ALL, Bug};
 fn explore(
     bug: &Bug,
     profile: Profile,
-    program: fn(&Model) -> rustix::io::Result<()>,
+    program: fn(&Model) -> std::io::Result<()>,
     check: fn(Crash<'_>) -> Verdict,
 ) -> Result<Tally, Box<Violation>> {
     let model = Model::new(profile).expect("memory files can be made");

@@ -3,7 +3,6 @@
 
 use daxmap::ErrorKind;
 use daxmap::sim::filesystem::{Image, Profile, Tally, Tamper};
-use rustix::io::Errno;
 
 use crate::operations::{ALL, DRAIN, FILE, KEPT, OPEN, Operation, Outcome, is_leftover, sees};
 use crate::{explore_failed, run};
@@ -24,7 +23,7 @@ fn nothing_changed(outcome: &Outcome, whole: &Outcome, error: &daxmap::Error) {
     }
 }
 
-fn fail_each_call(operation: &Operation, profile: Profile, errno: Errno) -> (usize, Tally) {
+fn fail_each_call(operation: &Operation, profile: Profile, errno: i32) -> (usize, Tally) {
     let whole = run(operation, profile, &[]);
     assert!(whole.result.is_ok());
     let calls: Vec<String> = whole.history.calls().map(str::to_owned).collect();
@@ -36,7 +35,7 @@ fn fail_each_call(operation: &Operation, profile: Profile, errno: Errno) -> (usi
             continue;
         }
         let of = format!(
-            "{} on {}, {errno:?} from call {number}, {call}",
+            "{} on {}, errno {errno} from call {number}, {call}",
             operation.name,
             profile.as_str()
         );
@@ -51,8 +50,8 @@ fn fail_each_call(operation: &Operation, profile: Profile, errno: Errno) -> (usi
                 "{of}: {error}, as if nothing had happened"
             ),
             Ok(_) => {
-                let again = errno == Errno::NOSPC && call.contains("fallocate");
-                let kept = errno == Errno::INTR || call.contains("unlinkat") || again;
+                let again = errno == libc::ENOSPC && call.contains("fallocate");
+                let kept = errno == libc::EINTR || call.contains("unlinkat") || again;
                 assert!(kept, "{of}: no error");
                 let left = names(&outcome.after).iter().filter(|name| is_leftover(name)).count();
                 assert_eq!(left, usize::from(call.contains("unlinkat")), "{of}");
@@ -70,7 +69,7 @@ fn a_failed_call_is_an_error_that_changed_nothing() {
     for profile in Profile::ALL {
         let (mut failed, mut sum) = (0, Tally::default());
         for operation in &ALL {
-            for errno in [Errno::IO, Errno::NOSPC, Errno::INTR] {
+            for errno in [libc::EIO, libc::ENOSPC, libc::EINTR] {
                 let (errors, tally) = fail_each_call(operation, profile, errno);
                 failed += errors;
                 sum += tally;
@@ -92,7 +91,7 @@ fn an_allocation_is_tried_again_once_the_filesystem_is_synced() {
     for operation in ALL.iter().filter(allocates) {
         let whole = run(operation, Profile::Ext4, &[]);
         let first = whole.history.calls().position(|call| call.contains("fallocate")).unwrap();
-        let once = Tamper::Fail(first, Errno::NOSPC);
+        let once = Tamper::Fail(first, libc::ENOSPC);
         let outcome = run(operation, Profile::Ext4, &[once]);
         assert!(outcome.result.is_ok(), "{}: {:?}", operation.name, outcome.result);
         let calls: Vec<&str> = outcome.history.calls().skip(first).take(4).collect();
@@ -100,9 +99,9 @@ fn an_allocation_is_tried_again_once_the_filesystem_is_synced() {
         assert!(failed.contains("fallocate") && again.contains("fallocate"), "{calls:?}");
         assert!(given_back.contains("ftruncate") && synced == "syncfs", "{calls:?}");
         // The second attempt is three calls later.
-        let outcome = run(operation, Profile::Ext4, &[once, Tamper::Fail(first + 3, Errno::NOSPC)]);
+        let outcome = run(operation, Profile::Ext4, &[once, Tamper::Fail(first + 3, libc::ENOSPC)]);
         let error = outcome.result.as_ref().expect_err("there is no space");
-        assert_eq!(error.errno(), Some(Errno::NOSPC), "{}: {error}", operation.name);
+        assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "{}: {error}", operation.name);
         nothing_changed(&outcome, &whole, error);
         let last = outcome.history.calls().filter(|call| !call.contains("unlinkat")).last();
         assert!(last.is_some_and(|call| call.contains("ftruncate")), "{last:?}");

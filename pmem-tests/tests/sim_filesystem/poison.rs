@@ -6,7 +6,6 @@ use std::sync::Arc;
 use daxmap::sim::filesystem::{Model, Profile, SyncCall, Tamper, Which};
 use daxmap::{ErrorKind, Options, Region};
 use pmem_tests::versions;
-use rustix::io::Errno;
 
 use crate::operations::{FILE, GROWN, LEN, NEW, OLD};
 
@@ -37,9 +36,12 @@ fn a_failed_drain_is_final_and_reopening_shows_the_medium() {
         let sibling = Options::new().lock(false).open(&path).unwrap();
         region.write(0, &versions::content(NEW, LEN as usize)).unwrap();
         // The write goes out, then the sync fails.
-        model.tamper(Tamper::Fail(model.history().calls().count() + 1, Errno::IO));
+        model.tamper(Tamper::Fail(model.history().calls().count() + 1, libc::EIO));
         let error = region.drain().expect_err("the sync fails");
-        assert!(error.is_durability_unknown() && error.errno() == Some(Errno::IO), "{error}");
+        assert!(
+            error.is_durability_unknown() && error.raw_os_error() == Some(libc::EIO),
+            "{error}"
+        );
         assert_eq!(version(&region), Some(NEW), "the cache has it");
         for (who, result) in [
             ("drain again", region.drain()),
@@ -66,7 +68,7 @@ fn a_failed_sync_of_a_growth_is_final() {
         let (model, region) = open(profile);
         let _inside = model.enter();
         let fsyncs = model.history().calls().count() + 2;
-        model.tamper(Tamper::Fail(fsyncs, Errno::IO));
+        model.tamper(Tamper::Fail(fsyncs, libc::EIO));
         let error = region.grow(GROWN).expect_err("the sync fails");
         assert!(error.is_durability_unknown(), "{error}");
         assert_eq!(region.len(), LEN);
@@ -86,10 +88,10 @@ fn a_full_disk_at_growth_is_an_error_and_no_more() {
         let first = model.history().calls().count();
         // It is tried twice; in between, space is given back and the filesystem synced.
         for attempt in [first, first + 3] {
-            model.tamper(Tamper::Fail(attempt, Errno::NOSPC));
+            model.tamper(Tamper::Fail(attempt, libc::ENOSPC));
         }
         let error = region.grow(GROWN).expect_err("no space");
-        assert!(matches!(error.kind(), ErrorKind::Os(Errno::NOSPC)), "{error}");
+        assert!(matches!(error.kind(), ErrorKind::Os(libc::ENOSPC)), "{error}");
         assert_eq!(region.len(), LEN);
         region.write_persist(0, &versions::content(NEW, LEN as usize)).unwrap();
         region.grow(GROWN).unwrap();

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use daxmap::sim::filesystem::{Image, Limits, Model, Profile, Shown};
 use pmem_tests::cut::{Disk, KINDS, Kind};
 use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags};
-use rustix::io::Result;
+use std::io::Result;
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 /// In bytes, of which a program writes some.

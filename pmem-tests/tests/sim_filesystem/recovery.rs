@@ -3,7 +3,6 @@
 use daxmap::publish::clean_leftovers;
 use daxmap::sim::filesystem::{Image, Limits, Model, Profile, Shown, Tally, Tamper, Verdict};
 use daxmap::{ErrorKind, Options, Region};
-use rustix::io::Errno;
 
 use crate::operations::{ALL, FILE, KEPT, is_leftover, sees};
 use crate::run;
@@ -92,7 +91,7 @@ fn cleaning_up_after_a_failed_publish_does_not_break_the_name() {
             let region = (operation.before)(&model);
             model.settle();
             (operation.unsynced)(&model);
-            model.tamper(Tamper::Fail(number, Errno::IO));
+            model.tamper(Tamper::Fail(number, libc::EIO));
             let result = (operation.run)(&model, region);
             let Err(error) = result else { continue };
             if !matches!(error.kind(), ErrorKind::PublishedNotDurable(_)) {

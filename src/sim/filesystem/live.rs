@@ -152,7 +152,9 @@ impl Live {
     fn begin(&mut self, text: String) -> Result<()> {
         let call = self.history.call(text);
         let fails = self.tampers.iter().find_map(|tamper| match tamper {
-            Tamper::Fail(number, errno) if *number == call => Some(*errno),
+            Tamper::Fail(number, errno) if *number == call => {
+                Some(Errno::from_raw_os_error(*errno))
+            }
             _ => None,
         });
         match fails {

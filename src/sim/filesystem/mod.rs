@@ -46,8 +46,6 @@ mod live;
 mod profile;
 mod system;
 
-use rustix::io::Errno;
-
 pub use crash::{Crash, Limits, Tally, Verdict, Violation};
 pub use history::History;
 pub use image::{File, Image, SECTOR, Shown};
@@ -82,9 +80,9 @@ pub enum Tamper {
     LeaveOut(SyncCall, Which),
     /// The sync is reported as done, and made after so many further calls that give a name.
     Late(SyncCall, Which, usize),
-    /// The call of this number, in the order of [`History::calls`], fails and changes nothing. A
-    /// sync that fails leaves the file's pages marked clean.
-    Fail(usize, Errno),
+    /// The call of this number, in the order of [`History::calls`], fails with this errno (`libc::EIO`) and
+    /// changes nothing. A sync that fails leaves the file's pages marked clean.
+    Fail(usize, i32),
     /// The filesystem lacks something, and says so.
     Lack(Feature),
     /// The library takes the filesystem for another, and leaves out what that does not need.

@@ -1,7 +1,7 @@
 //! The model in the place of the kernel: what the library calls, and what a test calls itself.
 
 use std::ffi::{CStr, CString, OsStr};
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -53,7 +53,7 @@ impl Model {
     /// # Errors
     ///
     /// Those of memfd_create(2), which holds what the files hold.
-    pub fn new(profile: Profile) -> Result<Arc<Self>> {
+    pub fn new(profile: Profile) -> io::Result<Arc<Self>> {
         Self::after_crash(profile, &Image::default())
     }
 
@@ -62,7 +62,7 @@ impl Model {
     /// # Errors
     ///
     /// As [`new`](Self::new).
-    pub fn after_crash(profile: Profile, image: &Image) -> Result<Arc<Self>> {
+    pub fn after_crash(profile: Profile, image: &Image) -> io::Result<Arc<Self>> {
         let live = Mutex::new(Live::new(profile, image.clone())?);
         Ok(Arc::new(Self { live, path: PathBuf::from(MOUNT_POINT) }))
     }
@@ -115,74 +115,74 @@ impl Model {
     }
 
     /// Makes a file, which must not exist. openat(2), `O_CREAT | O_EXCL`.
-    pub fn create(&self, name: &str) -> Result<OwnedFd> {
-        self.live().create(Some(OsStr::new(name)), Mode::from_raw_mode(0o600))
+    pub fn create(&self, name: &str) -> io::Result<OwnedFd> {
+        Ok(self.live().create(Some(OsStr::new(name)), Mode::from_raw_mode(0o600))?)
     }
 
     /// Makes a file without a name. openat(2), `O_TMPFILE`.
-    pub fn create_unnamed(&self) -> Result<OwnedFd> {
-        self.live().create(None, Mode::from_raw_mode(0o600))
+    pub fn create_unnamed(&self) -> io::Result<OwnedFd> {
+        Ok(self.live().create(None, Mode::from_raw_mode(0o600))?)
     }
 
     /// Opens a file for reading and writing. openat(2).
-    pub fn open(&self, name: &str) -> Result<OwnedFd> {
-        self.live().open(OsStr::new(name), OFlags::RDWR)
+    pub fn open(&self, name: &str) -> io::Result<OwnedFd> {
+        Ok(self.live().open(OsStr::new(name), OFlags::RDWR)?)
     }
 
     /// Writes at an offset. pwrite(2).
-    pub fn write(&self, file: &OwnedFd, data: &[u8], offset: u64) -> Result<()> {
-        self.pwrite(file.as_fd(), data, offset).map(drop)
+    pub fn write(&self, file: &OwnedFd, data: &[u8], offset: u64) -> io::Result<()> {
+        Ok(self.pwrite(file.as_fd(), data, offset).map(drop)?)
     }
 
     /// Gives a range space, and the file that length at least. fallocate(2).
-    pub fn allocate(&self, file: &OwnedFd, offset: u64, len: u64) -> Result<()> {
-        self.fallocate(file.as_fd(), offset, len)
+    pub fn allocate(&self, file: &OwnedFd, offset: u64, len: u64) -> io::Result<()> {
+        Ok(self.fallocate(file.as_fd(), offset, len)?)
     }
 
     /// Sets the length. ftruncate(2).
-    pub fn truncate(&self, file: &OwnedFd, len: u64) -> Result<()> {
-        self.ftruncate(file.as_fd(), len)
+    pub fn truncate(&self, file: &OwnedFd, len: u64) -> io::Result<()> {
+        Ok(self.ftruncate(file.as_fd(), len)?)
     }
 
     /// Sets the permission bits. fchmod(2).
-    pub fn change_mode(&self, file: &OwnedFd, bits: u32) -> Result<()> {
-        self.fchmod(file.as_fd(), Mode::from_raw_mode(bits))
+    pub fn change_mode(&self, file: &OwnedFd, bits: u32) -> io::Result<()> {
+        Ok(self.fchmod(file.as_fd(), Mode::from_raw_mode(bits))?)
     }
 
     /// fsync(2) of a file.
-    pub fn sync(&self, file: &OwnedFd) -> Result<()> {
-        self.fsync(file.as_fd())
+    pub fn sync(&self, file: &OwnedFd) -> io::Result<()> {
+        Ok(self.fsync(file.as_fd())?)
     }
 
     /// fdatasync(2) of a file.
-    pub fn sync_data(&self, file: &OwnedFd) -> Result<()> {
-        self.fdatasync(file.as_fd())
+    pub fn sync_data(&self, file: &OwnedFd) -> io::Result<()> {
+        Ok(self.fdatasync(file.as_fd())?)
     }
 
     /// fsync(2) of the directory.
-    pub fn sync_directory(&self) -> Result<()> {
-        self.live().sync(Sync::Directory)
+    pub fn sync_directory(&self) -> io::Result<()> {
+        Ok(self.live().sync(Sync::Directory)?)
     }
 
     /// Gives a file a name, which must not exist. linkat(2).
-    pub fn link(&self, file: &OwnedFd, name: &str) -> Result<()> {
+    pub fn link(&self, file: &OwnedFd, name: &str) -> io::Result<()> {
         let inode = self.file(file.as_fd()).ok_or(Errno::BADF)?;
-        self.live().link(inode, OsStr::new(name))
+        Ok(self.live().link(inode, OsStr::new(name))?)
     }
 
     /// Renames, over what has the name. renameat(2).
-    pub fn rename(&self, from: &str, to: &str) -> Result<()> {
-        self.live().rename(OsStr::new(from), OsStr::new(to), true)
+    pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        Ok(self.live().rename(OsStr::new(from), OsStr::new(to), true)?)
     }
 
     /// Exchanges what two names lead to. renameat2(2), `RENAME_EXCHANGE`.
-    pub fn exchange(&self, one: &str, other: &str) -> Result<()> {
-        self.live().exchange(OsStr::new(one), OsStr::new(other))
+    pub fn exchange(&self, one: &str, other: &str) -> io::Result<()> {
+        Ok(self.live().exchange(OsStr::new(one), OsStr::new(other))?)
     }
 
     /// Takes a name away. unlinkat(2).
-    pub fn unlink(&self, name: &str) -> Result<()> {
-        self.live().unlink(OsStr::new(name))
+    pub fn unlink(&self, name: &str) -> io::Result<()> {
+        Ok(self.live().unlink(OsStr::new(name))?)
     }
 
     fn live(&self) -> MutexGuard<'_, Live> {

@@ -2,7 +2,7 @@
 //! rename is in memory only.
 
 use daxmap::sim::filesystem::Model;
-use rustix::io::Result;
+use std::io::Result;
 
 use super::{
     Bug, DONE, EVERYWHERE, FILE, TEMPORARY, old_or_new, put_old, replace_durably, write_new,

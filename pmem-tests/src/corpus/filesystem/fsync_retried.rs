@@ -2,7 +2,7 @@
 //! medium holds the old data.
 
 use daxmap::sim::filesystem::{Model, Tamper};
-use rustix::io::{Errno, Result};
+use std::io::Result;
 
 use super::{
     Bug, DONE, EVERYWHERE, FILE, NEW, TEMPORARY, content, old_or_new, put_old, replace_durably,
@@ -13,7 +13,7 @@ pub(super) const BUG: Bug = Bug {
     source: "Rebello et al., USENIX ATC 2020; PostgreSQL's fsync errors of 2018",
     before: put_old,
     // The program makes a file, writes it, and syncs it.
-    tampers: &[Tamper::Fail(2, Errno::IO)],
+    tampers: &[Tamper::Fail(2, libc::EIO)],
     buggy,
     fixed,
     check: old_or_new,

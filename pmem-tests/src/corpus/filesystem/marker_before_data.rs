@@ -2,7 +2,7 @@
 //! end, and nothing says which comes first.
 
 use daxmap::sim::filesystem::{Crash, Model, Verdict};
-use rustix::io::Result;
+use std::io::Result;
 
 use super::{Bug, DONE, FILE, NEW, WHERE_DATA_IS_NOT_ORDERED, nothing, version, write_new};
 

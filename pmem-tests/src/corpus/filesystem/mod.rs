@@ -15,7 +15,7 @@ mod unnamed_not_synced_again;
 mod unnamed_synced_then_linked;
 
 use daxmap::sim::filesystem::{Crash, Image, Model, Profile, Shown, Tamper, Verdict};
-use rustix::io::Result;
+use std::io::Result;
 
 use crate::versions;
 

@@ -1,7 +1,7 @@
 //! A file is overwritten where it is: a crash leaves some sectors of either version.
 
 use daxmap::sim::filesystem::Model;
-use rustix::io::Result;
+use std::io::Result;
 
 use super::{Bug, DONE, EVERYWHERE, FILE, NEW, content, old_or_new, put_old, replace_durably};
 

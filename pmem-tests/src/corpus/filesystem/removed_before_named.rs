@@ -2,7 +2,7 @@
 //! removed: where names are not ordered, a crash can leave neither.
 
 use daxmap::sim::filesystem::{Crash, Model, Profile, Verdict};
-use rustix::io::Result;
+use std::io::Result;
 
 use super::{Bug, DONE, FILE, NEW, OLD, put_old, version, write_new};
 

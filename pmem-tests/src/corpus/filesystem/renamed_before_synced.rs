@@ -2,7 +2,7 @@
 //! whose data is not there.
 
 use daxmap::sim::filesystem::Model;
-use rustix::io::Result;
+use std::io::Result;
 
 use super::{
     Bug, DONE, FILE, TEMPORARY, WHERE_DATA_IS_NOT_ORDERED, old_or_new, put_old, replace_durably,

@@ -3,7 +3,7 @@
 //! has reached the medium, the name leads to a deleted file, and e2fsck(8) takes it away.
 
 use daxmap::sim::filesystem::{Model, Profile};
-use rustix::io::Result;
+use std::io::Result;
 
 use super::{Bug, DONE, FILE, TEMPORARY, old_or_new, put_old, replace_durably, write_new};
 

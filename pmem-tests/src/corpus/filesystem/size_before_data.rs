@@ -2,7 +2,7 @@
 //! file for records: the length can be on the medium before the record.
 
 use daxmap::sim::filesystem::{Crash, Image, Model, SECTOR, Shown, Verdict};
-use rustix::io::Result;
+use std::io::Result;
 
 use super::{Bug, DONE, EVERYWHERE, FILE};
 use crate::versions;

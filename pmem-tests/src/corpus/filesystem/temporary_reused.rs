@@ -2,7 +2,7 @@
 //! is longer than the new version, and its end becomes part of it.
 
 use daxmap::sim::filesystem::Model;
-use rustix::io::{Errno, Result};
+use std::io::Result;
 
 use super::{
     Bug, DONE, EVERYWHERE, FILE, LEN, NEW, TEMPORARY, content, old_or_new, put_old, replace_durably,
@@ -39,7 +39,7 @@ fn buggy(model: &Model) -> Result<()> {
 
 fn fixed(model: &Model) -> Result<()> {
     match model.unlink(TEMPORARY) {
-        Ok(()) | Err(Errno::NOENT) => replace_durably(model),
-        Err(errno) => Err(errno),
+        Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
+        _ => replace_durably(model),
     }
 }

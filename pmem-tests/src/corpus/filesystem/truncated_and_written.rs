@@ -2,7 +2,7 @@
 //! there is neither version.
 
 use daxmap::sim::filesystem::Model;
-use rustix::io::Result;
+use std::io::Result;
 
 use super::{Bug, DONE, EVERYWHERE, FILE, NEW, content, old_or_new, put_old, replace_durably};
 

@@ -2,7 +2,7 @@
 //! without names.
 
 use daxmap::sim::filesystem::Model;
-use rustix::io::Result;
+use std::io::Result;
 
 use super::{
     Bug, DONE, EVERYWHERE, FILE, NEW, TEMPORARY, content, none_or_new, nothing, write_new,

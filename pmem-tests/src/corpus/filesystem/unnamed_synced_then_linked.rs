@@ -3,7 +3,7 @@
 //! none.
 
 use daxmap::sim::filesystem::{Model, Profile};
-use rustix::io::Result;
+use std::io::Result;
 
 use super::{Bug, DONE, FILE, NEW, TEMPORARY, content, none_or_new, nothing};
 

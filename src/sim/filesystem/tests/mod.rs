@@ -1,7 +1,7 @@
 //! Litmus tests: small programs, an outcome of each, and the profiles that allow it. All others
 //! forbid it. What they stand on is in docs/filesystem_model.md.
 
-use rustix::io::{Errno, Result};
+use std::io::Result;
 
 use super::{History, Image, Limits, Model, Profile, Shown, Tamper};
 
@@ -275,9 +275,9 @@ fn after_a_failed_sync_the_next_one_covers_nothing() {
     let program = |model: &Model| {
         old_file(model, "a")?;
         let file = model.open("a")?;
-        model.tamper(Tamper::Fail(1, Errno::IO));
+        model.tamper(Tamper::Fail(1, libc::EIO));
         model.write(&file, &[2; LEN], 0)?;
-        assert_eq!(model.sync_data(&file), Err(Errno::IO));
+        assert_eq!(model.sync_data(&file).unwrap_err().raw_os_error(), Some(libc::EIO));
         model.sync_data(&file)
     };
     let old = |image: &Image| seen(image, "a") == Some((1024, 1, 1));
@@ -297,9 +297,9 @@ fn a_length_does_not_wait_for_data_that_a_failed_sync_lost() {
     let program = |model: &Model| {
         let file = model.create("a")?;
         model.settle();
-        model.tamper(Tamper::Fail(1, Errno::IO));
+        model.tamper(Tamper::Fail(1, libc::EIO));
         model.write(&file, &[2; LEN], 0)?;
-        assert_eq!(model.sync(&file), Err(Errno::IO));
+        assert_eq!(model.sync(&file).unwrap_err().raw_os_error(), Some(libc::EIO));
         Ok(())
     };
     let without_data = |image: &Image| seen(image, "a") == Some((1024, 0, 0));

@@ -1,6 +1,6 @@
 //! Which states are looked at, and how many.
 
-use rustix::io::Result;
+use std::io::Result;
 
 use super::super::{Image, Limits, Model, Profile, Shown, Tally};
 use super::{EXT4, LEN, XFS, history, old_file, seen};
