@@ -158,7 +158,8 @@ fn after_close_everything_is_refused() {
 
 #[test]
 fn an_error_stays_the_cause_after_close() {
-    let faults = Faults { failing_drain: Some(1), ..Faults::default() };
+    let mut faults = Faults::default();
+    faults.failing_drain = Some(1);
     let region = SimRegion::with_faults(Mode::PageCache, 512, 512, faults);
     let error = region.write_persist(0, &[1]).unwrap_err();
     assert!(error.is_durability_unknown() && !error.is_poisoned());
@@ -179,7 +180,9 @@ fn first_byte(region: &SimRegion) -> u8 {
 
 #[test]
 fn a_region_that_forgets_errors_goes_on_and_does_not_get_the_bytes_back() {
-    let faults = Faults { failing_drain: Some(1), forgets_errors: true, ..Faults::default() };
+    let mut faults = Faults::default();
+    faults.failing_drain = Some(1);
+    faults.forgets_errors = true;
     let region = SimRegion::with_faults(Mode::PageCache, 1024, 1024, faults);
     assert!(region.write_persist(0, &[1]).is_err());
     region.drain().unwrap();

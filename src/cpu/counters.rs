@@ -5,6 +5,7 @@
 
 /// What one thread has issued since it started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Counts {
     /// Cache lines written back by an instruction (CLWB, CLFLUSHOPT, CLFLUSH, DC CVA(D)P).
     pub write_backs: u64,

@@ -52,6 +52,7 @@ const CACHED_DOMAIN_NON_TEMPORAL_MIN: usize = 256 << 10;
 /// The memory under the access is gone: the file was truncated, the page is poisoned, or the
 /// medium could not be read. What was copied before the fault stays copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Fault;
 
 impl fmt::Display for Fault {

@@ -17,6 +17,7 @@ use super::table::{Life, Usage};
 
 /// A record in the reader's buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Record<'a> {
     /// Its Lsn.
     pub lsn: Lsn,

@@ -67,12 +67,21 @@ impl Security {
 /// that is. A count that rises between two looks at the same memory says that a power loss in
 /// between may have taken what had been made durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Shutdowns {
     /// A hash of the identities of all devices, whatever their order, kernel names or namespaces:
     /// the same at every boot. Other memory has another.
     pub identity: [u8; 16],
     /// The sum of the counts of all devices.
     pub count: u64,
+}
+
+impl Shutdowns {
+    /// For a region of one's own that says where it lies.
+    #[must_use]
+    pub const fn new(identity: [u8; 16], count: u64) -> Self {
+        Self { identity, count }
+    }
 }
 
 impl Report {

@@ -416,6 +416,7 @@ impl fmt::Display for ReasonCode {
 
 /// One reason of the verdict, with its remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Reason {
     /// The stable code.
     pub code: ReasonCode,

@@ -57,6 +57,13 @@ use crate::probe::Shutdowns;
 /// after the first durability error, `ErrorKind::Closed` after `close`; every method with a range returns
 /// `ErrorKind::OutOfBounds`, and changes nothing, if the range does not lie in `0..len()`. A
 /// range of zero bytes inside `0..=len()` is a no-op.
+///
+/// # Implementing it
+///
+/// A type outside this library may be a region, a wrapper that counts calls say. Later versions may add
+/// methods that have a default, in a minor release. A method without a default is added, and a promise
+/// made stronger, in a major release only. A wrapper passes every method on, those with a default too:
+/// what it does not pass on gets the default, which is correct and may be slower.
 pub trait Region: Send + Sync {
     /// Length in bytes.
     fn len(&self) -> u64;

@@ -36,7 +36,7 @@ pub(super) struct Parts {
 
 /// A region that is a shared mapping. `flush` writes cache lines back where the granularity asks
 /// for it, `drain` is a store fence.
-pub struct MappedRegion {
+pub(super) struct MappedRegion {
     path: PathBuf,
     fd: Descriptor,
     parts: Parts,

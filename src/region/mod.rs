@@ -47,6 +47,4 @@ mod volatile;
 pub use any::AnyRegion;
 pub use contract::Region;
 pub use lock::Lock;
-pub use mapped::MappedRegion;
 pub use options::{DEFAULT_RESERVE, Emulation, Growth, Options};
-pub use page_cache::PageCacheRegion;

@@ -53,7 +53,7 @@ use crate::probe::Report;
 /// at the latest by `drain`. Every region of the file in this process sees them at once; other
 /// processes see them when they are sent.
 #[allow(clippy::struct_excessive_bools)] // independent facts
-pub struct PageCacheRegion {
+pub(super) struct PageCacheRegion {
     path: PathBuf,
     fd: Descriptor,
     mapping: Mapping,

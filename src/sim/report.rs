@@ -5,6 +5,7 @@ use std::fmt;
 /// The counts of an exploration and, if there was one, its first failure.
 #[derive(Clone, Debug, Default)]
 #[must_use]
+#[non_exhaustive]
 pub struct Report {
     /// Moments at which a crash was simulated, those inside recovery included.
     pub crash_points: u64,

@@ -16,6 +16,7 @@ use crate::region::bounds;
 
 /// What the region is made to do wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Faults {
     /// The drain with this number, counted from 1 over all threads, fails with EIO, and what it
     /// should have covered no later drain covers.

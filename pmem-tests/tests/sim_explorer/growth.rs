@@ -16,7 +16,8 @@ fn a_crash_in_a_growth_leaves_either_length_and_zeros() {
         region.write(995, &[7; 6])?;
         region.grow(3000)
     };
-    let faults = Faults { lazy_growth: true, ..Faults::default() };
+    let mut faults = Faults::default();
+    faults.lazy_growth = true;
     let check = move |region: &SimRegion, _: &History| {
         let len = region.len();
         into.lock().unwrap().insert(len);
@@ -56,7 +57,8 @@ fn after_a_growth_has_returned_only_the_new_length_is_left() {
 
 #[test]
 fn a_drain_makes_a_late_growth_durable() {
-    let faults = Faults { lazy_growth: true, ..Faults::default() };
+    let mut faults = Faults::default();
+    faults.lazy_growth = true;
     let report = Explorer::new(Mode::Adr, 512).max_len(4096).faults(faults).run(
         |region, notes| {
             region.grow(1024)?;
@@ -82,7 +84,8 @@ fn what_a_crash_cut_off_does_not_come_back_when_recovery_grows() {
 fn cut_off_and_grown(mode: Mode) {
     let seen = Arc::new(AtomicU64::new(0));
     let into = Arc::clone(&seen);
-    let faults = Faults { lazy_growth: true, ..Faults::default() };
+    let mut faults = Faults::default();
+    faults.lazy_growth = true;
     let report = Explorer::new(mode, 1024).max_len(4096).faults(faults).run(
         |region, _| region.grow(2048).and_then(|()| region.store_u64(1504, 1)),
         move |region, _| match region.len() {

@@ -150,7 +150,8 @@ fn a_drain_that_failed_is_crashed_right_after() {
 fn flushing_again_after_a_failed_drain_covers_nothing_and_writing_again_does() {
     for (again, clean) in [(false, false), (true, true)] {
         for mode in [Mode::Adr, Mode::PageCache] {
-            let faults = Faults { forgets_errors: true, ..Faults::default() };
+            let mut faults = Faults::default();
+            faults.forgets_errors = true;
             let report = Explorer::new(mode, 4096).faults(faults).fail_drains(true).run(
                 move |region, notes| {
                     region.write(0, b"12345678")?;

@@ -10,7 +10,7 @@ mod proof;
 mod real;
 mod recovery;
 
-use daxmap::sim::filesystem::{Crash, History, Limits, Profile, Tally, Tamper};
+use daxmap::sim::filesystem::{History, Limits, Profile, Tally, Tamper};
 use operations::Operation;
 
 /// Runs an operation on a fresh filesystem, with the calls tampered with.
@@ -29,7 +29,9 @@ fn explore_failed(
         return explore(operation, &outcome.history);
     }
     outcome.history.explore(Limits::default(), |crash| {
-        (operation.check)(Crash { image: &crash.image.checked(), ..crash })
+        let (image, mut checked) = (crash.image.checked(), crash);
+        checked.image = &image;
+        (operation.check)(checked)
     })
 }
 

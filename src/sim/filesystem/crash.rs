@@ -9,6 +9,7 @@ use super::image::Image;
 
 /// How far to go.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Limits {
     /// States looked at per crash point, at most. Where there are more, this many are sampled:
     /// none, all, each change alone and each missing, then at random.
@@ -25,6 +26,7 @@ impl Default for Limits {
 
 /// One state that a crash can leave.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Crash<'a> {
     /// The call before which it crashed, counted from 0; the number of calls for a crash after the
     /// last.
@@ -37,6 +39,7 @@ pub struct Crash<'a> {
 
 /// What was looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Tally {
     /// Crash points: before every call that changes or syncs something, and after the last.
     pub points: usize,
@@ -69,6 +72,7 @@ impl fmt::Display for Tally {
 
 /// A state that a check refused.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Violation {
     /// What the check said, the crash point, and what the medium lacked.
     pub text: String,

@@ -54,6 +54,7 @@ pub use system::{Inside, Model};
 
 /// Which kind of sync.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SyncCall {
     /// fdatasync(2).
     Data,
@@ -91,6 +92,7 @@ pub enum Tamper {
 
 /// What not every filesystem has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Feature {
     /// `O_TMPFILE`: `EOPNOTSUPP`.
     UnnamedFiles,

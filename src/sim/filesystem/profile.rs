@@ -6,6 +6,7 @@ use crate::region::quirks::Quirks;
 
 /// Which order the filesystem keeps. The module's documentation has the rules and their sources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Profile {
     /// Everything reaches the medium in the order of the calls.
     Strict,

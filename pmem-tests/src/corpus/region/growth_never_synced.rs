@@ -13,7 +13,8 @@ pub(super) const BUG: Bug = Bug {
     modes: &[Mode::Adr, Mode::Eadr, Mode::TornWords, Mode::PageCache],
     words: "grow",
     explore: |form, mode| {
-        let faults = Faults { lazy_growth: form == Form::Buggy, ..Faults::default() };
+        let mut faults = Faults::default();
+        faults.lazy_growth = form == Form::Buggy;
         Explorer::new(mode, 1024)
             .max_len(4096)
             .faults(faults)

@@ -16,7 +16,8 @@ pub(super) const BUG: Bug = Bug {
     modes: &[Mode::Adr, Mode::TornWords, Mode::PageCache],
     words: "failed, and no later one covers it",
     explore: |form, mode| {
-        let faults = Faults { forgets_errors: form.is_buggy(), ..Faults::default() };
+        let mut faults = Faults::default();
+        faults.forgets_errors = form.is_buggy();
         Explorer::new(mode, 4096)
             .faults(faults)
             .fail_drains(true)

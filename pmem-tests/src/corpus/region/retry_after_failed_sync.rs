@@ -13,7 +13,8 @@ pub(super) const BUG: Bug = Bug {
     modes: &[Mode::Adr, Mode::TornWords, Mode::PageCache],
     words: "failed, and no later one covers it",
     explore: |form, mode| {
-        let faults = Faults { forgets_errors: true, ..Faults::default() };
+        let mut faults = Faults::default();
+        faults.forgets_errors = true;
         Explorer::new(mode, 4096)
             .faults(faults)
             .fail_drains(true)
