@@ -167,9 +167,7 @@ fn verify(backing: &Backing, config: Config, records: &records::Records) {
     );
     // A name that is not there yet, and its directory, foretell what the file got.
     for path in [format!("{directory}/d/missing"), format!("{directory}/d")] {
-        let foretold = if sync { "predicted true" } else { "predicted false" };
-        records
-            .expect(&path, &[("map_sync", foretold), ("backend", backend), ("durability", level)]);
+        foretold::expect_foretold(records, &path, &file);
     }
     let required = format!("{directory}/d/required");
     if level == "PowerFail" {
