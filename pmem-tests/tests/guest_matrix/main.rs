@@ -382,6 +382,40 @@ fn bad_blocks_are_found_and_their_neighbours_read_on() {
     records.expect("bad", &[("before", "read"), ("at", "gone"), ("after", "read")]);
 }
 
+/// A DAX file is opened for the trial mapping, by root, who could change its access time, and whom no
+/// lease keeps out.
+#[test]
+fn a_probe_leaves_no_trace_of_itself() {
+    let records = run(
+        nvdimm(Persistence::MemoryController),
+        "mkpmem fsdax namespace0.0
+         for kind in ext4 xfs; do
+             mkfs-dax $kind /dev/pmem0 /mnt/$kind dax=always,strictatime
+             ./guest trace /mnt/$kind/file
+             umount /mnt/$kind
+         done",
+    );
+    for kind in ["ext4", "xfs"] {
+        records.expect(
+            &format!("/mnt/{kind}/file"),
+            &[
+                ("map_sync", "accepted"),
+                ("durability", "PowerFail"),
+                ("times_kept", "true"),
+                ("leased_map_sync", "predicted true"),
+                ("leased_durability", "PowerFail"),
+                ("times_kept_with_lease", "true"),
+                ("lease_kept", "true"),
+                ("cached_at_first", "0"),
+                ("cached", "0"),
+                // The control.
+                ("lease_kept_by_open", "false"),
+                ("times_kept_by_map", "false"),
+            ],
+        );
+    }
+}
+
 #[test]
 fn a_read_only_mount_is_reported_and_refused() {
     let records = run(

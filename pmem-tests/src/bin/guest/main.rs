@@ -12,6 +12,7 @@ mod remedy;
 mod report;
 mod suite;
 mod touch;
+mod trace;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -46,6 +47,8 @@ guest check-stores DIRECTORY LEAST MOST
                        whether so many steps are there, and no half of anything
 guest sparse PATH sync|plain recorder|console|log [PAGES]
                        stores to holes through a mapping with or without MAP_SYNC
+guest trace PATH       what probes of another user's file change of it, its lease and its directory
+guest hold-lease PATH  has a lease for writing until the end of its input, and says if it kept it
 guest replace PATH FLAG
                        replaces a file that has the DAX flag (1) or not (0), and looks again
 guest poison PATH OFFSET
@@ -77,6 +80,8 @@ fn main() -> ExitCode {
             len.and_then(|len| said(report::create(Path::new(&paths[0]), len)))
         }
         "replace" if paths.len() == 2 => flag::replace(Path::new(&paths[0]), paths[1] == "1"),
+        "trace" if paths.len() == 1 => trace::run(Path::new(&paths[0])),
+        "hold-lease" if paths.len() == 1 => trace::hold_lease(Path::new(&paths[0])),
         "run-load" if paths.len() == 3 || paths.len() == 4 => {
             load::run(Path::new(&paths[0]), &paths[1], &paths[2], paths.get(3))
                 .map_err(std::io::Error::other)
