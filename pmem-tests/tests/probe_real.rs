@@ -276,54 +276,6 @@ fn barriers_that_are_off_by_default_are_noticed() {
     });
 }
 
-/// A host with thousands of containers.
-#[test]
-fn many_mounts_take_time_in_proportion() {
-    with_mounts(|at| {
-        let memory = at.join("memory");
-        fs::create_dir(&memory).unwrap();
-        let mount = |path: &Path| {
-            let flags = rustix::mount::MountFlags::empty();
-            rustix::mount::mount("tmpfs", path, "tmpfs", flags, None).unwrap();
-        };
-        mount(&memory);
-        let time = || {
-            let mut times: Vec<_> = (0..3)
-                .map(|_| {
-                    let begun = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-                    let prober = probe::Prober::new();
-                    let mounts = prober.mounts().unwrap();
-                    assert!(mounts.iter().all(|point| prober.probe(point).is_ok()));
-                    let ended = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-                    let passed = Duration::try_from(ended)
-                        .unwrap()
-                        .saturating_sub(Duration::try_from(begun).unwrap());
-                    (passed, mounts.len())
-                })
-                .collect();
-            times.sort_unstable();
-            times[0]
-        };
-        let mut made = 0;
-        let mut reach = |count: usize| {
-            while made < count {
-                let point = memory.join(format!("{made}"));
-                fs::create_dir(&point).unwrap();
-                mount(&point);
-                made += 1;
-            }
-            time()
-        };
-        let (few, many) = (reach(750), reach(3000));
-        println!("every mount: {:?} for {}, {:?} for {}", few.0, few.1, many.0, many.1);
-        // Four times as many; with the square it would be sixteen times the time.
-        assert!(many.0 < few.0 * 8, "{few:?} {many:?}");
-        let begun = Instant::now();
-        probed(&memory.join("2999"));
-        println!("one of {}: {:?}", many.1, begun.elapsed());
-    });
-}
-
 #[test]
 fn mounts_are_where_files_can_be() {
     let mounts = probe::mounts().unwrap();

@@ -124,7 +124,7 @@ pub fn bad_memory() -> Result<Vec<BadMemory>> {
         let error = Error::os(Operation::Probe, "open", Errno::NOENT);
         return Err(error.at(Path::new("/sys/bus/nd/devices")));
     }
-    let mounts = Mounts::read(&sources);
+    let mounts = Mounts::of(&sources);
     Ok(everything(&Context::new(&sources, &mounts, rustix::param::page_size() as u64)))
 }
 

@@ -12,7 +12,7 @@ use super::devdax::{self, DaxDevice, SYSTEM_RAM};
 use super::extents::{self, HUGE_BYTES};
 use super::filesystem::{self, Class};
 use super::mounted::{self, Mounted};
-use super::mountinfo::{has_option, option};
+use super::mountinfo::{Mounts, has_option, option};
 use super::nvdimm;
 use super::prediction::{self, Bar};
 use super::remedy::Remedy;
@@ -97,7 +97,7 @@ pub(super) fn gather(
         mount: None,
         mounted: Mounted::default(),
         masked: None,
-        mounts_shown: !context.mounts().is_empty(),
+        mounts_shown: true,
         filesystem: None,
         class: None,
         upper: None,
@@ -131,16 +131,15 @@ pub(super) fn gather(
                 device_dax(&mut facts, subject, found);
                 return facts;
             }
-            facts.mount = stat.mount_id.and_then(|id| context.mounts().by_id(id));
+            facts.mount = mount_of(context.mounts(), subject);
         }
         _ => {
             let mounts = context.mounts();
-            facts.mount = stat
-                .mount_id
-                .and_then(|id| mounts.by_id(id))
-                .or_else(|| mounts.by_device(stat.device).cloned());
+            facts.mount =
+                mount_of(mounts, subject).or_else(|| mounts.by_device(stat.device).cloned());
         }
     }
+    facts.mounts_shown = facts.mount.is_some() || !context.mounts().is_empty();
     name_filesystem(&mut facts, subject);
     if facts.target != Target::BlockDevice && facts.target != Target::Other {
         devices(&mut facts, context, subject);
@@ -174,6 +173,12 @@ pub(super) fn gather(
     facts.shift = facts.device.as_ref().and_then(extents::shift);
     blocks(&mut facts, subject, stat.size);
     facts
+}
+
+/// The mount of the subject. A table that was read already says what was mounted then.
+fn mount_of(mounts: &Mounts, subject: &dyn Subject) -> Option<Mount> {
+    let told = if mounts.is_read() { None } else { subject.mount() };
+    told.or_else(|| mounts.by_id(subject.stat().mount_id?))
 }
 
 /// What ext4 and xfs ask of a file besides its device: block size, and the flag of the inode.

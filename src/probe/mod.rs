@@ -6,7 +6,7 @@
 //!
 //! The trial mapping of the very file decides whether it is DAX; every other fact explains. Facts
 //! come from one module each: statx, the trial mapping and ioctls of the open file (`subject`, `trial`, `ioctl`),
-//! the mount table (`mountinfo`), block devices (`block`), nvdimm namespaces and regions (`nvdimm`),
+//! one mount (`statmount`), the mount table (`mountinfo`), block devices (`block`), nvdimm namespaces and regions (`nvdimm`),
 //! their devices (`nmem`), device DAX (`devdax`), bad ranges (`badblocks`), huge page alignment (`extents`). `facts` gathers
 //! them; `verdict` judges them, by the table of layers in `layers` and the obstacles in `obstacles`;
 //! `reasons` has the words.
@@ -47,6 +47,7 @@ mod remedy;
 mod report;
 mod sentence;
 mod sources;
+mod statmount;
 mod subject;
 mod traces;
 mod trial;
@@ -125,7 +126,8 @@ pub fn mounts() -> Result<Vec<PathBuf>> {
     Prober::new().mounts()
 }
 
-/// Answers for many paths, in time in proportion to their number: the mount table is read once.
+/// Answers for many paths, in time in proportion to their number: the mount table is read at most
+/// once, and only for what the kernel does not tell of one mount.
 ///
 /// ```
 /// let prober = daxmap::probe::Prober::new();
@@ -144,7 +146,8 @@ impl Default for Prober {
 }
 
 impl Prober {
-    /// Reads the mount table of the calling thread. What is mounted later is not seen.
+    /// Reads nothing yet. From the first time that the mount table is needed, such as in
+    /// [`mounts`](Self::mounts), what is mounted later is not seen.
     #[must_use]
     pub fn new() -> Self {
         Self(Look::new())
@@ -174,7 +177,7 @@ impl Prober {
     }
 }
 
-/// The running system, with its mount table as it was read.
+/// The running system, with its mount table, once that was read.
 #[derive(Debug)]
 struct Look {
     sources: Sources,
@@ -184,7 +187,7 @@ struct Look {
 impl Look {
     fn new() -> Self {
         let sources = Sources::system();
-        let mounts = Mounts::read(&sources);
+        let mounts = Mounts::of(&sources);
         Self { sources, mounts }
     }
 

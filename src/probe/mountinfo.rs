@@ -15,11 +15,14 @@ use super::sources::{Number, Sources, parse_number};
 
 /// The mounts this process sees, in the order in which they were made.
 ///
-/// The first look-up by number reads one line of the table; whatever needs more of it, and every
-/// later look-up, reads all of it once and keeps where to find what.
+/// The table is read when it is first asked for something. The first look-up by number parses one line
+/// of it; whatever needs more, and every later look-up, parses all of it once and keeps where to find
+/// what.
 #[derive(Debug, Default)]
 pub(super) struct Mounts {
-    table: Vec<u8>,
+    /// Where the table is.
+    sources: Option<Sources>,
+    table: OnceCell<Vec<u8>>,
     /// A mount was looked for by its number.
     asked: Cell<bool>,
     all: OnceCell<All>,
@@ -55,29 +58,41 @@ impl All {
 }
 
 impl Mounts {
-    /// Reads the table of the calling thread, which may be in a mount namespace of its own; a
+    /// The table of the thread that first asks, which may be in a mount namespace of its own; a
     /// `/proc` older than that (Linux 3.17) has only that of the process.
-    pub(super) fn read(sources: &Sources) -> Self {
-        let mut table = sources.table(Path::new("/proc/thread-self/mountinfo"));
-        if table.is_empty() {
-            table = sources.table(Path::new("/proc/self/mountinfo"));
-        }
-        Self { table, ..Self::default() }
+    pub(super) fn of(sources: &Sources) -> Self {
+        Self { sources: Some(sources.clone()), ..Self::default() }
     }
 
-    /// Reads a table; a line that cannot be understood is left out.
+    /// A table that is given; a line that cannot be understood is left out.
     #[cfg(test)]
     pub(super) fn parse(table: &[u8]) -> Self {
-        Self { table: table.to_vec(), ..Self::default() }
+        Self { table: OnceCell::from(table.to_vec()), ..Self::default() }
+    }
+
+    fn table(&self) -> &[u8] {
+        self.table.get_or_init(|| {
+            let Some(sources) = &self.sources else { return Vec::new() };
+            let table = sources.table(Path::new("/proc/thread-self/mountinfo"));
+            if table.is_empty() {
+                return sources.table(Path::new("/proc/self/mountinfo"));
+            }
+            table
+        })
+    }
+
+    /// Whether the table was read. It is what was mounted then, and stays so.
+    pub(super) fn is_read(&self) -> bool {
+        self.table.get().is_some()
     }
 
     /// Whether there is no table.
     pub(super) fn is_empty(&self) -> bool {
-        self.table.is_empty()
+        self.table().is_empty()
     }
 
     fn all(&self) -> &All {
-        self.all.get_or_init(|| All::parse(&self.table))
+        self.all.get_or_init(|| All::parse(self.table()))
     }
 
     pub(super) fn iter(&self) -> std::slice::Iter<'_, Mount> {
@@ -91,7 +106,7 @@ impl Mounts {
             return all.mounts.get(*all.by_id.get(&id)?).cloned();
         }
         let begin = format!("{id} ");
-        let mut lines = self.table.split(|&byte| byte == b'\n');
+        let mut lines = self.table().split(|&byte| byte == b'\n');
         parse_line(lines.find(|line| line.starts_with(begin.as_bytes()))?)
     }
 
@@ -137,16 +152,17 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     }
 
     let mut options: Vec<String> = Vec::new();
-    // A comma inside a value is escaped, so options are separated first.
-    for list in [mount_options, super_options] {
-        for option in list.split(|&byte| byte == b',').filter(|option| !option.is_empty()) {
-            let option = unescape_text(option);
-            if !options.contains(&option) {
-                options.push(option);
-            }
+    for option in split_options(mount_options).chain(split_options(super_options)) {
+        if !options.contains(&option) {
+            options.push(option);
         }
     }
     Some(Mount { id, point, root, filesystem, source, options, device })
+}
+
+/// The options of a list. A comma inside a value is escaped, so they are separated first.
+pub(super) fn split_options(list: &[u8]) -> impl Iterator<Item = String> {
+    list.split(|&byte| byte == b',').filter(|option| !option.is_empty()).map(unescape_text)
 }
 
 /// Undoes the octal escapes. A backslash without three octal digits after it stands for itself.

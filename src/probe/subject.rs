@@ -8,9 +8,9 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxAttributes, StatxF
 use rustix::io::Errno;
 
 use super::extents::Extent;
-use super::report::MapSync;
+use super::report::{MapSync, Mount};
 use super::sources::{FilesystemSize, Number, Sources};
-use super::{ioctl, traces, trial};
+use super::{ioctl, statmount, traces, trial};
 
 /// What `statx` says of a file.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +21,7 @@ pub(super) struct Stat {
     /// The device a device node stands for.
     pub(super) node: Number,
     pub(super) size: u64,
-    /// `STATX_MNT_ID`, from Linux 5.8.
+    /// `STATX_MNT_ID`, from Linux 5.8: its number in the mount table.
     pub(super) mount_id: Option<u64>,
     /// `STATX_ATTR_DAX`, if the attribute mask says that it is reported (from Linux 5.8).
     pub(super) dax: Option<bool>,
@@ -44,6 +44,8 @@ pub(super) struct HandedOn {
 /// An open file as the probe sees it. Tests answer for files that are not there.
 pub(super) trait Subject {
     fn stat(&self) -> Stat;
+    /// Its mount, where the kernel tells of that alone.
+    fn mount(&self) -> Option<Mount>;
     /// `STATX_ATTR_DAX` as it is now: a device-DAX node has it only once it was opened
     /// (drivers/dax/device.c `dax_open`).
     fn dax_now(&self) -> Option<bool>;
@@ -120,6 +122,10 @@ impl<'fd> OpenFile<'fd> {
 impl Subject for OpenFile<'_> {
     fn stat(&self) -> Stat {
         self.stat
+    }
+
+    fn mount(&self) -> Option<Mount> {
+        statmount::of_file(self.fd)
     }
 
     fn dax_now(&self) -> Option<bool> {

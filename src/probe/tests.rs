@@ -22,7 +22,7 @@ use rustix::fs::FileType;
 use super::extents::Extent;
 use super::facts::Question;
 use super::mountinfo::Mounts;
-use super::report::{MapSync, Report};
+use super::report::{MapSync, Mount, Report};
 use super::sources::{FilesystemSize, Number, Sources};
 use super::subject::{HandedOn, Stat, Subject};
 use crate::cpu::WriteBack;
@@ -149,13 +149,17 @@ impl FakeFile {
             write_back: self.write_back,
         };
         let sources = Sources::tree(&root.0);
-        super::inspect(&sources, &Mounts::read(&sources), self, question)
+        super::inspect(&sources, &Mounts::of(&sources), self, question)
     }
 }
 
 impl Subject for FakeFile {
     fn stat(&self) -> Stat {
         self.stat
+    }
+
+    fn mount(&self) -> Option<Mount> {
+        None
     }
 
     fn dax_now(&self) -> Option<bool> {
@@ -225,7 +229,7 @@ fn storage_leaves_out_interfaces_and_single_files() {
          9 1 0:10 / /sys/fs/cgroup rw - cgroup2 none rw\n",
     );
     let sources = Sources::tree(&root.0);
-    let mounts = Mounts::read(&sources);
+    let mounts = Mounts::of(&sources);
     let asked = std::cell::RefCell::new(Vec::new());
     let found = super::storage(&mounts, |point| {
         asked.borrow_mut().push(point.to_owned());

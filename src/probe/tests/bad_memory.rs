@@ -21,7 +21,7 @@ const BUS: &str = "/sys/devices/LNXSYSTM:00/ACPI0012:00/ndbus0";
 
 fn all(root: &TempDir) -> Vec<BadMemory> {
     let sources = Sources::tree(&root.0);
-    everything(&Context::new(&sources, &Mounts::read(&sources), 4096))
+    everything(&Context::new(&sources, &Mounts::of(&sources), 4096))
 }
 
 /// One range of this many KiB.

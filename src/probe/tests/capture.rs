@@ -38,7 +38,7 @@ pub(super) fn load(name: &str) -> Capture {
         }
     }
     let sources = Sources::tree(&root.0);
-    let mounts = Mounts::read(&sources);
+    let mounts = Mounts::of(&sources);
     let files = probed.iter().map(|(path, body)| file(path, body, &mounts)).collect();
     Capture { root, files }
 }
