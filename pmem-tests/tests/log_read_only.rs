@@ -5,9 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use daxmap::log::{Log, LogOptions, Lsn};
-use daxmap::{ErrorKind, Options, Region};
-use pmem_tests::log_beside::{SCENARIOS, begun, between_reads, options, watched};
+use daxmap::sim::{Mode, SimRegion};
+use daxmap::{ErrorKind, Options, Region, Result};
+use pmem_tests::log_beside::{Op, SCENARIOS, Shared, begun, between_reads, options, watched};
 use pmem_tests::log_model::{SEGMENT, region_len};
+use pmem_tests::pass_on;
+use pmem_tests::watched::Watched;
 use pmem_tests::wordwise::Wordwise;
 
 /// Reads all of a log that was opened for reading. Records follow one another up to the last, unless
@@ -121,4 +124,64 @@ fn openings_for_reading_beside_a_writer_report_no_damage() {
     });
     println!("openings for reading beside a writer: {opened}, busy {busy}");
     assert!(opened > busy);
+}
+
+/// Between any two reads of the opening, the writer appends a record and releases the oldest ones: what
+/// was found is gone only where a segment is used again.
+#[test]
+fn a_writer_that_releases_all_the_time_keeps_nobody_out() {
+    fn goes_on(region: &Watched<SimRegion>, writer: &Shared, step: u64) {
+        let (again, shared) = (region.clone(), Arc::clone(writer));
+        region.before_read(step, move || {
+            let ops = [Op::Append(8), Op::Release(40)];
+            ops.into_iter().try_for_each(|op| shared.lock().unwrap().apply(op)).expect("done");
+            goes_on(&again, &shared, step);
+        });
+    }
+    for step in [1, 2, 3, 7] {
+        let region = watched();
+        let writer = begun(Wordwise::new(region.unwatched()), &[Op::Append(8); 60]);
+        let writer = Arc::new(Mutex::new(writer));
+        goes_on(&region, &writer, step);
+        let opened = options().read_only(true).open_region(region.clone());
+        let _ = region.forget();
+        let log = opened.unwrap_or_else(|error| panic!("every {step} reads: {error}"));
+        let found = log.recovery();
+        assert!(found.damaged.is_empty() && found.missing == 0 && found.records > 0, "{found:?}");
+        assert!(follow_one_another(&read_all(&log)), "every {step} reads");
+        let appended = writer.lock().unwrap().log().last().get();
+        assert!(appended > 61, "{appended}: it went on meanwhile");
+    }
+}
+
+/// The first read of a slot of the opening mark finds it half written.
+struct HalfWritten {
+    region: SimRegion,
+    slot: u64,
+    left: AtomicBool,
+}
+
+impl Region for HalfWritten {
+    pass_on!(region: sync_all len durability granularity backend is_emulated write fill_flush
+        flush drain deep_flush load_u64 store_u64 compare_exchange_u64 grow close slices);
+
+    fn read(&self, offset: u64, into: &mut [u8]) -> Result<()> {
+        self.region.read(offset, into)?;
+        if offset == self.slot && into.len() > 24 && self.left.swap(false, Ordering::Relaxed) {
+            into[24..].fill(0xee);
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_mark_that_is_being_written_is_not_damaged() {
+    for slot in [64, 4096 + 64] {
+        let region = SimRegion::new(Mode::Adr, region_len(3), region_len(3));
+        options().format(region.clone()).expect("formatted").close().expect("closed");
+        let region = HalfWritten { region, slot, left: AtomicBool::new(true) };
+        let log = options().read_only(true).open_region(&region).expect("sound");
+        assert!(log.recovery().healed.is_empty(), "{:?}", log.recovery());
+        assert!(!region.left.load(Ordering::Relaxed), "it was read");
+    }
 }

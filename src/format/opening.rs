@@ -141,10 +141,25 @@ pub(crate) struct Seen {
     pub(crate) whole: [bool; 2],
 }
 
+/// How often a mark that is not whole is looked at again while it changes.
+const LOOKS: u32 = 16;
+
 /// Reads the mark. Changes nothing.
 pub(crate) fn look(region: &impl Region, header: &Header) -> Result<Seen> {
     let cell = cell(Key::new(header.salt));
-    let slots = cell.slots(region).map_err(|error| error.during(Operation::Open))?;
+    let read = || cell.slots(region).map_err(|error| error.during(Operation::Open));
+    let mut slots = read()?;
+    // A slot that another process is writing at this moment is not torn.
+    for _ in 0..LOOKS {
+        if slots.iter().all(|slot| matches!(slot, Slot::Valid(_))) {
+            break;
+        }
+        std::thread::yield_now();
+        let before = std::mem::replace(&mut slots, read()?);
+        if slots == before {
+            break;
+        }
+    }
     let whole = slots.each_ref().map(|slot| matches!(slot, Slot::Valid(_)) || header.version < 2);
     let mark = newest_of(slots).newest.as_ref().and_then(Mark::decode);
     let unknown = UnsafeShutdown::Unknown;

@@ -122,7 +122,7 @@ impl<R: Region> Core<R> {
         let left = self.recall_spares();
         let shared = lock(&self.shared).active.take();
         let left = left.and(shared.map_or(Ok(()), |active| self.leave(&active)));
-        self.table.leave_all();
+        self.table.leave_all(self.watermark.get() == self.watermark.next());
         left
     }
 

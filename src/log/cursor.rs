@@ -33,11 +33,12 @@ impl Cursor {
 
     /// The header of the block here, if there is one.
     pub(super) fn peek(&self, region: &impl Region, layout: Layout) -> Result<Option<Block>> {
-        if self.at + LINE > layout.segment {
+        let place = self.place(layout);
+        // The last one of a file that was cut may be shorter than the others.
+        if self.at + LINE > layout.segment || place + LINE > region.len() {
             return Ok(None);
         }
         let mut bytes = [0; HEADER];
-        let place = self.place(layout);
         region.read(place, &mut bytes)?;
         Ok(Block::decode(&self.key, place, self.at, layout.segment, &bytes))
     }

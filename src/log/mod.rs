@@ -74,7 +74,7 @@
 //! | `layout`, `root`, `segment`, `block` | what is where in the region? |
 //! | `table`, `place`, `watermark` | which segment does a writer get, which Lsn, and who may see it? |
 //! | `staging`, `writer`, `spare` | how does a commit become durable, and by whose hand? |
-//! | `options`, `recovery`, `scan` | how is a log made, and what is in it after a crash? |
+//! | `options`, `recovery`, `survey`, `scan` | how is a log made, and what is in it after a crash? |
 //! | `catalog`, `cursor`, `merge` | where are the records from an Lsn on? |
 //! | `reader`, `backwards`, `follow`, `beside` | how is it read? |
 //! | `truncate`, `space` | how are records given up, and how much is free? |
@@ -99,6 +99,7 @@ mod segment;
 mod space;
 mod spare;
 mod staging;
+mod survey;
 mod sync;
 mod table;
 #[cfg(all(test, feature = "sim", not(loom)))]

@@ -17,6 +17,7 @@ use super::layout::Layout;
 use super::recovery;
 use super::root::{Root, RootCell};
 use super::segment::{Headers, SegmentHeader};
+use super::survey::{How, Shorter};
 use super::{Log, VERSION, VERSIONS};
 
 /// Options for making and opening a log, in a file or in any region.
@@ -141,8 +142,30 @@ impl LogOptions {
     /// As [`Options::open`] and [`open_region`](Self::open_region).
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Log<AnyRegion>> {
         let path = path.as_ref();
-        let open = || self.open_region(self.region.for_any_length().open(path)?);
+        let region = || self.region.for_any_length().open(path);
+        let open =
+            || if self.read_only { self.open_beside(region) } else { self.open_region(region()?) };
         open().map_err(|error: Error| error.at(path))
+    }
+
+    /// Opens for reading, in a region that is had again if the log was made longer meanwhile.
+    pub(super) fn open_beside<R: Region>(&self, region: impl Fn() -> Result<R>) -> Result<Log<R>> {
+        let mut opened = region()?;
+        loop {
+            let len = opened.len();
+            match self.recover(opened, Shorter::Told) {
+                Err(error) if matches!(error.kind(), ErrorKind::TooShort { .. }) => {
+                    opened = region()?;
+                    if opened.len() <= len {
+                        // A log is made longer after its file is.
+                        let accepted = self.accept_damage;
+                        let cut = if accepted { Shorter::Accepted } else { Shorter::Damaged };
+                        return self.recover(opened, cut);
+                    }
+                }
+                decided => return decided,
+            }
+        }
     }
 
     /// Opens the log in a file, or creates it if there is no file.
@@ -182,8 +205,21 @@ impl LogOptions {
     /// # Errors
     ///
     /// `WrongFormat` if there is no log, `NewerFormat`, `OlderFormat`; `UnsafeShutdown` if that is
-    /// refused; `Damaged` or `DamagedRecords`, with the range, if something that was durable is not there; those of the region.
+    /// refused; `Damaged` or `DamagedRecords`, with the range, if something that was durable is not there;
+    /// `TooShort`, for reading only, if the region is shorter than the log: it was cut, or somebody else
+    /// made the log longer since the region was opened. Those of the region.
     pub fn open_region<R: Region>(&self, region: R) -> Result<Log<R>> {
+        self.recover(
+            region,
+            match (self.read_only, self.accept_damage) {
+                (false, _) => Shorter::Damaged,
+                (true, false) => Shorter::Told,
+                (true, true) => Shorter::Accepted,
+            },
+        )
+    }
+
+    fn recover<R: Region>(&self, region: R, shorter: Shorter) -> Result<Log<R>> {
         let (header, copies) = match Header::find(&region, Kind::Log, VERSIONS)? {
             Found::Header { header, copies } => (header, copies),
             Found::Blank => {
@@ -191,11 +227,12 @@ impl LogOptions {
                 return Err(Error::new(Operation::Open, kind));
             }
         };
-        let how = recovery::How {
+        let how = How {
             salts: self.salts(header.salt),
             read_only: self.read_only,
             accepts_damage: self.accept_damage,
             refuses_unsafe_shutdown: self.refuse_unsafe_shutdown,
+            shorter,
         };
         recovery::open(region, header, copies, how)
     }

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use crate::durability::Granularity;
 use crate::error::{Error, ErrorKind, Operation, Result};
-use crate::format::cell::Cell;
 use crate::format::check::Key;
 use crate::format::header::Header;
 use crate::format::opening::{self, UnsafeShutdown};
@@ -16,15 +15,13 @@ use crate::format::{LINE, rewrite};
 use crate::primitives::primitive;
 use crate::region::{Region, process};
 
-use super::beside;
 use super::core::Core;
-use super::cursor::Cursor;
-use super::layout::{BLOCKS, Layout, SEGMENTS_MIN};
+use super::layout::Layout;
 use super::place::Shared;
 use super::root::{Root, RootCell};
-use super::scan::{Contents, scan};
-use super::segment::{FoundHeader, Headers, NO_LIMIT, SegmentHeader};
+use super::segment::{Headers, NO_LIMIT, SegmentHeader};
 use super::spare::Spares;
+use super::survey::{How, Segment, survey};
 use super::table::{Life, Table, Usage};
 use super::watermark::Watermark;
 use super::writer::{DIRECT, STREAMED};
@@ -73,25 +70,6 @@ pub struct DamagedRecords {
     pub lsns: RangeInclusive<Lsn>,
 }
 
-/// How to open.
-pub(super) struct How {
-    pub(super) salts: Salts,
-    pub(super) read_only: bool,
-    pub(super) accepts_damage: bool,
-    pub(super) refuses_unsafe_shutdown: bool,
-}
-
-/// A segment as it was found.
-struct Segment {
-    /// The header, with what recovery changes of it.
-    found: FoundHeader,
-    /// As it stands on the medium.
-    on_medium: SegmentHeader,
-    contents: Contents,
-    /// A truncation that is on its way gives it a limit that its header does not have yet.
-    limited: bool,
-}
-
 pub(super) fn open<R: Region>(region: R, header: Header, copies: u8, how: How) -> Result<Log<R>> {
     let key = Key::new(header.salt);
     let headers = Headers { layout: Layout::of(header.numbers[0])?, key };
@@ -107,7 +85,8 @@ pub(super) fn open<R: Region>(region: R, header: Header, copies: u8, how: How) -
     if copies < 2 || mark.is_damaged() {
         recovery.healed.push(0..crate::format::header::HEADER_AREA);
     }
-    if cell.damaged_slot {
+    // While somebody else may be writing, an older slot is one that is not written yet.
+    if cell.damaged_slot || !how.read_only && !cell.is_settled {
         let at = crate::format::header::HEADER_AREA;
         recovery.healed.push(at..super::layout::SEGMENTS);
     }
@@ -161,185 +140,6 @@ fn reseeded(salts: Salts, opened: u64) -> Salts {
     }
 }
 
-fn check_length(region: &impl Region, layout: Layout, root: Root) -> Result<()> {
-    let needed = layout.len(root.segments);
-    let short = root.segments < SEGMENTS_MIN || region.len() < needed;
-    if primitive!("log.length", short, false) {
-        let what = ErrorKind::Damaged("the region is shorter than the log in it");
-        return Err(Error::new(Operation::Recover, what)
-            .over(region.len(), needed.saturating_sub(region.len())));
-    }
-    Ok(())
-}
-
-/// Reads the root and all segments. Where nothing may be changed, another process may be writing: what
-/// is found then is the log as it was at some moment of the search, of which no record is missing that
-/// was durable before.
-///
-/// # Errors
-///
-/// `Busy` if segments were used again, or the log was truncated or opened, during every search.
-fn survey<R: Region>(
-    region: &R,
-    headers: &Headers,
-    root_cell: Cell,
-    how: &How,
-) -> Result<(RootCell, Root, Vec<Option<Segment>>, Recovery)> {
-    for _ in 0..beside::TRIES {
-        let cell = beside::root(region, root_cell)?;
-        let mut root = cell.get();
-        check_length(region, headers.layout, root)?;
-        let look = |segment: u64| find(region, headers, &root, how, segment as usize, u64::MAX);
-        let mut found: Vec<Found> = (0..root.segments).map(look).collect::<Result<_>>()?;
-        if how.read_only && !complete(region, headers, root_cell, how, &mut root, &mut found)? {
-            std::thread::yield_now();
-            continue;
-        }
-        let mut recovery = Recovery { was_closed: root.closed, ..Recovery::default() };
-        let segments = found.into_iter().map(|found| found.note(&mut recovery)).collect();
-        return Ok((cell, root, segments, recovery));
-    }
-    Err(beside::busy().during(Operation::Recover))
-}
-
-/// A segment as one look has found it, and what there is to be said of it.
-struct Found {
-    segment: Option<Segment>,
-    healed: Option<Range<u64>>,
-    lost: Option<Range<u64>>,
-    dropped: Option<Range<u64>>,
-}
-
-impl Found {
-    fn note(self, recovery: &mut Recovery) -> Option<Segment> {
-        recovery.healed.extend(self.healed);
-        recovery.lost_segments.extend(self.lost);
-        recovery.dropped.extend(self.dropped);
-        recovery.bytes_read += self.segment.as_ref().map_or(0, |segment| segment.contents.read);
-        self.segment
-    }
-}
-
-/// Completes what was found beside a writer: of the records up to the highest Lsn that was found, those
-/// that came after the look at their segment. False if it cannot be told, as records were truncated.
-fn complete(
-    region: &impl Region,
-    headers: &Headers,
-    root_cell: Cell,
-    how: &How,
-    root: &mut Root,
-    found: &mut [Found],
-) -> Result<bool> {
-    let lasts = found.iter().filter_map(|found| found.segment.as_ref()?.contents.lsns);
-    let last = lasts.map(|(_, last)| last).max().unwrap_or(0);
-    for (number, found) in found.iter_mut().enumerate() {
-        if has_more(region, headers, number, last, found)? {
-            *found = find_whole(region, headers, root, how, number, last)?;
-        }
-    }
-    let of = |root: &Root| (root.cuts, root.opened, root.cut, root.segments);
-    for _ in 0..beside::TRIES {
-        let now = beside::root_value(region, root_cell)?;
-        if of(&now) != of(root) {
-            return Ok(false);
-        }
-        if now.released == root.released {
-            return Ok(true);
-        }
-        // A segment is used again when all of its records are released.
-        root.released = now.released;
-        for (number, found) in found.iter_mut().enumerate() {
-            let first = found.segment.as_ref().and_then(|segment| segment.contents.lsns);
-            if first.is_some_and(|(first, _)| first <= root.released) {
-                *found = find_whole(region, headers, root, how, number, last)?;
-            }
-        }
-    }
-    Ok(false)
-}
-
-/// Whether a segment holds more than what was found in it, or what is above `last`.
-fn has_more(
-    region: &impl Region,
-    headers: &Headers,
-    number: usize,
-    last: u64,
-    found: &Found,
-) -> Result<bool> {
-    let Some(segment) = &found.segment else { return Ok(false) };
-    let (life, contents) = (segment.on_medium.life, &segment.contents);
-    let now = beside::header(region, headers, number)?.header;
-    if now.life != life || life == 0 {
-        return Ok(now.life != life);
-    }
-    let next = Cursor::new(number, now, contents.end).peek(region, headers.layout)?;
-    Ok(next.is_some() || contents.lsns.is_some_and(|(_, newest)| newest > last))
-}
-
-/// Reads a segment that is not used again meanwhile. Records above `last` do not count.
-fn find_whole(
-    region: &impl Region,
-    headers: &Headers,
-    root: &Root,
-    how: &How,
-    number: usize,
-    last: u64,
-) -> Result<Found> {
-    for _ in 0..beside::TRIES {
-        let found = find(region, headers, root, how, number, last)?;
-        let Some(segment) = &found.segment else { return Ok(found) };
-        if beside::header(region, headers, number)?.header.life == segment.on_medium.life {
-            return Ok(found);
-        }
-    }
-    Err(beside::busy().during(Operation::Recover))
-}
-
-/// Reads a segment. Records above `bound` do not count.
-fn find(
-    region: &impl Region,
-    headers: &Headers,
-    root: &Root,
-    how: &How,
-    segment: usize,
-    bound: u64,
-) -> Result<Found> {
-    let at = headers.layout.at(segment);
-    let mut found = match beside::header(region, headers, segment) {
-        Ok(found) => found,
-        Err(error) if how.accepts_damage && matches!(error.kind(), ErrorKind::Damaged(_)) => {
-            let lost = Some(at..at + headers.layout.segment);
-            return Ok(Found { segment: None, healed: None, lost, dropped: None });
-        }
-        Err(error) => return Err(error),
-    };
-    let healed = found.other_is_invalid.then_some(at..at + BLOCKS);
-    let on_medium = found.header;
-    let header = &mut found.header;
-    // An unused segment, or one whose records are known to be released, has nothing to be read.
-    let skipped = header.life == 0 || header.last != 0 && header.last <= root.released;
-    let before = header.limit;
-    if let Some(cut) = root.cut {
-        header.limit = primitive!("log.recover.cut", before.min(cut), before);
-    }
-    header.limit = header.limit.min(bound);
-    let contents = if skipped {
-        Contents { end: BLOCKS, durable: BLOCKS, ..Contents::default() }
-    } else {
-        scan(region, headers.layout, segment, header, (root.released, root.durable))?
-    };
-    if contents.last_written <= header.limit {
-        header.limit = before;
-    }
-    let limited = header.limit != before;
-    // What a truncation has voided is not the last record any more: a later one would take the limit
-    // for its own, and raise it.
-    header.last = primitive!("log.recover.last", header.last.min(header.limit), header.last);
-    let dropped = contents.leftover.as_ref().map(|left| at + left.start..at + left.end);
-    let segment = Some(Segment { found, on_medium, contents, limited });
-    Ok(Found { segment, healed, lost: None, dropped })
-}
-
 /// Counts what is there. The next Lsn.
 fn count(segments: &[Option<Segment>], root: &Root, recovery: &mut Recovery) -> u64 {
     let (mut first, mut last) = (u64::MAX, 0);
@@ -355,7 +155,10 @@ fn count(segments: &[Option<Segment>], root: &Root, recovery: &mut Recovery) -> 
     let kept = segments.iter().flatten().map(|segment| segment.contents.records);
     recovery.records = kept.sum();
     recovery.missing = last.saturating_sub(root.released).saturating_sub(recovery.records);
-    last.max(root.released).saturating_add(1).max(root.floor)
+    // Also what was given out and is lost: without damage, all of these are there, or below the floor.
+    let known = segments.iter().flatten().map(|segment| segment.found.header.last);
+    let gone = known.max().unwrap_or(0).max(root.durable).min(root.cut.unwrap_or(u64::MAX));
+    last.max(gone).max(root.released).saturating_add(1).max(root.floor)
 }
 
 /// Fails if something is damaged, unless that is accepted.
@@ -498,7 +301,8 @@ fn repaired(segment: &Segment, life: &mut Life, next: u64) -> Option<SegmentHead
     let was = *header;
     if !contents.damage.is_empty() {
         // Nothing follows in this life, and what was damaged was in the log.
-        header.last = (next - 1).min(header.limit);
+        let last = if header.last == 0 { next - 1 } else { header.last };
+        header.last = last.min(header.limit);
     } else if life.usage != Usage::Free {
         header.end = contents.end as u32;
         if life.usage == Usage::Full && header.last == 0 {

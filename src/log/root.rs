@@ -87,7 +87,7 @@ pub(super) struct RootCell {
     /// A slot of the two was not valid when the root was read.
     pub(super) damaged_slot: bool,
     /// Both slots held it when it was read.
-    is_settled: bool,
+    pub(super) is_settled: bool,
 }
 
 impl RootCell {
@@ -115,7 +115,8 @@ impl RootCell {
             return Err(Error::new(Operation::Recover, what).over(HEADER_AREA, bytes));
         };
         let buffer = Vec::with_capacity(Cell::buffer_bytes(ROOT_BYTES));
-        let (damaged_slot, is_settled) = (other == Other::Invalid, other == Other::Same);
+        let damaged_slot = matches!(other, Other::Invalid | Other::Blank);
+        let is_settled = other == Other::Same;
         Ok(Self { cell, root, sequence, buffer, damaged_slot, is_settled })
     }
 

@@ -10,7 +10,7 @@ use crate::primitives::primitive;
 use crate::region::Region;
 
 use super::block::{Block, HEADER};
-use super::layout::{BLOCKS, Layout};
+use super::layout::BLOCKS;
 use super::segment::SegmentHeader;
 
 /// How much is read at once, in bytes: it stays in the first-level cache until it is checked, and as
@@ -128,24 +128,23 @@ pub(super) struct Damage {
     pub(super) lsns: Range<u64>,
 }
 
-/// Goes through the blocks of a segment. Where damage is found, goes on behind it. Counts the records
-/// above `released`, and those of them up to `known`.
+/// Goes through the blocks of a segment, which is in the region at `base` and has `size` bytes. Where
+/// damage is found, goes on behind it. Counts the records above `released`, and those of them up to
+/// `known`.
 pub(super) fn scan(
     region: &impl Region,
-    layout: Layout,
-    segment: usize,
+    (base, size): (u64, u64),
     header: &SegmentHeader,
     (released, known): (u64, u64),
 ) -> Result<Contents> {
-    let base = layout.at(segment);
-    let mut window = Window::new(region, base, layout.segment);
+    let mut window = Window::new(region, base, size);
     let mut contents = Contents {
         end: BLOCKS,
         durable: BLOCKS,
         last_written: header.base.saturating_sub(1),
         ..Contents::default()
     };
-    let search = Search { key: header.key(), base, size: layout.segment };
+    let search = Search { key: header.key(), base, size };
     let mut rest = None;
     loop {
         let at = contents.end;
@@ -174,8 +173,10 @@ pub(super) fn scan(
         }
         let first = contents.last_written + 1;
         let Some((to, block)) = rest.blocks.iter().find(|(place, _)| *place > at) else {
-            let to = rest.proven.max(u64::from(header.end)).min(layout.segment);
-            contents.damage.push(Damage { bytes: at..to, lsns: first..u64::MAX });
+            let to = rest.proven.max(u64::from(header.end)).min(size).max(at);
+            // Of a full segment, its header knows how many there were.
+            let last = if header.last == 0 { u64::MAX } else { header.last.max(first) + 1 };
+            contents.damage.push(Damage { bytes: at..to, lsns: first..last });
             contents.end = to;
             break;
         };

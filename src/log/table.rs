@@ -250,11 +250,12 @@ impl Table {
         self.changed();
     }
 
-    /// Nobody is writing: whoever had a segment and did not leave it was forgotten.
-    pub(super) fn leave_all(&self) {
+    /// Nobody is writing: whoever had a segment and did not leave it was forgotten. If a commit is not
+    /// `finished`, it may be one of theirs.
+    pub(super) fn leave_all(&self, finished: bool) {
         let mut pool = self.pool();
         for life in pool.lives.iter_mut().filter(|life| life.usage == Usage::Active) {
-            life.usage = Usage::Idle;
+            life.usage = if finished { Usage::Idle } else { Usage::Broken };
         }
         drop(pool);
         self.changed();
@@ -297,15 +298,23 @@ impl Table {
         self.changed();
     }
 
+    /// Whether a segment has a record above an Lsn, or may have: one of a commit that is not finished.
+    pub(super) fn reaches_past(&self, life: &Life, segment: usize, lsn: u64) -> bool {
+        match life.usage {
+            Usage::Free | Usage::Lost => false,
+            Usage::Broken => true,
+            _ => self.progress[segment].last.load(Ordering::Acquire) > lsn,
+        }
+    }
+
     /// Voids what is above an Lsn: nobody is writing.
     pub(super) fn cut(&self, lsn: u64) {
         let pool = &mut *self.pool();
         for (segment, life) in pool.lives.iter_mut().enumerate() {
-            let last = &self.progress[segment].last;
-            let held = !matches!(life.usage, Usage::Free | Usage::Lost);
-            if !held || last.load(Ordering::Acquire) <= lsn {
+            if !self.reaches_past(life, segment, lsn) {
                 continue;
             }
+            let last = &self.progress[segment].last;
             life.header.limit = lsn;
             life.header.last = lsn;
             last.store(lsn, Ordering::Release);

@@ -106,13 +106,11 @@ fn cut<R: Region>(core: &Core<R>, lsn: u64) -> Result<()> {
     let held: Vec<usize> = {
         let pool = core.table.pool();
         let lives = pool.lives.iter().enumerate();
-        lives.filter(|(_, life)| life.usage != Usage::Free).map(|(number, _)| number).collect()
+        let past = lives.filter(|(number, life)| core.table.reaches_past(life, *number, lsn));
+        past.map(|(number, _)| number).collect()
     };
     let mut limited = Vec::new();
     for segment in held {
-        if core.table.progress[segment].last.load(Ordering::Acquire) <= lsn {
-            continue;
-        }
         let found = core.headers.read(&core.region, segment)?;
         let mut header = found.header;
         header.limit = header.limit.min(lsn);

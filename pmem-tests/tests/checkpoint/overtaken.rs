@@ -22,8 +22,13 @@ const READS: u32 = 60;
 struct Overtaken<'a> {
     region: SimRegion,
     left: AtomicU32,
+    /// How many reads later it does more.
+    again: u32,
     other: Mutex<&'a mut (dyn FnMut() + Send)>,
 }
+
+/// That nothing more is done.
+const ONCE: u32 = u32::MAX;
 
 impl Region for Overtaken<'_> {
     pass_on!(region: sync_all len durability granularity backend is_emulated write fill_flush
@@ -31,6 +36,7 @@ impl Region for Overtaken<'_> {
 
     fn read(&self, offset: u64, into: &mut [u8]) -> Result<()> {
         if self.left.fetch_sub(1, Ordering::Relaxed) == 0 {
+            self.left.store(self.again, Ordering::Relaxed);
             (self.other.lock().expect("nobody panics"))();
         }
         self.region.read(offset, into)
@@ -65,7 +71,7 @@ fn overtake(strategy: Strategy, before: u64, turn: u32, saves: u64, drains: u32)
         let _ = save(&mut set);
     };
     let left = AtomicU32::new(turn);
-    let overtaken = Overtaken { region, left, other: Mutex::new(&mut other) };
+    let overtaken = Overtaken { region, left, again: ONCE, other: Mutex::new(&mut other) };
     let reader = WorkingSet::open(overtaken, &options.clone().read_only(true));
     let reader = reader.unwrap_or_else(|error| panic!("{strategy}, read {turn}: {error}"));
     let newest = reader.recovery().checkpoint;
@@ -94,6 +100,40 @@ fn a_reader_that_is_overtaken_finds_a_whole_checkpoint() {
     }
 }
 
+/// A writer saves while a reader reads, and has begun the next record, over the one that the reader found
+/// whole, when it reads again: the places are whole without it.
+#[test]
+fn a_record_that_is_written_over_is_not_needed() {
+    let options = Options::new(BYTES).strategy(Strategy::Redo).seed(3);
+    for (turn, again) in (0..READS).flat_map(|turn| (0..READS).map(move |again| (turn, again))) {
+        let region = SimRegion::new(Mode::Adr, 60 * PAGE, 60 * PAGE);
+        let writer = Arc::new(Killed::before_drain(region.clone(), u32::MAX));
+        let mut set = WorkingSet::format(Arc::clone(&writer), &options).expect("made");
+        save(&mut set).expect("there is room");
+        let mut first = true;
+        let mut other = || {
+            if std::mem::take(&mut first) {
+                save(&mut set).expect("there is room");
+            } else {
+                writer.kill_after(0);
+                let _ = save(&mut set);
+            }
+        };
+        let left = AtomicU32::new(turn);
+        let overtaken = Overtaken { region, left, again, other: Mutex::new(&mut other) };
+        let reader = WorkingSet::open(overtaken, &options.clone().read_only(true));
+        let reader = reader.unwrap_or_else(|error| panic!("reads {turn} and {again}: {error}"));
+        let newest = reader.recovery().checkpoint;
+        assert!((1..=3).contains(&newest), "{newest}");
+        for (page, bytes) in (0..).zip(reader.bytes().chunks(PAGE as usize)) {
+            let whole = bytes.iter().all(|byte| *byte == expected(page, newest));
+            assert!(whole, "reads {turn} and {again}: a mixture in page {page}");
+        }
+        drop(reader);
+        set.abandon();
+    }
+}
+
 /// As [`overtake`], while the checkpoints are listed, some of them kept.
 fn overtake_a_list(strategy: Strategy, turn: u32, saves: u64, drains: u32) -> bool {
     let keep = if strategy == Strategy::Shadow { 2 } else { 0 };
@@ -110,7 +150,7 @@ fn overtake_a_list(strategy: Strategy, turn: u32, saves: u64, drains: u32) -> bo
         let _ = save(&mut set);
     };
     let left = AtomicU32::new(turn);
-    let overtaken = Overtaken { region, left, other: Mutex::new(&mut other) };
+    let overtaken = Overtaken { region, left, again: ONCE, other: Mutex::new(&mut other) };
     let what = format!("{strategy}, read {turn}, {saves} saves, {drains}");
     let found = contents_of(&overtaken).unwrap_or_else(|error| panic!("{what}: {error}"));
     let sequences: Vec<u64> = found.checkpoints.iter().map(|(c, _)| c.sequence).collect();
@@ -236,7 +276,7 @@ fn meet(
         let left = AtomicU32::new(turn);
         // The writer goes on to its end, whatever is found.
         let found = panic::catch_unwind(AssertUnwindSafe(|| {
-            look(&Overtaken { region, left, other: Mutex::new(&mut other) }, &options);
+            look(&Overtaken { region, left, again: ONCE, other: Mutex::new(&mut other) }, &options);
         }));
         pace.run_to(u32::MAX);
         if let Err(panic) = found {

@@ -238,10 +238,19 @@ impl Redo {
         }
         let record = read_record(region, key, places.redo)?;
         let (newest, found) = decide(key, places.redo, &before, record)?;
-        let replayed = primitive!("checkpoint.redo.replay", found.is_some(), false);
+        let mut replayed = primitive!("checkpoint.redo.replay", found.is_some(), false);
+        // The places are whole without it. A writer beside this reader writes its next record over
+        // this one, and changes no place and no note meanwhile.
+        let whole = (newest.sequence, State::Whole);
+        let dispensable =
+            read_note(key, &before).is_some_and(|(noted, state)| (noted.sequence, state) == whole);
         let (mut differed, mut bytes) = (false, Vec::new());
         for part in found.iter().filter(|_| replayed).flat_map(|record| &record.parts) {
             if !part.read(region, key, &mut bytes)? {
+                if dispensable {
+                    replayed = false;
+                    break;
+                }
                 return Err(damaged("the redo record", places.redo, HEAD as u64));
             }
             if part.at == NOTE {
@@ -258,9 +267,9 @@ impl Redo {
             differed |= *place != *bytes;
             place.copy_from_slice(&bytes);
         }
-        // Of a writer beside this reader, nothing goes to the places before the note says so, and
-        // nothing over the record before the note says that they are whole: with the same note
-        // before and after, what was read is the work of one checkpoint.
+        // Of a writer beside this reader, nothing goes to the places before the note says so: with the
+        // same note before and after, what was read of them is the work of one checkpoint, and the record
+        // that was laid is that of the next one, or changes nothing.
         let moved = noted(region)? != before;
         if primitive!("checkpoint.redo.reader_is_alone", moved, false) {
             let len = NOTE_BYTES as u64;

@@ -51,3 +51,36 @@ fn a_panic_while_segments_are_called_back_leaves_nobody_waiting() {
     let refused = ended.recv_timeout(Duration::from_secs(60)).expect("it waits for nobody");
     assert!(refused.is_err(), "{refused:?}");
 }
+
+/// The whole block of a commit that did not come to its end, by a writer of the log's own or by one that
+/// was forgotten, and a truncation of it: the record that has its number then is the only one.
+#[test]
+fn a_truncated_record_of_a_commit_that_panicked_stays_away() {
+    for forgotten in [false, true] {
+        let region = region(4);
+        let mut log = options().format(Hooked::new(region.clone())).unwrap();
+        for lsn in 1..=8 {
+            assert_eq!(log.append(&payload(lsn)).unwrap(), Lsn::new(lsn));
+        }
+        let panicked = if forgotten {
+            log.core.recall_spares().unwrap();
+            let mut writer = log.writer();
+            log.core.region.plan(At::Drain, What::Panics);
+            let panicked = catch_unwind(AssertUnwindSafe(|| writer.append(b"never")));
+            std::mem::forget(writer);
+            panicked
+        } else {
+            log.core.region.plan(At::Drain, What::Panics);
+            catch_unwind(AssertUnwindSafe(|| log.append(b"never")))
+        };
+        assert!(panicked.is_err(), "{panicked:?}");
+        log.truncate_after(Lsn::new(8)).unwrap();
+        // Of a size that the segment of the others has no room for.
+        let large = vec![7; log.commit_bytes_max() as usize];
+        assert_eq!(log.append(&large).unwrap(), Lsn::new(9));
+        log.abandon();
+        let mut records = expected(1..9);
+        records.push((9, large));
+        assert_eq!(all(&options().open_region(region).unwrap()), records, "{forgotten}");
+    }
+}

@@ -23,16 +23,25 @@ pub(super) enum What {
     Panics,
 }
 
+#[derive(Debug)]
 pub(super) struct Hooked {
     region: SimRegion,
     drains: bool,
     planned: Mutex<Option<(At, What)>>,
     barrier: Barrier,
+    /// Its length, if it does not become longer with the region below.
+    fixed: Option<u64>,
 }
 
 impl Hooked {
     pub(super) fn new(region: SimRegion) -> Self {
-        Self { region, drains: true, planned: Mutex::new(None), barrier: Barrier::new(2) }
+        let (planned, barrier) = (Mutex::new(None), Barrier::new(2));
+        Self { region, drains: true, planned, barrier, fixed: None }
+    }
+
+    /// A region as it was opened: as long as it is now.
+    pub(super) fn fixed(region: SimRegion) -> Self {
+        Self { fixed: Some(region.len()), ..Self::new(region) }
     }
 
     /// A region whose process is killed before it drains.
@@ -63,7 +72,7 @@ impl Hooked {
 
 impl Region for Hooked {
     fn len(&self) -> u64 {
-        self.region.len()
+        self.fixed.unwrap_or_else(|| self.region.len())
     }
     fn durability(&self) -> crate::Durability {
         self.region.durability()

@@ -5,6 +5,7 @@ mod faulty;
 mod followers;
 mod found;
 mod hooked;
+mod lost;
 mod panics;
 mod readers;
 mod room;
