@@ -159,6 +159,12 @@ impl Guest {
         self.option("--disk", size)
     }
 
+    /// Adds an NVMe disk, `/dev/nvme0n1`, which has a volatile write cache.
+    #[must_use]
+    pub fn nvme(self, size: &str) -> Self {
+        self.option("--nvme", size)
+    }
+
     /// Copies a file of the host to `/root` of the guest.
     #[must_use]
     pub fn file(self, path: &Path) -> Self {

@@ -12,6 +12,7 @@ use super::filesystem_log::{self, Place};
 use super::loop_device;
 use super::mountinfo::{self, Mounts};
 use super::nvdimm;
+use super::nvme;
 use super::report::{BlockDevice, FilesystemLog, LoopImage, Mount, WriteCache};
 use super::sources::{Number, Sources};
 
@@ -221,7 +222,7 @@ impl Walk<'_> {
         device.sector_size = sources.number(directory.join("queue/logical_block_size"));
         device.write_cache =
             sources.text(directory.join("queue/write_cache")).and_then(|text| write_cache(&text));
-        device.own_cache = self.own_cache(&directory);
+        device.own_cache = self.own_cache(&directory, &device);
         if has("slaves") {
             self.slaves(&mut device, &directory.join("slaves"), depth);
         }
@@ -273,14 +274,18 @@ impl Walk<'_> {
         }
     }
 
-    /// What virtio-blk or a SCSI disk says of its own cache.
-    fn own_cache(&self, directory: &Path) -> Option<WriteCache> {
+    /// What virtio-blk, a SCSI disk or an NVMe controller says of its own cache.
+    fn own_cache(&self, directory: &Path, device: &BlockDevice) -> Option<WriteCache> {
         let sources = self.context.sources;
         let scsi = directory.join("device/scsi_disk");
         let scsi = sources.names(&scsi).into_iter().map(|name| scsi.join(name).join("cache_type"));
         std::iter::once(directory.join("cache_type"))
             .chain(scsi)
             .find_map(|path| write_cache(&sources.text(path)?))
+            .or_else(|| match device.write_cache {
+                Some(WriteCache::Through) => nvme::own_cache(sources, &device.name, device.number),
+                _ => None,
+            })
     }
 
     fn partition(&mut self, device: &mut BlockDevice, directory: &Path, depth: usize) {

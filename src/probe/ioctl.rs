@@ -1,5 +1,6 @@
 //! Questions that only an ioctl answers: the DAX flag of an inode, the extents of a file, the UUID of
-//! a btrfs and the file behind a loop device. All read only, and need no privilege.
+//! a btrfs, the file behind a loop device, and what an NVMe controller is. All read only; only the last
+//! needs privilege.
 //!
 //! # Safety
 //!
@@ -33,6 +34,34 @@ pub(super) const DATA_JOURNAL: u32 = 0x4000;
 pub(super) const INLINE_DATA: u32 = 0x1000_0000;
 /// `LOOP_GET_STATUS64` (include/uapi/linux/loop.h).
 const LOOP_GET_STATUS64: libc::Ioctl = 0x4c05;
+
+/// `NVME_IOCTL_ADMIN_CMD` (include/uapi/linux/nvme_ioctl.h): `_IOWR('N', 0x41, struct nvme_admin_cmd)`.
+const NVME_IOCTL_ADMIN_CMD: libc::Ioctl = 0xc048_4e41_u32 as libc::Ioctl;
+/// Identify, and in its first argument, Identify Controller (NVM Express Base Specification).
+const NVME_IDENTIFY: u8 = 0x06;
+const NVME_IDENTIFY_CONTROLLER: u32 = 0x01;
+/// What Identify answers with.
+pub(super) const NVME_IDENTIFY_BYTES: usize = 4096;
+
+/// `struct nvme_admin_cmd`, which is `struct nvme_passthru_cmd`.
+#[repr(C)]
+#[derive(Default)]
+struct NvmeAdminCommand {
+    opcode: u8,
+    flags: u8,
+    reserved: u16,
+    namespace: u32,
+    words_2_and_3: [u32; 2],
+    metadata: u64,
+    address: u64,
+    metadata_len: u32,
+    data_len: u32,
+    words_10_to_15: [u32; 6],
+    timeout_ms: u32,
+    result: u32,
+}
+const _: () =
+    assert!(size_of::<NvmeAdminCommand>() == (NVME_IOCTL_ADMIN_CMD >> 16 & 0x3fff) as usize);
 
 /// `struct loop_info64`: device and inode of the file first.
 #[repr(C)]
@@ -148,4 +177,26 @@ pub(super) fn loop_file(fd: BorrowedFd<'_>) -> Option<((u32, u32), u64)> {
     let major = (number >> 8 & 0xfff) as u32;
     let minor = (number & 0xff | number >> 12 & 0xf_ff00) as u32;
     (answer == 0).then_some(((major, minor), info.inode))
+}
+
+/// Identify Controller, of the controller of an open NVMe device; `None` if it is no such device, the
+/// command fails, or this process may not send it (`CAP_SYS_ADMIN`, which older kernels ask for).
+///
+/// # References
+///
+/// drivers/nvme/host/ioctl.c `nvme_user_cmd`, `nvme_cmd_allowed`.
+pub(super) fn nvme_identify(fd: BorrowedFd<'_>) -> Option<[u8; NVME_IDENTIFY_BYTES]> {
+    let mut page = [0_u8; NVME_IDENTIFY_BYTES];
+    let mut command = NvmeAdminCommand {
+        opcode: NVME_IDENTIFY,
+        // The kernel writes through it.
+        address: (&raw mut page).expose_provenance() as u64,
+        data_len: NVME_IDENTIFY_BYTES as u32,
+        words_10_to_15: [NVME_IDENTIFY_CONTROLLER, 0, 0, 0, 0, 0],
+        ..NvmeAdminCommand::default()
+    };
+    // SAFETY: the request reads and writes one `struct nvme_admin_cmd`, whose size the assertion above
+    // compares, and writes at most `data_len` bytes to `address`, where `page` is.
+    let answer = unsafe { libc::ioctl(fd.as_raw_fd(), NVME_IOCTL_ADMIN_CMD, &raw mut command) };
+    (answer == 0).then_some(page)
 }

@@ -11,7 +11,7 @@
 use std::fs::File;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use super::extents::EXTENTS_MAX;
@@ -30,16 +30,7 @@ pub(super) fn file(sources: &Sources, name: &str, number: Number) -> Option<Iden
         let text = std::fs::read_to_string(root.join(format!("dev/{name}.loop"))).ok()?;
         return identity(text.split_ascii_whitespace());
     }
-    let node = File::options()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(format!("/dev/{name}"))
-        .ok()?;
-    let found = node.metadata().ok()?;
-    let device = split(found.rdev());
-    if !found.file_type().is_block_device() || device != number {
-        return None;
-    }
+    let node = sources.open_block_node(name, number)?;
     ioctl::loop_file(node.as_fd())
 }
 

@@ -2,7 +2,8 @@
 //!
 //! [`probe`] answers for a path, [`probe_file`] for a file that is already open, and [`mounts`] lists
 //! where files can be. All read only, need no privilege and no library of others; a FIFO or a
-//! socket is never opened, and of block devices only a loop device, to ask which file it has.
+//! socket is never opened, and of block devices only a loop device, to ask which file it has, and an
+//! NVMe device to which the kernel sends no flushes, to ask its controller whether it needs them.
 //!
 //! The trial mapping of the very file decides whether it is DAX; every other fact explains. Facts
 //! come from one module each: statx, the trial mapping and ioctls of the open file (`subject`, `trial`, `ioctl`),
@@ -39,6 +40,7 @@ mod mounted;
 mod mountinfo;
 mod nmem;
 mod nvdimm;
+mod nvme;
 mod obstacles;
 mod overlay;
 mod prediction;

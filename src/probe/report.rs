@@ -105,8 +105,9 @@ pub struct BlockDevice {
     /// `queue/write_cache`: whether the kernel sends the device flushes (`write back`) or leaves them
     /// out (`write through`); `None` if it cannot be read.
     pub write_cache: Option<WriteCache>,
-    /// The device's own word for its cache, where the kernel passes it on (`cache_type` of
-    /// virtio-blk and of SCSI disks).
+    /// The device's own word for its cache, where it can be had: `cache_type` of virtio-blk and of
+    /// SCSI disks; Identify Controller of NVMe, which is asked as root and only where `write_cache` is
+    /// write through.
     pub own_cache: Option<WriteCache>,
     /// `queue/dax`: whether the driver offers DAX at all. A partition has that of its disk.
     pub dax: Option<bool>,

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
 /// A device number, major and minor.
@@ -226,6 +226,19 @@ impl Sources {
             .file_type()
             .is_block_device()
             .then(|| (rustix::fs::major(number), rustix::fs::minor(number)))
+    }
+
+    /// The node of a block device of the running system, opened for reading; `None` if it cannot be, or
+    /// is another device's.
+    pub(super) fn open_block_node(&self, name: &str, number: Number) -> Option<File> {
+        let node = File::options()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+            .open(self.real(&Path::new("/dev").join(name)))
+            .ok()?;
+        let found = node.metadata().ok()?;
+        let device = (rustix::fs::major(found.rdev()), rustix::fs::minor(found.rdev()));
+        (found.file_type().is_block_device() && device == number).then_some(node)
     }
 }
 

@@ -416,6 +416,30 @@ fn a_probe_leaves_no_trace_of_itself() {
     }
 }
 
+/// `queue/write_cache` says what the kernel does, and the controller what it needs.
+#[test]
+fn an_nvme_disk_without_the_flushes_that_it_needs_is_unverified() {
+    let guest = Guest::new().nvme("256M");
+    let records = run(
+        guest,
+        "mkfs-dax ext4 /dev/nvme0n1 /mnt/a defaults
+         ./guest create /mnt/a/flushed 8388608
+         echo 'write through' >/sys/block/nvme0n1/queue/write_cache
+         ./guest create /mnt/a/left-out 8388608
+         ./guest require /mnt/a/required
+         echo 'write back' >/sys/block/nvme0n1/queue/write_cache
+         ./guest report /mnt/a/left-out",
+    );
+    for (file, level) in [("flushed", "Fsync"), ("left-out", "Unverified")] {
+        let file = format!("/mnt/a/{file}");
+        records.expect(&file, &[("device", "nvme0n1"), ("region_durability", level)]);
+    }
+    let refused = records.get("/mnt/a/required", "refused");
+    assert!(refused.contains("nvme0n1 itself says write back"), "{refused}");
+    let again = records.0.rsplit("path=/mnt/a/left-out\n").next().unwrap();
+    assert!(again.contains("durability=Fsync\n"), "{again}");
+}
+
 #[test]
 fn a_read_only_mount_is_reported_and_refused() {
     let records = run(

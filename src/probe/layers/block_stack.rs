@@ -9,7 +9,7 @@
 //! | pmem | as its region | see `region` |
 //! | zram, RAM disk | `ProcessOnly` | nothing there outlives the kernel |
 //! | nbd, rbd, drbd, ublk | `Unverified` | a server or a program keeps the data |
-//! | `queue/write_cache` is `write through`, and a cache below says `write back` | `Unverified` | block/blk-core.c `submit_bio_noacct` leaves out the flush |
+//! | `queue/write_cache` is `write through`, and the device itself (`cache_type`, NVMe Identify), or one below, says `write back` | `Unverified` | block/blk-core.c `submit_bio_noacct` leaves out the flush |
 //! | a driver that is not known, an unreadable directory, nothing visible below | `Unverified` | |
 
 use super::{Ground, Way, ground, region, words};
@@ -82,10 +82,12 @@ fn cache(judge: &mut Judge<'_>, device: &BlockDevice) {
                 let reason = words::flushes_left_out(name, &who);
                 return judge.limit(LAYER, Durability::Unverified, reason);
             }
-            let evidence = format!(
-                "{name} is write through, which is taken as its own word: its writes are safe once \
-                 they are done"
-            );
+            let whose = match device.own_cache {
+                Some(_) => "and says so itself",
+                None => "which is taken as its own word",
+            };
+            let evidence =
+                format!("{name} is write through, {whose}: its writes are safe once they are done");
             judge.grant(LAYER, Durability::PowerFail, evidence);
         }
         None => {

@@ -230,10 +230,47 @@ fn write_through_over_a_write_back_cache_drops_every_flush() {
             }
             assert_eq!(report.durability, expected, "{path} {own}");
             if expected == Durability::Fsync {
-                let says = report.caps.iter().any(|cap| cap.evidence.contains("its own word"));
+                let is_known = own.starts_with("write") || own.starts_with("none");
+                let words = if is_known { "says so itself" } else { "taken as its own word" };
+                let says = report.caps.iter().any(|cap| cap.evidence.contains(words));
                 assert!(says, "the report says what it believes: {:#?}", report.caps);
             } else {
                 is_unverified(&report, "vda was set to write through");
+            }
+        }
+    }
+}
+
+/// NVMe has no attribute for its own word. Its controller is asked, by those who may.
+#[test]
+fn write_through_over_an_nvme_cache_is_known_from_its_controller() {
+    let identify = |vwc: char| format!("{}{vwc}{}", "\u{1}".repeat(525), "\u{1}".repeat(3570));
+    for (page, expected, words) in [
+        (Some(identify('\u{7}')), Durability::Unverified, "nvme0n1 itself says write back"),
+        (Some(identify('\u{6}')), Durability::Fsync, "says so itself"),
+        (Some(identify('\u{7}')[..525].to_owned()), Durability::Fsync, "taken as its own word"),
+        (None, Durability::Fsync, "taken as its own word"),
+    ] {
+        for (name, kernel) in [
+            ("nvme0n1", "write through\n"),
+            ("nvme0n1", "write back\n"),
+            ("nvmexpress", "write through\n"),
+        ] {
+            let mut tree = Tree::new();
+            tree.disk("259:0", name);
+            let at = format!("/sys/devices/pci0000:00/virtio1/block/{name}");
+            tree.root.write(&format!("{at}/queue/write_cache"), kernel);
+            if let Some(page) = &page {
+                tree.root.write(&format!("/dev/{name}.identify"), page);
+            }
+            let report = xfs_on(&mut tree, (259, 0));
+            if (name, kernel) == ("nvme0n1", "write through\n") {
+                assert_eq!(report.durability, expected);
+                let says = report.caps.iter().any(|cap| cap.evidence.contains(words));
+                assert!(says, "{words}: {:#?}", report.caps);
+            } else {
+                assert_eq!(report.durability, Durability::Fsync);
+                assert_eq!(report.device.unwrap().own_cache, None, "{name} is not asked");
             }
         }
     }
