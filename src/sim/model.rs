@@ -421,6 +421,35 @@ impl Model {
         self.order = order;
     }
 
+    /// Makes a range zero for good: nothing that was stored there is left, in the caches or on the
+    /// medium.
+    pub(super) fn cut(&mut self, from: usize, to: usize) {
+        if from >= to {
+            return;
+        }
+        for line in self.line_of(from)..=self.line_of(to - 1) {
+            let range = self.line_range(line);
+            let cut = from.max(range.start)..to.min(range.end);
+            self.memory[cut.clone()].fill(0);
+            self.durable[cut.clone()].fill(0);
+            if self.tracks {
+                self.stored.push(line as u32);
+            }
+            let mut at = self.lists[line].head;
+            while at != NONE {
+                let store = &mut self.stores[at as usize];
+                let word = range.start + usize::from(store.word) * 8;
+                for byte in (0..8).filter(|byte| cut.contains(&(word + byte))) {
+                    store.mask &= !(1 << byte);
+                }
+                at = store.next;
+            }
+            // Takes the stores out that have no byte left.
+            self.settle(line, |_| false);
+        }
+        self.drop_clean();
+    }
+
     fn drop_clean(&mut self) {
         let lists = &self.lists;
         self.dirty.retain(|&line| lists[line as usize].head != NONE);

@@ -40,8 +40,8 @@ impl std::fmt::Debug for SimRegion {
 }
 
 impl SimRegion {
-    /// A region of `len` bytes of zero, durable, that can grow to `max_len`. Both are at least 1:
-    /// smaller numbers are raised to what is possible.
+    /// A region of `len` bytes of zero, durable, that can grow to `max_len`, or to 1 or `len` if that
+    /// is more.
     #[must_use]
     pub fn new(mode: Mode, len: u64, max_len: u64) -> Self {
         Self::with_faults(mode, len, max_len, Faults::default())
@@ -50,7 +50,7 @@ impl SimRegion {
     /// The same, with something that it does wrong.
     #[must_use]
     pub fn with_faults(mode: Mode, len: u64, max_len: u64, faults: Faults) -> Self {
-        Self::build(mode, len.max(1), max_len, faults, None)
+        Self::build(mode, len, max_len.max(1), faults, None)
     }
 
     /// A region for the images of crashes of this one.
@@ -500,6 +500,32 @@ impl Region for SimRegion {
         if !state.faults.lazy_growth {
             state.old_len = None;
         }
+        Ok(())
+    }
+
+    /// A crash inside leaves the old length, with what is there, or the new one.
+    fn shrink(&self, new_len: u64) -> Result<()> {
+        self.turn();
+        let old_len = {
+            let mut state = self.lock();
+            state.writable(Operation::Shrink)?;
+            let old_len = state.len;
+            if new_len >= old_len {
+                return Ok(());
+            }
+            state.step(Kind::Shrink, new_len, old_len - new_len);
+            state.old_len = Some(state.old_len.map_or(old_len, |older| older.max(old_len)));
+            state.len = new_len;
+            state.version += 1;
+            old_len
+        };
+        self.crash_point();
+        let mut state = self.lock();
+        let (from, to) = (new_len as usize, old_len as usize);
+        state.touch(self.0.parent.as_ref(), from, to - from);
+        state.model.cut(from, to);
+        state.old_len = None;
+        state.version += 1;
         Ok(())
     }
 

@@ -13,6 +13,7 @@ pub(super) enum Kind {
     Drain,
     SyncAll,
     Grow,
+    Shrink,
 }
 
 /// One operation. Operations are numbered from 1 in the order in which they took effect.
@@ -47,6 +48,7 @@ impl fmt::Display for Step {
             Kind::SyncAll if self.failed => f.write_str("sync_all, which failed"),
             Kind::SyncAll => f.write_str("sync_all"),
             Kind::Grow => write!(f, "grow from {:#x} to {end:#x}", self.offset),
+            Kind::Shrink => write!(f, "shrink from {end:#x} to {:#x}", self.offset),
         }
     }
 }
