@@ -25,9 +25,11 @@ fn map_sync_is_granted_on_dax_and_refused_without() {
             "mkpmem fsdax namespace0.0
              mkfs-dax ext4 /dev/pmem0 /mnt/dax dax=always
              ./guest probe /mnt/dax/file
+             ./guest adopt /mnt/dax/adopted
              umount /mnt/dax
              mkfs-dax ext4 /dev/pmem0 /mnt/plain dax=never
              ./guest probe /mnt/plain/file /dev/shm/file
+             ./guest adopt /mnt/plain/adopted
              cat /sys/bus/nd/devices/region0/persistence_domain",
         )
         .unwrap();
@@ -37,6 +39,11 @@ fn map_sync_is_granted_on_dax_and_refused_without() {
     assert_eq!(says("/mnt/dax/file", "statx_dax"), "1");
     assert_eq!(says("/mnt/plain/file", "mmap_shared_validate_sync"), "EOPNOTSUPP");
     assert_eq!(says("/mnt/plain/file", "statx_dax"), "0");
+    // A mapping of a caller's own is worth what it was made with, on a file that could have more.
+    assert_eq!(says("/mnt/dax/adopted", "adopted_sync"), "PowerFail cache_line 1 1");
+    assert_eq!(says("/mnt/dax/adopted", "adopted_plain"), "Fsync page 0 0");
+    assert_eq!(says("/mnt/plain/adopted", "adopted_sync"), "EOPNOTSUPP");
+    assert_eq!(says("/mnt/plain/adopted", "adopted_plain"), "Fsync page 0 0");
     // tmpfs takes MAP_SYNC without MAP_SHARED_VALIDATE, and ignores it: no test of anything.
     assert_eq!(says("/dev/shm/file", "mmap_shared_sync"), "ok");
     assert_eq!(says("/dev/shm/file", "mmap_shared_validate_sync"), "EOPNOTSUPP");

@@ -10,8 +10,10 @@
 //! | `resolve`, `existing`, `draft`, `naming`, `quirks`, `ground` | which file does a path mean, and how does it get its name, durably? |
 //! | `descriptor`, `process`, `identity`, `siblings`, `mapping`, `kernel_copy`, `bounds`, `latch` | what do all backends share? |
 //! | `mapped`, with `fsdax`, `devdax`, `volatile`, `cores` | stores into a shared mapping |
+//! | `adopted` | how do stores into a caller's own mapping become durable? |
 //! | `page_cache`, with `gather`, `group`, `event` | `pwrite` and `fdatasync`, few and shared |
 
+mod adopted;
 mod any;
 pub(crate) mod bounds;
 pub(crate) mod calls;
@@ -44,6 +46,7 @@ mod storage;
 mod unwritten;
 mod volatile;
 
+pub use adopted::Adopted;
 pub use any::AnyRegion;
 pub use contract::Region;
 pub use lock::Lock;

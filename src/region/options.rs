@@ -502,6 +502,11 @@ impl Options {
         storage::fill(fd, bytes)
     }
 
+    /// Whether pages that are gone are errors.
+    pub(super) fn guards(&self) -> bool {
+        self.fault_guard
+    }
+
     /// Whether memory is imitated.
     pub(crate) fn emulates(&self) -> bool {
         self.emulate.is_some()
@@ -636,7 +641,7 @@ impl Options {
         Ok(())
     }
 
-    fn check_level(&self, report: &Report) -> Result<()> {
+    pub(super) fn check_level(&self, report: &Report) -> Result<()> {
         let available = self.level(report);
         match self.require {
             Some(required) if available < required => {

@@ -51,6 +51,7 @@ guest trace PATH       what probes of another user's file change of it, its leas
 guest hold-lease PATH  has a lease for writing until the end of its input, and says if it kept it
 guest replace PATH FLAG
                        replaces a file that has the DAX flag (1) or not (0), and looks again
+guest adopt PATH...    what the library makes of a mapping with MAP_SYNC, and of one without
 guest poison PATH OFFSET
                        takes a page away with MADV_HWPOISON, then loads it
 guest poison-bad PATH OFFSET
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
     let said = |result: daxmap::Result<()>| result.map_err(std::io::Error::from);
     let result = match command.as_str() {
         "probe" => paths.iter().try_for_each(|path| mapping::print_probe(Path::new(path))),
+        "adopt" => paths.iter().try_for_each(|path| mapping::print_adopted(Path::new(path))),
         "capture" => capture::print(paths),
         "load" if paths.len() == 1 => poison::load(Path::new(&paths[0])),
         "poison" | "poison-bad" if paths.len() == 2 => {

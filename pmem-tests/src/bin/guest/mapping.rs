@@ -14,7 +14,9 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
-use std::ptr;
+use std::ptr::{self, NonNull};
+
+use daxmap::Options;
 
 /// Length of a trial mapping, bytes: one huge page, the largest unit any device asks for.
 pub const TRIAL_LEN: usize = 2 << 20;
@@ -75,6 +77,41 @@ pub fn print_probe(path: &Path) -> io::Result<()> {
             Ok(_) => println!("mmap_{name}=ok"),
             Err(error) => println!("mmap_{name}={}", errno_name(&error)),
         }
+    }
+    Ok(())
+}
+
+/// Prints what the library says of mappings that it has not made, once it has persisted a range of each.
+pub fn print_adopted(path: &Path) -> io::Result<()> {
+    println!("path={}", path.display());
+    let file = open(path)?;
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    for (name, flags) in
+        [("sync", libc::MAP_SHARED_VALIDATE | libc::MAP_SYNC), ("plain", libc::MAP_SHARED)]
+    {
+        let trial = match Trial::map(&file, protection, flags) {
+            Ok(trial) => trial,
+            Err(error) => {
+                println!("adopted_{name}={}", errno_name(&error));
+                continue;
+            }
+        };
+        let start = NonNull::new(trial.address.cast()).expect("a mapping has an address");
+        let memory = NonNull::slice_from_raw_parts(start, TRIAL_LEN);
+        // SAFETY: the mapping is removed after what is made of it, and synced by nothing else.
+        let adopted = unsafe { Options::new().adopt(&file, memory, 0) }?;
+        // SAFETY: the first byte is mapped for writing.
+        unsafe { trial.address.cast::<u8>().write(1) };
+        let before = daxmap::cpu::counts();
+        adopted.persist(0, 1)?;
+        let spent = daxmap::cpu::counts().since(before);
+        println!(
+            "adopted_{name}={} {} {} {}",
+            adopted.durability(),
+            adopted.granularity(),
+            spent.write_backs,
+            spent.fences
+        );
     }
     Ok(())
 }
