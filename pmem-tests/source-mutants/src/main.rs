@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! source_mutants [--write FILE] [--missed | --unexplained] [--budget SECONDS] [--longest SECONDS]
-//!                [--constants] [PART...]
+//!                [--program NAME]... [--constants] [PART...]
 //! ```
 //!
-//! All of `src`, or those parts: names of folders and files in it. `--write` puts the table into a
+//! All of `src`, or those parts: names of folders and files in it; only theirs are built. `--program`:
+//! of the test package only this program, beside the library's own tests. `--write` puts the table into a
 //! file; rows of other parts and reasons stay there as they are. `--missed`: only what the file
 //! says was missed; `--unexplained`: of that, what has no reason there. `--longest`: tests that
 //! take longer are left out (15); `--constants`: those alone that the compiler computes, each built
@@ -40,6 +41,8 @@ struct Arguments {
     budget: Duration,
     longest: Duration,
     parts: Vec<String>,
+    /// Test programs; all where there is none.
+    programs: Vec<String>,
     again: Again,
     constants: bool,
 }
@@ -72,6 +75,7 @@ fn arguments() -> io::Result<Arguments> {
         budget: Duration::from_secs(40),
         longest: Duration::from_secs(15),
         parts: Vec::new(),
+        programs: Vec::new(),
         again: Again::All,
         constants: false,
     };
@@ -84,6 +88,7 @@ fn arguments() -> io::Result<Arguments> {
         match argument.as_str() {
             "--write" => given.file = Some(value()?.into()),
             "--constants" => given.constants = true,
+            "--program" => given.programs.push(value()?),
             "--missed" => given.again = Again::Missed,
             "--unexplained" => given.again = Again::Unexplained,
             "--budget" => given.budget = seconds(value()?)?,
@@ -99,9 +104,10 @@ fn run() -> io::Result<usize> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
     let directory = workspace.join("target/source-mutants");
     let workers = std::thread::available_parallelism()?.get();
-    let mutants = list::mutants(&workspace)?;
+    let mut mutants = list::mutants(&workspace)?;
     let mut report = given.file.as_deref().map(Report::read).transpose()?.unwrap_or_default();
     report.forget(&mutants);
+    mutants.retain(|mutant| given.parts.is_empty() || given.parts.contains(&report::part(mutant)));
     let wanted: Vec<u32> = (1..)
         .zip(&mutants)
         .filter(|(_, mutant)| match given.again {
@@ -109,7 +115,6 @@ fn run() -> io::Result<usize> {
             Again::Missed => report.is_missed(mutant),
             Again::Unexplained => report.is_unexplained(mutant),
         })
-        .filter(|(_, mutant)| given.parts.is_empty() || given.parts.contains(&report::part(mutant)))
         .map(|(id, _)| id)
         .collect();
     if wanted.is_empty() {
@@ -125,7 +130,13 @@ fn run() -> io::Result<usize> {
         tree.refused.len(),
         began.elapsed()
     );
-    let programs = tree.tests(|name| !LEFT_OUT.iter().any(|prefix| name.starts_with(prefix)))?;
+    let programs = tree.tests(|name| {
+        let is_left_out = LEFT_OUT.iter().any(|prefix| name.starts_with(prefix));
+        match given.programs.as_slice() {
+            [] => !is_left_out,
+            named => named.iter().any(|program| program == name),
+        }
+    })?;
     tree.build.command_line()?;
     let runner = Runner::new(tree.build.environment(), &directory.join("scratch"))?;
     let kept = directory.join("tests.json");
