@@ -50,6 +50,12 @@ pub(super) fn device(context: &Context<'_>, number: Number) -> Option<BlockDevic
     Walk { context, left: DEVICES_MAX }.device(number, 0)
 }
 
+/// How many bytes a device has; `None` if sysfs does not say.
+pub(super) fn size(sources: &Sources, number: Number) -> Option<u64> {
+    let directory = sources.block_directory(number)?;
+    sources.number::<u64>(directory.join("size"))?.checked_mul(SECTOR_BYTES)
+}
+
 /// The device or devices under a mounted filesystem. `btrfs` is its UUID if the file gave one.
 pub(super) fn of_mount(
     context: &Context<'_>,

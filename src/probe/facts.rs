@@ -33,6 +33,8 @@ pub(super) struct Facts {
     pub(super) mounts_shown: bool,
     /// What a command may do to that mount.
     pub(super) mounted: Mounted,
+    /// A character device of which sysfs does not say whether it is device DAX.
+    pub(super) hidden_node: bool,
     /// The part of sysfs that hides block devices, asked only where one was not found.
     pub(super) masked: Option<&'static Path>,
     pub(super) filesystem: Option<String>,
@@ -41,6 +43,8 @@ pub(super) struct Facts {
     /// An overlay: whether the bytes of the file are, or will be, in that upper directory.
     pub(super) in_upper: bool,
     pub(super) device: Option<BlockDevice>,
+    /// The filesystem is larger than that device, and so has others.
+    pub(super) has_more_devices: bool,
     pub(super) dax_device: Option<(Namespace, MemoryRegion)>,
     pub(super) statx_dax: Option<bool>,
     pub(super) dax_flag: Option<bool>,
@@ -96,6 +100,7 @@ pub(super) fn gather(
         target: target(stat.file_type, question.missing),
         mount: None,
         mounted: Mounted::default(),
+        hidden_node: false,
         masked: None,
         mounts_shown: true,
         filesystem: None,
@@ -103,6 +108,7 @@ pub(super) fn gather(
         upper: None,
         in_upper: false,
         device: None,
+        has_more_devices: false,
         dax_device: None,
         statx_dax: stat.dax,
         dax_flag: None,
@@ -131,6 +137,7 @@ pub(super) fn gather(
                 device_dax(&mut facts, subject, found);
                 return facts;
             }
+            facts.hidden_node = context.sources.hides_nodes();
             facts.mount = mount_of(context.mounts(), subject);
         }
         _ => {
@@ -143,6 +150,7 @@ pub(super) fn gather(
     name_filesystem(&mut facts, subject);
     if facts.target != Target::BlockDevice && facts.target != Target::Other {
         devices(&mut facts, context, subject);
+        facts.has_more_devices = has_more_devices(&facts, context, subject);
     }
     if let Some(mount) = &facts.mount
         && matches!(facts.class, Some(Class::Dax | Class::Local))
@@ -275,6 +283,17 @@ fn devices(facts: &mut Facts, context: &Context<'_>, subject: &dyn Subject) {
         }
         _ => {}
     }
+}
+
+/// f2fs may lie on several devices (mkfs.f2fs(8) `-c`) and shows the first of them. Its size is that of
+/// all.
+fn has_more_devices(facts: &Facts, context: &Context<'_>, subject: &dyn Subject) -> bool {
+    let Some(device) = &facts.device else { return false };
+    let filesystem =
+        facts.upper.as_ref().map(|upper| &upper.filesystem).or(facts.filesystem.as_ref());
+    let total = subject.filesystem_size().map(|size| size.blocks.saturating_mul(size.block_bytes));
+    filesystem.is_some_and(|name| name == "f2fs")
+        && total.is_none_or(|total| Some(total) > block::size(context.sources, device.number))
 }
 
 /// Extents are worth asking for only where huge pages or bad blocks are in question.

@@ -3,7 +3,8 @@
 //! | class | types | fdatasync on it | source of the rule |
 //! |---|---|---|---|
 //! | [`Class::Dax`] | ext4, ext3, xfs | commits and flushes the device; `MAP_SYNC` on DAX | `fs/ext4/fsync.c`, `fs/xfs/xfs_file.c`; only these set `FOP_MMAP_SYNC` |
-//! | [`Class::Local`] | btrfs, f2fs, bcachefs, zfs, ext2, jfs, ... | commits and flushes the device | each one's `fsync` ends in `blkdev_issue_flush` or in a flushed commit; zfs(8) for the intent log |
+//! | [`Class::Local`] | btrfs, f2fs, bcachefs, zfs, ext2, ... | commits and flushes the device | each one's `fsync` ends in `blkdev_issue_flush` or in a flushed commit; zfs(8) for the intent log |
+//! | [`Class::Local`], not [`flushes`] | gfs2, hfs, jfs | writes, and sends no flush | fs/gfs2/file.c `gfs2_fsync`, fs/hfs/inode.c `hfs_file_fsync`, fs/jfs/file.c `jfs_fsync` and jfs_logmgr.c `lbmStartIO` |
 //! | [`Class::Memory`] | tmpfs, ramfs, hugetlbfs | does nothing (`noop_fsync`) | mm/shmem.c, fs/ramfs, fs/hugetlbfs |
 //! | [`Class::Overlay`] | overlay | passed on to the upper file, unless mounted `volatile` | Documentation/filesystems/overlayfs.rst |
 //! | [`Class::Layered`] | FUSE, NFS, SMB, 9p, virtiofs, ceph, ... | a message to a program or a server, which may or may not do it | fuse(4) `FUSE_FSYNC`; nfs(5) `async` exports |
@@ -41,6 +42,10 @@ const LOCAL: &[&str] = &[
     "iso9660", "jffs2", "jfs", "minix", "msdos", "nilfs2", "ntfs3", "ocfs2", "reiserfs", "romfs",
     "squashfs", "ubifs", "udf", "ufs", "vfat", "zfs", "zonefs",
 ];
+
+/// Of these, those whose `fdatasync` waits for its writes and sends the device no flush: data, and with
+/// jfs the log too, may still be in the cache of the drive.
+const UNFLUSHED: &[&str] = &["gfs2", "hfs", "jfs"];
 
 const MEMORY: &[&str] = &["devtmpfs", "hugetlbfs", "ramfs", "rootfs", "tmpfs"];
 
@@ -97,6 +102,11 @@ pub(super) fn class(filesystem: &str) -> Class {
         name if LAYERED.contains(&name) || name.starts_with("fuse.") => Class::Layered,
         _ => Class::Unknown,
     }
+}
+
+/// Whether `fdatasync` on a local filesystem flushes the device.
+pub(super) fn flushes(filesystem: &str) -> bool {
+    !UNFLUSHED.contains(&filesystem)
 }
 
 /// The type behind a `statfs` magic number, for files in no visible mount (memfd, a detached

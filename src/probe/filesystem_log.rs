@@ -4,7 +4,8 @@
 //! the number of its inode besides (`vda1-8`; fs/jbd2/journal.c). `/proc/fs/jbd2` lists the names,
 //! so one that begins with the filesystem's own device is the internal one. Otherwise
 //! `/sys/fs/ext4/DISK/journal_task` has the number of the journal's thread (fs/ext4/sysfs.c), and the
-//! thread is called `jbd2/` and the journal's name. xfs names a log device among its mount options.
+//! thread is called `jbd2/` and the journal's name. xfs names a log device among its mount options;
+//! reiserfs may have one that nothing names.
 
 use std::path::{Path, PathBuf};
 
@@ -37,6 +38,10 @@ pub(super) fn find(sources: &Sources, mount: &Mount, device: &str) -> Place {
                 Place::Device,
             ),
         },
+        // Its superblock may name another device, and nothing shows that.
+        "reiserfs" => {
+            Place::Unknown("it may be on another device, which reiserfs does not show".to_owned())
+        }
         // A file of the filesystem, or none at all.
         _ => Place::Internal,
     }

@@ -18,6 +18,10 @@ impl Judge<'_> {
         let facts = self.facts;
         let mut refused = None;
         match facts.map_sync {
+            _ if facts.hidden_node => {
+                self.push(reasons::hidden_node(&facts.path));
+                return;
+            }
             _ if facts.target == Target::Other => {
                 self.push(reasons::not_a_regular_file(match facts.class {
                     Some(Class::Pseudo) => format!(

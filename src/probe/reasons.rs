@@ -478,6 +478,18 @@ pub(super) fn not_a_regular_file(text: String) -> Reason {
     )
 }
 
+pub(super) fn hidden_node(path: &Path) -> Reason {
+    reason(
+        ReasonCode::NotARegularFile,
+        format!(
+            "{} is a character device, and whether it is device DAX is not visible: neither \
+             /sys/dev/char nor /sys/bus/dax/devices can be read",
+            path.display()
+        ),
+        Some(Remedy::advice(SEE_SYS)),
+    )
+}
+
 pub(crate) fn cached_pages_stay(path: &Path) -> Reason {
     reason(
         ReasonCode::LayerUnverified,

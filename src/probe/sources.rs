@@ -151,6 +151,11 @@ impl Sources {
 
     /// The directory of a device-DAX instance; that of any other character device where `/sys/dev`
     /// is not masked.
+    /// Whether nothing here tells what a character device is: container runtimes mask either.
+    pub(super) fn hides_nodes(&self) -> bool {
+        ["/sys/dev/char", "/sys/bus/dax/devices"].iter().all(|path| self.names(path).is_empty())
+    }
+
     pub(super) fn char_directory(&self, number: Number) -> Option<PathBuf> {
         self.device_directory("/sys/dev/char", "/sys/bus/dax/devices", number)
     }

@@ -2,7 +2,7 @@
 
 use super::{Ground, Way, words};
 use crate::durability::Durability;
-use crate::probe::filesystem::Class;
+use crate::probe::filesystem::{self, Class};
 use crate::probe::reasons;
 use crate::probe::report::Layer;
 use crate::probe::verdict::Judge;
@@ -28,6 +28,10 @@ pub(super) fn cap(judge: &mut Judge<'_>, ground: Ground<'_>) {
         }
         Class::Unknown => {
             let reason = words::unknown_filesystem(name, &at);
+            judge.limit(layer, Durability::Unverified, reason);
+        }
+        Class::Dax | Class::Local if !filesystem::flushes(name) => {
+            let reason = words::unflushed(name, &at);
             judge.limit(layer, Durability::Unverified, reason);
         }
         Class::Dax | Class::Local => {

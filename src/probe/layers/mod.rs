@@ -111,6 +111,11 @@ fn below(judge: &mut Judge<'_>, facts: &Facts, backend: Backend) {
         way,
     };
     self::ground(judge, ground, facts.upper.as_ref());
+    if let Some(device) = facts.device.as_ref().filter(|_| facts.has_more_devices) {
+        let name = facts.upper.as_ref().map_or(ground.name, |upper| upper.filesystem.as_str());
+        let reason = words::more_devices(name, &device.name);
+        judge.limit(Layer::Visibility, Durability::Unverified, reason);
+    }
     if way == Way::Mapped && super::facts::all_regions(facts).is_empty() {
         region::none(judge);
     }

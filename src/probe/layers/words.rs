@@ -65,6 +65,25 @@ pub(super) fn server(name: &str, at: &str) -> Reason {
     )
 }
 
+pub(super) fn unflushed(name: &str, at: &str) -> Reason {
+    layer_unverified(
+        format!(
+            "fdatasync on {name}{at} sends the disk no flush: what it wrote may be in the disk's cache"
+        ),
+        "put the file on ext4, xfs or btrfs",
+    )
+}
+
+pub(super) fn more_devices(name: &str, device: &str) -> Reason {
+    layer_unverified(
+        format!(
+            "{name} is larger than {device}: it has more devices, and which they are is not visible \
+             in /sys"
+        ),
+        "use ext4, xfs or btrfs; for one filesystem over several disks, btrfs, device-mapper or md",
+    )
+}
+
 pub(super) fn unknown_filesystem(name: &str, at: &str) -> Reason {
     layer_unverified(
         format!("nothing is known here of what fdatasync does on {name}{at}"),

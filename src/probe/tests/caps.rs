@@ -438,6 +438,18 @@ fn masked_numbers_of_devices() {
         .with(|file| file.map_sync = Some(crate::probe::MapSync::Accepted))
         .probe(&tree.root);
     assert_eq!((node.backend, node.durability), (Backend::DevDax, Durability::PowerFail));
+
+    // With the bus masked as well, nothing says that it is device DAX, or that it is not.
+    std::fs::remove_dir_all(tree.root.at("/sys/bus/dax")).unwrap();
+    let hidden = FakeFile::node("/dev/dax0.0", rustix::fs::FileType::CharacterDevice, (252, 0));
+    let report = hidden.probe(&tree.root);
+    assert_eq!(report.durability, Durability::ProcessOnly);
+    let reason = &report.reasons[0];
+    assert!(reason.text.contains("neither /sys/dev/char nor /sys/bus/dax"), "{reason}");
+    assert!(reason.remedy.as_ref().unwrap().to_string().contains("container"), "{reason}");
+    tree.root.link("/sys/dev/char/1:3", "../../devices/virtual/mem/null");
+    let report = hidden.probe(&tree.root);
+    assert!(report.reasons[0].text.contains("is neither a file"), "{}", report.reasons[0]);
 }
 
 #[test]

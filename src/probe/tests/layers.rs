@@ -5,7 +5,7 @@ use std::path::Path;
 use rustix::fs::FileType;
 
 use super::tree::{ADR, EADR, Tree};
-use super::{FakeFile, codes};
+use super::{FakeFile, FilesystemSize, codes};
 use crate::durability::{Backend, Durability};
 use crate::probe::report::{MapSync, Target};
 
@@ -299,6 +299,60 @@ fn filesystems_that_others_keep() {
             (Backend::PageCache, Durability::Unverified)
         );
         assert_eq!(codes(&report), ["layer-unverified", "filesystem-without-dax"], "{name}");
+    }
+}
+
+/// What a local filesystem does at fdatasync is known of each: not all send a flush.
+#[test]
+fn filesystems_that_send_no_flush_are_unverified() {
+    for (name, expected, words) in [
+        ("jfs", Durability::Unverified, "fdatasync on jfs on /m sends the disk no flush"),
+        ("gfs2", Durability::Unverified, "fdatasync on gfs2 on /m sends the disk no flush"),
+        ("hfs", Durability::Unverified, "fdatasync on hfs on /m sends the disk no flush"),
+        ("reiserfs", Durability::Unverified, "where reiserfs on sda keeps its log is not known"),
+        ("ext2", Durability::Fsync, ""),
+        ("f2fs", Durability::Fsync, ""),
+        ("exfat", Durability::Fsync, ""),
+        ("hfsplus", Durability::Fsync, ""),
+        ("nilfs2", Durability::Fsync, ""),
+        ("ocfs2", Durability::Fsync, ""),
+        ("vfat", Durability::Fsync, ""),
+    ] {
+        let mut tree = Tree::new();
+        tree.disk("8:0", "sda");
+        tree.mount(&format!("8:0 / /m rw - {name} /dev/sda rw"));
+        let report = FakeFile::new("/m/f", (8, 0)).probe(&tree.root);
+        assert_eq!(report.durability, expected, "{name}");
+        let says = report.reasons.iter().any(|reason| reason.text.contains(words));
+        assert!(says, "{name}: {:#?}", report.reasons);
+    }
+}
+
+/// f2fs over several devices has the number of the first, and the size of all.
+#[test]
+fn a_filesystem_larger_than_its_device_has_others() {
+    let size = |blocks| FilesystemSize { block_bytes: 4096, blocks, files: 1 };
+    for (filesystem, blocks, sectors, expected) in [
+        ("f2fs", 256, Some("2048\n"), Durability::Fsync),
+        ("f2fs", 257, Some("2048\n"), Durability::Unverified),
+        ("f2fs", u64::MAX, Some("2048\n"), Durability::Unverified),
+        ("f2fs", 1, None, Durability::Unverified),
+        ("ext2", 257, Some("2048\n"), Durability::Fsync),
+    ] {
+        let mut tree = Tree::new();
+        tree.disk("8:0", "sda");
+        let path = "/sys/devices/pci0000:00/virtio1/block/sda/size";
+        match sectors {
+            Some(sectors) => tree.root.write(path, sectors),
+            None => std::fs::remove_file(tree.root.at(path)).unwrap(),
+        }
+        tree.mount(&format!("8:0 / /m rw - {filesystem} /dev/sda rw"));
+        let file = FakeFile::new("/m/f", (8, 0)).with(|file| file.size = size(blocks));
+        let report = file.probe(&tree.root);
+        assert_eq!(report.durability, expected, "{filesystem} {blocks} {sectors:?}");
+        let says =
+            report.reasons.iter().any(|reason| reason.text.contains("f2fs is larger than sda"));
+        assert_eq!(says, expected == Durability::Unverified, "{:#?}", report.reasons);
     }
 }
 

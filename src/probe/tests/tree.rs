@@ -77,6 +77,7 @@ impl Tree {
         self.root.write(&format!("{directory}/dev"), number);
         if !attributes.iter().any(|(name, _)| *name == "partition") {
             self.root.write(&format!("{directory}/queue/write_cache"), "write back\n");
+            self.root.write(&format!("{directory}/size"), "67108864\n");
         }
         for (name, text) in attributes {
             self.root.write(&format!("{directory}/{name}"), text);
@@ -93,7 +94,7 @@ impl Tree {
         self.block(
             number,
             &directory,
-            &[("queue/dax", "0\n"), ("queue/logical_block_size", "512\n")],
+            &[("queue/dax", "0\n"), ("queue/logical_block_size", "512\n"), ("size", "67108864\n")],
         );
         self.root.write(&format!("/dev/{name}"), number);
     }
