@@ -65,4 +65,6 @@ pub mod state;
 pub use durability::{Backend, Durability, Granularity, PersistenceDomain};
 pub use error::{Error, ErrorKind, Operation, Result};
 pub use format::opening::UnsafeShutdown;
-pub use region::{Adopted, AnyRegion, DEFAULT_RESERVE, Emulation, Growth, Lock, Options, Region};
+pub use region::{
+    Adopted, AnyRegion, DEFAULT_RESERVE, Emulation, FRUGAL_RESERVE, Growth, Lock, Options, Region,
+};

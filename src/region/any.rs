@@ -93,6 +93,15 @@ impl AnyRegion {
         self.shows == Shows::Medium
     }
 
+    /// The backend's own, of a region that is known to be the page cache's.
+    #[cfg(test)]
+    pub(super) fn in_page_cache(&self) -> &PageCacheRegion {
+        match &self.inner {
+            Inner::PageCache(region) => region,
+            Inner::Mapped(_) => panic!("a region that is a mapping"),
+        }
+    }
+
     /// What lies under the file, as it was found when the region was opened.
     #[must_use]
     pub fn report(&self) -> &Report {

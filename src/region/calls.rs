@@ -25,6 +25,7 @@ use super::ground;
 use super::quirks::Quirks;
 use super::reopen;
 use super::unwritten;
+use super::write_back;
 use crate::probe::Report;
 
 /// From one list: the kernel's calls, what a model has to answer, and the choice between them.
@@ -172,6 +173,11 @@ calls! {
     /// fdatasync(2).
     fn fdatasync(file: BorrowedFd<'_>) -> Result<()> {
         fs::fdatasync(file)
+    }
+
+    /// sync_file_range(2), `SYNC_FILE_RANGE_WRITE`: starts write-back, and waits for none of it.
+    fn start_write_back(file: BorrowedFd<'_>, offset: u64, len: u64) -> Result<()> {
+        write_back::start(file, offset, len)
     }
 
     /// fsync(2), of a file.

@@ -7,8 +7,9 @@ use std::os::fd::BorrowedFd;
 
 use super::fsdax::{FLAGS, map_populated};
 use super::mapped::Parts;
-use super::mapping::{HUGE_PAGE, Reserve, page_size};
+use super::mapping::{HUGE_PAGE, page_size};
 use super::options::Plan;
+use super::reserve::Reserve;
 use crate::durability::Backend;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::probe::Report;
@@ -19,8 +20,7 @@ pub(super) fn map(plan: &Plan, fd: BorrowedFd<'_>, report: &Report) -> Result<Pa
         return Err(Error::new(Operation::Map, ErrorKind::Unaligned { align }).over(0, plan.len));
     }
     // A device does not grow: reserve what it has.
-    let exact = plan.len as usize;
-    let whole = Plan { reserve: Reserve { wanted: exact, least: exact }, ..*plan };
+    let whole = Plan { reserve: Reserve::exactly(plan.len as usize), ..*plan };
     let align = usize::try_from(align).unwrap_or(HUGE_PAGE).next_power_of_two().max(page_size());
     map_populated(&whole, fd, FLAGS, align).map(|mapping| Parts {
         mapping,

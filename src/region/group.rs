@@ -101,6 +101,22 @@ impl Group {
         }
     }
 
+    /// Whether the next sync is for more than one thread, as far as is known.
+    pub(super) fn has_company(&self) -> bool {
+        self.company.expected.load(Ordering::Relaxed) > 1
+    }
+
+    /// As if the last sync had been for two.
+    #[cfg(all(test, not(loom)))]
+    pub(super) fn expect_two(&self) {
+        self.company.expected.store(2, Ordering::Relaxed);
+    }
+
+    /// The next sync waits for nobody who is not there when it can begin.
+    pub(super) fn wait_for_nobody(&self) {
+        self.company.time_is_up();
+    }
+
     /// Runs `work` while no sync runs, and holds the next ones off: for whoever syncs the same
     /// open file by other means. A write-back error is reported to it once, and a sync that runs
     /// beside the one which gets it would know nothing of it. `work` makes a failure known to

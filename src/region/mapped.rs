@@ -1,19 +1,18 @@
 //! Regions whose stores go straight into a shared mapping: fsdax, devdax and volatile.
 
-mod growth;
-
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::mm::MapFlags;
+use rustix::mm::{MapFlags, ProtFlags};
 
 use super::bounds;
 use super::contract::{Region, joined, write_each};
 use super::cores::OtherCores;
 use super::descriptor::{self, Descriptor};
-use super::mapping::Mapping;
+use super::growth::{self, End, Resize, Writers};
+use super::mapping::{HUGE_PAGE, Mapping, page_size};
 use super::options::Growth;
 use super::siblings::Membership;
 use crate::cpu::Fault;
@@ -134,6 +133,62 @@ impl MappedRegion {
     #[inline]
     fn writes_lines_back(&self) -> bool {
         self.parts.granularity == Granularity::CacheLine
+    }
+}
+
+impl Resize for MappedRegion {
+    fn end(&self) -> End<'_> {
+        let parts = &self.parts;
+        End {
+            path: &self.path,
+            fd: self.fd.as_fd(),
+            file: &self.file,
+            len: &self.len,
+            max: match parts.backend {
+                Backend::DevDax => parts.len,
+                _ => parts.mapping.capacity() as u64,
+            },
+            growth: parts.growth,
+            storable: false,
+            synced_when_mapped: parts.backend == Backend::FsDax,
+        }
+    }
+
+    fn may_resize(&self, operation: Operation) -> Result<()> {
+        self.check_writable(operation)?;
+        self.check_ours(operation)
+    }
+
+    fn alone(
+        &self,
+        _operation: Operation,
+        _writers: Writers,
+        work: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<()> {
+        work()
+    }
+
+    fn take_in(&self, old_len: u64, new_len: u64) -> Result<()> {
+        let parts = &self.parts;
+        let last_page = old_len as usize / page_size() * page_size();
+        let mapped = (old_len as usize).next_multiple_of(page_size());
+        let to = (new_len as usize).next_multiple_of(page_size());
+        let prot = ProtFlags::READ | ProtFlags::WRITE;
+        parts
+            .mapping
+            .map(self.fd.as_fd(), mapped, to, prot, parts.flags)
+            .map_err(|errno| Error::os(Operation::Grow, "mmap", errno))?;
+        let mut populated = last_page;
+        if parts.backend == Backend::FsDax {
+            parts
+                .mapping
+                .msync(last_page, to - last_page)
+                .map_err(|errno| Error::os(Operation::Sync, "msync", errno))?;
+            // The last page may be part of a huge one, which is write-protected as a whole.
+            populated = last_page / HUGE_PAGE * HUGE_PAGE;
+        }
+        primitive!("mapped.grow.populate", parts.mapping.populate(populated, to, true), Ok(()))
+            .map_err(|errno| Error::os(Operation::Grow, "madvise", errno))
     }
 }
 
@@ -372,15 +427,21 @@ impl Region for MappedRegion {
     }
 
     fn grow(&self, new_len: u64) -> Result<()> {
-        self.grow_to(new_len)
+        growth::grow(self, new_len)
     }
 
     fn grow_to_file(&self) -> Result<u64> {
-        self.adopt_length()
+        growth::grow_to_file(self)
     }
 
     fn shrink(&self, new_len: u64) -> Result<()> {
-        self.shrink_to(new_len)
+        if self.parts.backend == Backend::DevDax && new_len < self.len() {
+            self.check_writable(Operation::Shrink)?;
+            let why = "a device has the length it has";
+            let error = Error::new(Operation::Shrink, ErrorKind::Unsupported(why));
+            return Err(error.at(&self.path).over(new_len, self.len() - new_len));
+        }
+        growth::shrink(self, new_len)
     }
 
     fn close(&self) -> Result<()> {

@@ -2,8 +2,8 @@
 //!
 //! # Safety
 //!
-//! The address space is reserved once, without access rights, and only this module maps into it,
-//! always within the reservation (`MAP_FIXED` replaces nothing else). What is mapped stays
+//! The address space is reserved once ([`reserve`](super::reserve)), and only this module maps into
+//! it, always within the reservation (`MAP_FIXED` replaces nothing else). What is mapped stays
 //! mapped until the value is dropped, so a pointer to a mapped byte is valid for as long as the
 //! mapping is borrowed. The bytes behind it are shared with the world: they are only accessed by
 //! the routines of [`crate::cpu`].
@@ -11,13 +11,14 @@
 
 use std::ffi::c_void;
 use std::os::fd::BorrowedFd;
-use std::ptr::{self, NonNull};
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::io::Errno;
 use rustix::mm::{self, Advice, MapFlags, MsyncFlags, ProtFlags};
 
 use super::kernel_copy;
+use super::reserve::{Reserve, Space};
 use crate::cpu::{Cpu, Fault, guard_faults};
 use crate::primitives::primitive;
 
@@ -34,19 +35,10 @@ enum Access {
     Kernel,
 }
 
-/// How much address space a region takes, in bytes.
-#[derive(Clone, Copy)]
-pub(super) struct Reserve {
-    /// Enough for the growth that was asked for, or the default.
-    pub(super) wanted: usize,
-    /// Enough to open: taken where `wanted` cannot be had.
-    pub(super) least: usize,
-}
-
 /// Who gives the memory back.
 enum Owner {
-    /// `reserved` bytes from the base on, unmapped on drop.
-    Reserved(usize),
+    /// The file is mapped over its start.
+    Reserved(Space),
     /// An ordinary read mapping that never grows.
     Adopted(memmap2::Mmap),
 }
@@ -75,47 +67,10 @@ pub(super) fn page_size() -> usize {
 impl Mapping {
     /// Reserves address space at a multiple of `align` (a power of two).
     pub(super) fn reserve(wanted: &Reserve, align: usize, guard: bool) -> Result<Self, Errno> {
-        match Self::reserve_exactly(wanted.wanted, align, guard) {
-            // A limit on address space (setrlimit(2), RLIMIT_AS) is no reason not to open.
-            Err(Errno::NOMEM) if wanted.least < wanted.wanted => {
-                Self::reserve_exactly(wanted.least, align, guard)
-            }
-            result => result,
-        }
-    }
-
-    fn reserve_exactly(len: usize, align: usize, guard: bool) -> Result<Self, Errno> {
-        // A region of 0 bytes has an address as well.
-        let len = len.max(1).checked_next_multiple_of(page_size()).ok_or(Errno::NOMEM)?;
-        // The kernel's choice is a multiple of the page size already.
-        let slack = if align > page_size() { align } else { 0 };
-        let span = len.checked_add(slack).ok_or(Errno::NOMEM)?;
-        // SAFETY: a new anonymous mapping at an address of the kernel's choice.
-        let start = unsafe {
-            mm::mmap_anonymous(
-                ptr::null_mut(),
-                span,
-                ProtFlags::empty(),
-                MapFlags::PRIVATE | MapFlags::NORESERVE,
-            )?
-        };
-        let head = start.align_offset(align);
-        let base = start.wrapping_byte_add(head);
-        let tail = span - head - len;
-        // SAFETY: both pieces are parts of the mapping just made, outside [base, base + len).
-        // A failure to give them back wastes address space and nothing else.
-        unsafe {
-            if head > 0 {
-                let _ = mm::munmap(start, head);
-            }
-            if tail > 0 {
-                let _ = mm::munmap(base.wrapping_byte_add(len), tail);
-            }
-        }
-        let base = NonNull::new(base.cast()).ok_or(Errno::NOMEM)?;
+        let space = Space::reserve(wanted, align)?;
         let access = if guard && guard_faults() { Access::Guarded } else { Access::Kernel };
-        let mapped = AtomicUsize::new(0);
-        Ok(Self { base, owner: Owner::Reserved(len), access, mapped, cpu: Cpu::get() })
+        let (base, mapped) = (space.base(), AtomicUsize::new(0));
+        Ok(Self { base, owner: Owner::Reserved(space), access, mapped, cpu: Cpu::get() })
     }
 
     /// Takes over an ordinary read mapping.
@@ -129,7 +84,7 @@ impl Mapping {
     /// Bytes that can be mapped.
     pub(super) fn capacity(&self) -> usize {
         match &self.owner {
-            Owner::Reserved(len) => *len,
+            Owner::Reserved(space) => space.len(),
             Owner::Adopted(map) => map.len(),
         }
     }
@@ -145,8 +100,8 @@ impl Mapping {
         prot: ProtFlags,
         flags: MapFlags,
     ) -> Result<(), Errno> {
-        let Owner::Reserved(reserved) = self.owner else { return Err(Errno::INVAL) };
-        if from > to || to > reserved {
+        let Owner::Reserved(space) = &self.owner else { return Err(Errno::INVAL) };
+        if from > to || to > space.len() {
             return Err(Errno::INVAL);
         }
         let from = from.max(self.mapped.load(Ordering::Relaxed));
@@ -178,7 +133,7 @@ impl Mapping {
         prot: ProtFlags,
         flags: MapFlags,
     ) -> Result<(), Errno> {
-        if !matches!(self.owner, Owner::Reserved(reserved) if len <= reserved) {
+        if !matches!(&self.owner, Owner::Reserved(space) if len <= space.len()) {
             return Err(Errno::INVAL);
         }
         // SAFETY: MAP_FIXED stays within the reservation, which is ours alone; the caller, who has
@@ -437,16 +392,6 @@ impl Mapping {
     }
 }
 
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        if let Owner::Reserved(len) = self.owner {
-            // SAFETY: reserved with this length and not given back since. Nothing borrows from a
-            // mapping that is dropped.
-            let _ = unsafe { mm::munmap(self.base.as_ptr().cast(), len) };
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs::File;
@@ -461,8 +406,7 @@ mod tests {
     fn reserved(guard: bool) -> (File, Mapping) {
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(&vec![7; SPACE], 0).unwrap();
-        let wanted = Reserve { wanted: SPACE, least: SPACE };
-        (file, Mapping::reserve(&wanted, page_size(), guard).unwrap())
+        (file, Mapping::reserve(&Reserve::exactly(SPACE), page_size(), guard).unwrap())
     }
 
     fn map(mapping: &Mapping, file: &File, from: usize, to: usize) {
@@ -536,8 +480,7 @@ mod tests {
             let file = tempfile::tempfile().unwrap();
             let len = 20 << 20;
             file.set_len(len as u64).unwrap();
-            let mapping =
-                Mapping::reserve(&Reserve { wanted: len, least: len }, page_size(), guard);
+            let mapping = Mapping::reserve(&Reserve::exactly(len), page_size(), guard);
             let mapping = mapping.unwrap();
             map(&mapping, &file, 0, len);
             for (offset, filled) in [(0, 1), (4095, 2), (17 << 20, 9000), ((17 << 20) + 5, 4096)] {

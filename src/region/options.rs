@@ -15,9 +15,9 @@ use super::existing::Existing;
 use super::ground;
 use super::identity::Driver;
 use super::lock::Lock;
-use super::mapping::Reserve;
 use super::quirks::{Quirks, overwrites_in_place};
 use super::reopen::{self, Shows};
+use super::reserve::Reserve;
 use super::siblings::Membership;
 use super::{devdax, fsdax, page_cache, storage, volatile};
 use crate::durability::{Backend, Durability};
@@ -90,10 +90,6 @@ impl Default for Options {
     }
 }
 
-/// Address space reserved for growth where [`Options::max_len`] is not given: this many bytes,
-/// or four times the length if that is more. Reserved address space costs no memory.
-pub const DEFAULT_RESERVE: u64 = 16 << 30;
-
 impl Options {
     /// Read and write, mode 0600 less the umask, locked, guarded, no required level.
     #[must_use]
@@ -138,7 +134,7 @@ impl Options {
     }
 
     /// The length up to which the region can grow, in bytes. Reserves address space, no memory.
-    /// Default: [`DEFAULT_RESERVE`].
+    /// Default: [`DEFAULT_RESERVE`](crate::DEFAULT_RESERVE), and less for each of very many regions.
     #[must_use]
     pub const fn max_len(mut self, bytes: u64) -> Self {
         self.max_len = Some(bytes);
@@ -671,11 +667,10 @@ impl Options {
     /// Maps the file as its backend does it.
     fn prepare(&self, path: &Path, fd: BorrowedFd<'_>, len: u64, report: &Report) -> Result<Ready> {
         let exact = len as usize;
-        let default = exact.saturating_mul(4).max(DEFAULT_RESERVE as usize);
         let reserve = match self.max_len {
-            _ if self.read_only => Reserve { wanted: exact, least: exact },
-            Some(max_len) => Reserve { wanted: max_len as usize, least: max_len as usize },
-            None => Reserve { wanted: default, least: exact },
+            _ if self.read_only => Reserve::exactly(exact),
+            Some(max_len) => Reserve::exactly(max_len as usize),
+            None => Reserve::to_grow(exact),
         };
         let plan = Plan {
             len,

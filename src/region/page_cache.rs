@@ -10,42 +10,45 @@
 //! | method | system calls |
 //! |---|---|
 //! | `read`, `load_u64` | none; `pread` without the fault guard, or where a file cannot be mapped |
-//! | `write`, `write_flush`, `store_u64` of at most 16 KiB | none if it touches the gathered run; else `statx`, `pwrite` of the run |
-//! | `write` of more | `statx`, `pwrite`, after the same for a gathered run that it overlaps |
-//! | `flush` | none |
+//! | `write`, `write_flush`, `store_u64` of at most 16 KiB | none if it touches the gathered run; else `pwrite` of the run |
+//! | `write` of more | `pwrite` for each 256 KiB, after the same for a gathered run that it overlaps |
+//! | `flush` | none; of more than 16 KiB while other threads drain too, `sync_file_range` |
 //! | `write` with a writable mapping | `pwrite` for each page |
-//! | `drain` | `statx`, `pwrite` of a gathered run, `fdatasync`; none if another thread's covered it |
+//! | `drain` | `pwrite` of a gathered run, `fdatasync`; none if another thread's covered it |
+//!
+//! Before a `pwrite` to the last page of the region, before every `pwrite` where a file cannot be
+//! mapped or a server may cut it, and without the fault guard, there is a `statx` as well: [`writes`]
+//! says why.
 
-mod growth;
+mod open;
+mod reads;
 #[cfg(test)]
 mod tests;
+mod writes;
 
 use std::io::IoSlice;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::MutexGuard;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::io::Errno;
-use rustix::mm::{MapFlags, ProtFlags};
+use rustix::mm::MapFlags;
 
 use super::bounds;
-use super::calls;
 use super::contract::{Region, joined, write_each};
 use super::descriptor::{self, Descriptor};
-use super::gather::{Gather, WRITE_MAX};
 use super::group::Group;
+use super::growth::{self, End, Resize, Writers};
 use super::identity;
-use super::kernel_copy;
 use super::mapping::{Mapping, page_size};
-use super::options::{Growth, Plan};
-use super::siblings::{Membership, lock};
-use super::storage;
+use super::options::Growth;
+use super::siblings::Membership;
+use open::access;
+pub(super) use open::{Parts, map};
+
 use crate::cpu::Fault;
 use crate::durability::{Backend, Durability, Granularity};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::primitives::primitive;
-use crate::probe::Report;
 
 /// A region that writes with `pwrite`, drains with `fdatasync` and reads through a mapping.
 ///
@@ -70,6 +73,8 @@ pub(super) struct PageCacheRegion {
     born: Option<(i64, u32)>,
     /// The file could be mapped. If not, all reads are `pread`.
     mapped: bool,
+    /// A look at the mapping tells whether the file has been cut.
+    sees_length: bool,
     durability: Durability,
     len: AtomicU64,
     file: Membership,
@@ -86,73 +91,6 @@ impl std::fmt::Debug for PageCacheRegion {
             .field("durability", &self.durability)
             .finish_non_exhaustive()
     }
-}
-
-/// How often a read is repeated because a write ran meanwhile, before it waits for the writer.
-const OPTIMISTIC_READS: u32 = 3;
-
-/// What mapping settles.
-#[allow(clippy::struct_excessive_bools)] // independent facts
-pub(super) struct Parts {
-    mapping: Mapping,
-    len: u64,
-    read_only: bool,
-    writable_mapping: bool,
-    guarded: bool,
-    mapped: bool,
-    durability: Durability,
-    gathers: bool,
-    growth: Growth,
-}
-
-pub(super) fn map(plan: &Plan, fd: BorrowedFd<'_>, report: &Report) -> Result<Parts> {
-    let failed = |errno| Error::os(Operation::Map, "mmap", errno);
-    if plan.writable_mapping {
-        primitive!("page_cache.open.storable", storage::make_storable(fd, 0, plan.len), Ok(()))?;
-    }
-    let reserve = || Mapping::reserve(&plan.reserve, page_size(), plan.guard).map_err(failed);
-    let adopted = plan.read_only.then(|| read_mapping(fd, plan.len));
-    let (mapping, mapped) = match adopted {
-        Some(Err(errno)) if lacks_mappings(errno) => (reserve()?, false),
-        Some(mapping) => (Mapping::adopt(mapping.map_err(failed)?, plan.guard), true),
-        None => {
-            let mapping = reserve()?;
-            let to = (plan.len as usize).next_multiple_of(page_size());
-            match mapping.map(fd, 0, to, access(plan.writable_mapping), MapFlags::SHARED) {
-                Err(errno) if lacks_mappings(errno) && !plan.writable_mapping => (mapping, false),
-                done => {
-                    done.map_err(failed)?;
-                    (mapping, true)
-                }
-            }
-        }
-    };
-    if plan.writable_mapping {
-        let to = (plan.len as usize).next_multiple_of(page_size());
-        primitive!("page_cache.open.single_pages", mapping.fault_single_pages(0, to), ());
-    }
-    Ok(Parts {
-        mapping,
-        len: plan.len,
-        read_only: plan.read_only,
-        writable_mapping: plan.writable_mapping,
-        // Without a mapping, reads go through the kernel.
-        guarded: plan.guard && mapped,
-        mapped,
-        durability: report.durability,
-        gathers: plan.gather,
-        growth: plan.growth,
-    })
-}
-
-/// What mmap(2) answers where a file cannot be mapped shared: FUSE with `direct_io`, 9p without a
-/// cache.
-fn lacks_mappings(errno: Errno) -> bool {
-    matches!(errno, Errno::NODEV | Errno::OPNOTSUPP)
-}
-
-fn access(writable_mapping: bool) -> ProtFlags {
-    if writable_mapping { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ }
 }
 
 impl PageCacheRegion {
@@ -174,6 +112,8 @@ impl PageCacheRegion {
         // Of a file that may be replaced under its descriptor, the mapping would show the old one.
         let may_be_copied = read_only && file.may_be_copied;
         let born = if may_be_copied { identity::born(fd.as_fd()) } else { None };
+        // A server may have cut a file of which pages are cached here.
+        let sees_length = guarded && file.known;
         if writable_mapping {
             file.shared.lends_memory.store(true, Ordering::Relaxed);
         }
@@ -190,6 +130,7 @@ impl PageCacheRegion {
             may_be_copied,
             born,
             mapped,
+            sees_length,
             durability,
             len,
             file,
@@ -233,210 +174,9 @@ impl PageCacheRegion {
         self.file.latch.check_readable(operation).map_err(|e| e.at(&self.path))
     }
 
-    /// One copy out of the page cache.
-    #[inline]
-    fn copy_cached(&self, at: usize, buf: &mut [u8]) -> std::result::Result<(), Fault> {
-        if self.guarded {
-            self.mapping.read(at, buf)
-        } else {
-            kernel_copy::read_file(self.fd.as_fd(), at as u64, buf)
-        }
-    }
-
-    /// Copies out what the file and the gathered run have, while nothing changes either: a kernel
-    /// copies a write in pieces of its own choice, so a word could be seen torn.
-    #[inline]
-    fn copy_out(&self, at: usize, buf: &mut [u8]) -> std::result::Result<(), Fault> {
-        let shared = &*self.file.shared;
-        let (from, to) = (at as u64, (at + buf.len()) as u64);
-        for _ in 0..OPTIMISTIC_READS {
-            let before = shared.sequence.load(Ordering::Acquire);
-            if !before.is_multiple_of(2) {
-                std::hint::spin_loop();
-                continue;
-            }
-            // Relaxed: within the sequence.
-            if from < shared.gathered_end.load(Ordering::Relaxed)
-                && shared.gathered_start.load(Ordering::Relaxed) < to
-            {
-                break;
-            }
-            let copied = self.copy_cached(at, buf);
-            fence(Ordering::Acquire);
-            if shared.sequence.load(Ordering::Relaxed) == before {
-                return copied;
-            }
-        }
-        let gather = lock(&shared.gather);
-        self.copy_locked(&gather, at, buf)
-    }
-
-    /// [`copy_out`](Self::copy_out) with the lock held.
-    fn copy_locked(
-        &self,
-        gather: &Gather,
-        at: usize,
-        buf: &mut [u8],
-    ) -> std::result::Result<(), Fault> {
-        self.copy_cached(at, buf)?;
-        gather.overlay(at as u64, buf);
-        Ok(())
-    }
-
     #[cold]
     fn gone(&self, operation: Operation, offset: u64, len: u64) -> Error {
         Error::new(operation, ErrorKind::Gone).at(&self.path).over(offset, len)
-    }
-
-    /// Runs `change` such that readers notice, and tells them the gathered range after it.
-    fn changing<T>(&self, gather: &mut Gather, change: impl FnOnce(&mut Gather) -> T) -> T {
-        let shared = &*self.file.shared;
-        shared.sequence.fetch_add(1, Ordering::AcqRel);
-        // No store of the change is seen before the odd number.
-        fence(Ordering::Release);
-        let result = change(gather);
-        shared.gathered_start.store(gather.start(), Ordering::Relaxed);
-        shared.gathered_end.store(gather.end(), Ordering::Relaxed);
-        shared.sequence.fetch_add(1, Ordering::AcqRel);
-        result
-    }
-
-    /// Makes an error final for every region of the file, and forgets the gathered run: what was
-    /// never drained must not turn up in the file's next life.
-    #[cold]
-    fn poison(&self, gather: &mut Gather, error: Error) -> Error {
-        let error = primitive!("page_cache.poison", self.file.shared.poison(error), error);
-        primitive!("page_cache.poison.forget_gathered", self.changing(gather, Gather::clear), ());
-        error
-    }
-
-    /// Writes to the file. Page by page where others store through a mapping: a longer write
-    /// would bring a large folio into the page cache, and a store would then dirty all of it.
-    fn put(&self, at: u64, data: &[u8]) -> std::result::Result<(), Errno> {
-        if primitive!("page_cache.write.single_pages", !self.writable_mapping, true) {
-            return kernel_copy::write_file(self.fd.as_fd(), at, data);
-        }
-        let page = page_size();
-        let (head, rest) = data.split_at(data.len().min(page - at as usize % page));
-        kernel_copy::write_file(self.fd.as_fd(), at, head)?;
-        let from = at + head.len() as u64;
-        rest.chunks(page)
-            .zip((from..).step_by(page))
-            .try_for_each(|(piece, at)| kernel_copy::write_file(self.fd.as_fd(), at, piece))
-    }
-
-    /// Sends the gathered run to the file. A failure is final: the writes in the run have
-    /// returned `Ok`, and readers have seen them.
-    fn send_gathered(&self, gather: &mut Gather) -> Result<()> {
-        if gather.is_empty() {
-            return Ok(());
-        }
-        if primitive!("page_cache.send.fork", !self.fd.is_ours(), false) {
-            // The run is the parent's, which sends its own copy.
-            let why = "a forked child cannot write what its parent gathered";
-            return Err(Error::new(Operation::Write, ErrorKind::Unsupported(why)).at(&self.path));
-        }
-        // Also as far as the run goes: it may be a longer region's.
-        primitive!("page_cache.send.length", self.check_length(gather.end()), Ok(()))
-            .map_err(|error| self.poison(gather, error))?;
-        let (start, len) = (gather.start(), gather.bytes().len() as u64);
-        let sent = self.changing(gather, |gather| {
-            let sent = self.put(start, gather.bytes());
-            if sent.is_ok() {
-                gather.clear();
-            }
-            sent
-        });
-        sent.map_err(|errno| {
-            let error = Error::os(Operation::Write, "pwrite", errno).at(&self.path);
-            self.poison(gather, error.over(start, len))
-        })
-    }
-
-    /// One write, gathered or sent.
-    fn write_locked(
-        &self,
-        operation: Operation,
-        gather: &mut Gather,
-        at: u64,
-        data: &[u8],
-    ) -> Result<()> {
-        // The region may have become shorter since the range was checked, and a write past the end of
-        // the file would make that longer.
-        self.range(operation, at, data.len() as u64)?;
-        // Where somebody stores through a pointer, a write that is sent later would undo the store.
-        let gathers = primitive!("page_cache.write.at_once", !self.lends_memory(), true);
-        if data.len() <= WRITE_MAX && gathers && self.gathers {
-            if !gather.accepts(at, data.len()) {
-                self.send_gathered(gather)?;
-            }
-            self.changing(gather, |gather| gather.put(at, data));
-        } else {
-            if gather.overlaps(at, data.len()) {
-                self.send_gathered(gather)?;
-            }
-            primitive!("page_cache.write.length", self.check_length(0), Ok(()))
-                .map_err(|error| self.poison(gather, error))?;
-            let put = self.changing(gather, |_| self.put(at, data));
-            // Final, as for a write that is gathered: one rule for every size.
-            put.map_err(|errno| {
-                let error = Error::os(operation, "pwrite", errno).at(&self.path);
-                self.poison(gather, error.over(at, data.len() as u64))
-            })?;
-        }
-        self.file.shared.written.fetch_add(1, Ordering::Release);
-        Ok(())
-    }
-
-    /// Takes the lock of all writers of the file. A poison that came while waiting counts.
-    fn writer(&self, operation: Operation) -> Result<MutexGuard<'_, Gather>> {
-        let gather = lock(&self.file.shared.gather);
-        self.check_writable(operation)?;
-        Ok(gather)
-    }
-
-    /// A view is of the file that was mapped, and shows nothing of a copy that has taken its place.
-    fn check_not_copied(&self, offset: u64, len: u64) -> Result<()> {
-        if !self.may_be_copied {
-            return Ok(());
-        }
-        if self.born.is_some() && identity::born(self.fd.as_fd()) == self.born {
-            return Ok(());
-        }
-        let why = "a view: the overlay has put a copy in the place of the file since it was opened; \
-                   open it anew, or use `read`";
-        let error = Error::new(Operation::View, ErrorKind::Unsupported(why));
-        Err(error.at(&self.path).over(offset, len))
-    }
-
-    /// A view is of the file, which must have what is gathered of the range.
-    fn send_for_view(&self, at: u64, len: usize) -> Result<()> {
-        let mut gather = lock(&self.file.shared.gather);
-        if primitive!("page_cache.view.send", !gather.overlaps(at, len), true) {
-            return Ok(());
-        }
-        if self.read_only {
-            let why = "another region of the file has writes here that it has not drained";
-            let error = Error::new(Operation::View, ErrorKind::Unsupported(why));
-            return Err(error.at(&self.path).over(at, len as u64));
-        }
-        self.send_gathered(&mut gather)
-    }
-
-    /// The file must still be as long as the region: a `pwrite` past a truncation would succeed
-    /// and leave a hole where data was.
-    ///
-    /// Asks for the size alone. Whoever asks for the time of the last change, as fstat(2) does,
-    /// makes the kernel give the next write a new one (multigrain timestamps, fs/inode.c), and
-    /// ext4 then journals the inode at every sync: 8 KiB to the device instead of 4.
-    fn check_length(&self, end: u64) -> Result<()> {
-        let len = self.len().max(end);
-        let found = storage::length(self.fd.as_fd())
-            .map_err(|errno| Error::os(Operation::Drain, "statx", errno).at(&self.path))?;
-        if found < len {
-            return Err(self.gone(Operation::Drain, found, len - found));
-        }
-        Ok(())
     }
 
     /// Whether this or another region of the file lets callers store through a pointer.
@@ -452,41 +192,60 @@ impl PageCacheRegion {
         }
         Err(descriptor::in_a_child(operation).at(&self.path))
     }
-
-    /// One sync of everything written to the file so far; returns the number of the last write
-    /// that it covers. Run by one thread at a time.
-    fn sync(&self) -> Result<u64> {
-        let shared = &*self.file.shared;
-        let covers = {
-            let mut gather = lock(&shared.gather);
-            if gather.is_empty() {
-                primitive!("page_cache.sync.length", self.check_length(0), Ok(()))
-                    .map_err(|error| self.poison(&mut gather, error))?;
-            }
-            primitive!("page_cache.sync.send", self.send_gathered(&mut gather), Ok(()))?;
-            shared.written.load(Ordering::Acquire)
-        };
-        // Not repeated after EINTR: whether an error was reported and cleared is unknown.
-        let synced =
-            primitive!("page_cache.sync.fdatasync", calls::fdatasync(self.fd.as_fd()), Ok(()));
-        synced.map_err(|errno| {
-            let error = Error::os(Operation::Drain, "fdatasync", errno).at(&self.path);
-            self.poison(&mut lock(&shared.gather), error.over(0, self.len()))
-        })?;
-        Ok(primitive!(
-            "page_cache.sync.covers_before",
-            covers,
-            shared.written.load(Ordering::Acquire)
-        ))
-    }
 }
 
-fn read_mapping(fd: BorrowedFd<'_>, len: u64) -> std::result::Result<memmap2::Mmap, Errno> {
-    // SAFETY: the mapping is only accessed through `Mapping`, which never makes a reference to
-    // its bytes; what other processes do to the file is a matter of its guarded copies.
-    #[allow(unsafe_code)]
-    unsafe { memmap2::MmapOptions::new().len(len as usize).map(fd.as_raw_fd()) }
-        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::INVAL))
+impl Resize for PageCacheRegion {
+    fn end(&self) -> End<'_> {
+        End {
+            path: &self.path,
+            fd: self.fd.as_fd(),
+            file: &self.file,
+            len: &self.len,
+            max: self.mapping.capacity() as u64,
+            growth: self.growth,
+            storable: self.writable_mapping,
+            synced_when_mapped: false,
+        }
+    }
+
+    fn may_resize(&self, operation: Operation) -> Result<()> {
+        self.check_writable(operation)?;
+        self.check_ours(operation)
+    }
+
+    fn alone(
+        &self,
+        operation: Operation,
+        writers: Writers,
+        work: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<()> {
+        self.group.alone(|| {
+            let mut gather = self.writer(operation)?;
+            // So that the sync takes along what is gathered.
+            primitive!("page_cache.grow.send", self.send_gathered(&mut gather), Ok(()))?;
+            let held = (writers == Writers::Wait).then_some(gather);
+            let done = work();
+            drop(held);
+            done
+        })
+    }
+
+    fn take_in(&self, old_len: u64, new_len: u64) -> Result<()> {
+        // Not mapped: reads are made by the kernel.
+        if !self.mapped {
+            return Ok(());
+        }
+        let from = (old_len as usize).next_multiple_of(page_size());
+        let to = (new_len as usize).next_multiple_of(page_size());
+        self.mapping
+            .map(self.fd.as_fd(), from, to, access(self.writable_mapping), MapFlags::SHARED)
+            .map_err(|errno| Error::os(Operation::Grow, "mmap", errno))?;
+        if self.writable_mapping {
+            let advise = || self.mapping.fault_single_pages(from, to);
+            primitive!("page_cache.grow.single_pages", advise(), ());
+        }
+        Ok(())
+    }
 }
 
 impl Region for PageCacheRegion {
@@ -531,8 +290,7 @@ impl Region for PageCacheRegion {
         if data.is_empty() {
             return Ok(());
         }
-        let mut gather = self.writer(Operation::Write)?;
-        self.write_locked(Operation::Write, &mut gather, offset, data)
+        self.write_pieces(Operation::Write, offset, data)
     }
 
     fn write_vectored(&self, offset: u64, parts: &[IoSlice<'_>]) -> Result<()> {
@@ -550,9 +308,7 @@ impl Region for PageCacheRegion {
             // Pieces end on multiples of their size, so that no word is split.
             let size = pattern.len() as u64;
             let piece = (len - done).min(size - (offset + done) % size);
-            let mut gather = self.writer(Operation::Write)?;
-            let data = &pattern[..piece as usize];
-            self.write_locked(Operation::Write, &mut gather, offset + done, data)?;
+            self.write_pieces(Operation::Write, offset + done, &pattern[..piece as usize])?;
             done += piece;
         }
         Ok(())
@@ -567,7 +323,7 @@ impl Region for PageCacheRegion {
             let written = &self.file.shared.written;
             primitive!("page_cache.flush.stores", written.fetch_add(1, Ordering::Release), 0);
         }
-        Ok(())
+        self.start_write_back(offset, len)
     }
 
     fn drain(&self) -> Result<()> {
@@ -668,15 +424,15 @@ impl Region for PageCacheRegion {
     }
 
     fn grow(&self, new_len: u64) -> Result<()> {
-        self.grow_to(new_len)
+        growth::grow(self, new_len)
     }
 
     fn grow_to_file(&self) -> Result<u64> {
-        self.adopt_length()
+        growth::grow_to_file(self)
     }
 
     fn shrink(&self, new_len: u64) -> Result<()> {
-        self.shrink_to(new_len)
+        growth::shrink(self, new_len)
     }
 
     fn close(&self) -> Result<()> {

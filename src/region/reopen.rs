@@ -23,7 +23,8 @@ use super::calls;
 use super::existing::Existing;
 use super::ground;
 use super::identity::Driver;
-use super::mapping::{Mapping, Reserve, page_size};
+use super::mapping::{Mapping, page_size};
+use super::reserve::Reserve;
 use crate::error::{Error, Operation, Result};
 use crate::primitives::primitive;
 use crate::probe::Report;
@@ -85,7 +86,7 @@ fn dirty_cached(fd: BorrowedFd<'_>, len: u64) -> std::result::Result<usize, Errn
     let mut marked = 0;
     for start in (0..len).step_by(WINDOW) {
         let bytes = WINDOW.min(len - start);
-        let window = Mapping::reserve(&Reserve { wanted: bytes, least: bytes }, page, true)?;
+        let window = Mapping::reserve(&Reserve::exactly(bytes), page, true)?;
         let access = ProtFlags::READ | ProtFlags::WRITE;
         window.map_at(fd, start as u64, bytes, access, MapFlags::SHARED)?;
         let cached = cached(&window, bytes);
@@ -116,8 +117,6 @@ fn cached(window: &Mapping, bytes: usize) -> Vec<bool> {
 /// `ENOSYS` before Linux 6.5, where statx(2) does not say whether a file is DAX, and on an overlay,
 /// whose files have their pages elsewhere.
 pub(super) fn cached_pages(fd: BorrowedFd<'_>) -> std::result::Result<u64, Errno> {
-    /// The same number on every architecture (include/uapi/asm-generic/unistd.h).
-    const CACHESTAT: libc::c_long = 451;
     if Driver::of(fd)?.is_overlay() {
         return Err(Errno::NOSYS);
     }
@@ -128,6 +127,15 @@ pub(super) fn cached_pages(fd: BorrowedFd<'_>) -> std::result::Result<u64, Errno
     if found.stx_attributes.contains(StatxAttributes::DAX) {
         return Ok(0);
     }
+    // Cached; dirty and in write-back are among them.
+    page_counts(fd).map(|found| found[0])
+}
+
+/// cachestat(2): how many pages of a file are cached, dirty, in write-back, evicted, evicted a short
+/// while ago.
+pub(super) fn page_counts(fd: BorrowedFd<'_>) -> std::result::Result<[u64; 5], Errno> {
+    /// The same number on every architecture (include/uapi/asm-generic/unistd.h).
+    const CACHESTAT: libc::c_long = 451;
     // `struct cachestat_range` and `struct cachestat` (include/uapi/linux/mman.h): a length of 0 is
     // that of the file.
     let range = [0_u64; 2];
@@ -136,8 +144,7 @@ pub(super) fn cached_pages(fd: BorrowedFd<'_>) -> std::result::Result<u64, Errno
     let result =
         unsafe { libc::syscall(CACHESTAT, fd.as_raw_fd(), range.as_ptr(), found.as_mut_ptr(), 0) };
     if result == 0 {
-        // Cached; dirty and in write-back are among them.
-        Ok(found[0])
+        Ok(found)
     } else {
         Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
     }
@@ -160,8 +167,7 @@ mod tests {
 
     fn mapped(file: &File, pages: usize) -> Mapping {
         let bytes = pages * page_size();
-        let reserve = Reserve { wanted: bytes, least: bytes };
-        let mapping = Mapping::reserve(&reserve, page_size(), true).unwrap();
+        let mapping = Mapping::reserve(&Reserve::exactly(bytes), page_size(), true).unwrap();
         mapping.map_at(file.as_fd(), 0, bytes, ProtFlags::READ, MapFlags::SHARED).unwrap();
         mapping
     }

@@ -9,8 +9,9 @@
 //! alone: as far as it can know, every other region is of another file.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crossbeam::utils::CachePadded;
@@ -28,9 +29,12 @@ pub(super) struct Shared {
     /// Odd while bytes of the file or of the gathered run are changing. On a line of its own:
     /// every read looks at it.
     pub(super) sequence: CachePadded<AtomicU64>,
+    /// Which bytes are changing while it is odd.
+    pub(super) changing: Bytes,
     /// The gathered run's range, for readers, within the sequence.
-    pub(super) gathered_start: AtomicU64,
-    pub(super) gathered_end: AtomicU64,
+    pub(super) gathered: Bytes,
+    /// Readers that wait for the lock of the writers.
+    pub(super) readers: AtomicU64,
     /// Writes finished so far.
     pub(super) written: AtomicU64,
     pub(super) gather: Mutex<Gather>,
@@ -41,13 +45,56 @@ pub(super) struct Shared {
     members: Mutex<Members>,
 }
 
+/// A range of bytes that one thread sets and others look at.
+#[derive(Default)]
+pub(super) struct Bytes {
+    start: AtomicU64,
+    end: AtomicU64,
+}
+
+impl Bytes {
+    pub(super) fn set(&self, bytes: Range<u64>) {
+        // What came before is seen by whoever sees this, and fences.
+        self.start.store(bytes.start, Ordering::Release);
+        self.end.store(bytes.end, Ordering::Release);
+    }
+
+    #[inline]
+    pub(super) fn overlaps(&self, from: u64, to: u64) -> bool {
+        from < self.end.load(Ordering::Relaxed) && self.start.load(Ordering::Relaxed) < to
+    }
+}
+
 #[derive(Default)]
 struct Members {
     latches: Vec<Weak<Latch>>,
     poisoned: bool,
 }
 
-static OPEN: Mutex<Option<HashMap<Identity, Weak<Shared>>>> = Mutex::new(None);
+static OPEN: Mutex<Option<Files>> = Mutex::new(None);
+
+/// The files that are open, and some that were.
+#[derive(Default)]
+struct Files {
+    known: HashMap<Identity, Weak<Shared>>,
+    /// With more than so many, it is time to forget those that were.
+    many: usize,
+}
+
+impl Files {
+    fn get(&self, key: &Identity) -> Option<Arc<Shared>> {
+        self.known.get(key).and_then(Weak::upgrade)
+    }
+
+    /// As often as the number doubles, so that joining costs the same however many there are.
+    fn insert(&mut self, key: Identity, file: &Arc<Shared>) {
+        self.known.insert(key, Arc::downgrade(file));
+        if self.known.len() > self.many {
+            self.known.retain(|_, file| file.strong_count() > 0);
+            self.many = 2 * self.known.len() + 64;
+        }
+    }
+}
 
 /// A mutex whose data stays consistent when a holder panics.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -82,17 +129,16 @@ impl Membership {
         let Some(key) = key else { return Ok(join(Shared::with(&latch))) };
         let mut open = lock(&OPEN);
         let files = open.get_or_insert_default();
-        files.retain(|_, file| file.strong_count() > 0);
-        let present = files.get(&key).and_then(Weak::upgrade).filter(|file| file.admit(&latch));
+        let present = files.get(&key).filter(|file| file.admit(&latch));
         let shared = present.unwrap_or_else(|| Shared::with(&latch));
-        files.insert(key, Arc::downgrade(&shared));
+        files.insert(key, &shared);
         Ok(join(shared))
     }
 
     /// Whether a region of the file in this process is written, and no error has been made final.
     pub(super) fn has_writer(fd: BorrowedFd<'_>) -> Result<bool> {
         let Some(key) = Self::identity(fd)?.1 else { return Ok(false) };
-        let file = lock(&OPEN).as_ref().and_then(|files| files.get(&key).and_then(Weak::upgrade));
+        let file = lock(&OPEN).as_ref().and_then(|files| files.get(&key));
         Ok(file.is_some_and(|file| file.longest() > 0 && !lock(&file.members).poisoned))
     }
 
@@ -171,5 +217,31 @@ impl Shared {
         } else {
             error
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_are_closed_are_forgotten_and_open_ones_found() {
+        let mut files = Files::default();
+        let open: Vec<_> = (0..500)
+            .map(|inode| {
+                let file = Arc::new(Shared::default());
+                files.insert(Identity::File { device: 1, inode }, &file);
+                file
+            })
+            .collect();
+        for inode in 0..100_000 {
+            files.insert(Identity::File { device: 2, inode }, &Arc::default());
+            assert!(files.known.len() <= 2 * 500 + 66, "{} files", files.known.len());
+        }
+        for (inode, file) in (0..).zip(&open) {
+            let found = files.get(&Identity::File { device: 1, inode }).expect("it is open");
+            assert!(Arc::ptr_eq(&found, file));
+        }
+        assert!(files.get(&Identity::File { device: 2, inode: 99_999 }).is_none());
     }
 }

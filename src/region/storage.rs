@@ -42,6 +42,15 @@ pub(super) fn extend(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {
 /// The same, without writing the zeros where that is asked for and the filesystem reserves space
 /// that reads as zero.
 pub(super) fn extend_by(how: Growth, fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {
+    lengthen(how, fd, from, to)?;
+    primitive!("storage.extend.fsync", calls::fsync(fd), Ok(())).map_err(|errno| {
+        shrink_back(fd, from);
+        Error::os(Operation::Sync, "fsync", errno)
+    })
+}
+
+/// The same, for the caller to sync.
+pub(super) fn lengthen(how: Growth, fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {
     if i64::try_from(to).is_err() {
         return Err(Error::new(Operation::Allocate, ErrorKind::TooLarge { max: i64::MAX as u64 }));
     }
@@ -71,10 +80,6 @@ pub(super) fn extend_by(how: Growth, fd: BorrowedFd<'_>, from: u64, to: u64) -> 
                         errno
                     ))
                 )
-            })
-            .and_then(|()| {
-                primitive!("storage.extend.fsync", calls::fsync(fd), Ok(()))
-                    .map_err(|errno| Error::os(Operation::Sync, "fsync", errno))
             });
     if extended.is_err() {
         primitive!("storage.extend.shrink_back", shrink_back(fd, file_len), ());

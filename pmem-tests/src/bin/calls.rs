@@ -20,7 +20,8 @@ fn breakpoint() {
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [case, file] = arguments.as_slice() else { panic!("usage: calls CASE FILE") };
-    let options = Options::new().len(100_000);
+    let options = Options::new().len(if case == "long" { 2 << 20 } else { 100_000 });
+    let piece = vec![7; 1 << 20];
     if case == "create" {
         breakpoint();
         let region = options.create(file);
@@ -34,6 +35,9 @@ fn main() {
     let done = match case.as_str() {
         "grow" => region.grow(200_000),
         "one" => region.write_persist(0, b"12345678"),
+        "again" => (0..2).try_for_each(|i| region.write_persist(i * 4096, b"12345678")),
+        "last" => region.write_persist(99_000, b"12345678"),
+        "long" => region.write(0, &piece),
         "eight" => (0..8)
             .try_for_each(|i| region.write_flush(i * 4096, b"12345678"))
             .and_then(|()| region.drain()),

@@ -73,6 +73,27 @@ fn growth_allocates_writes_and_syncs() {
     assert!(calls.iter().all(|call| call.path.as_deref() == Some(&*file)), "{calls:?}");
 }
 
+/// No question to the kernel either: whether the file was cut, its mapping tells.
+#[test]
+fn a_durable_update_makes_two_system_calls_and_a_long_write_one_for_each_256_kib() {
+    let ext4 = Filesystem::looped(HERE, "ext4", 64 << 20);
+    let file = ext4.path().join("region").to_string_lossy().into_owned();
+    let program = Path::new(env!("CARGO_BIN_EXE_calls"));
+    let all = |case: &str| calls(program, &[case, &file]);
+    for (case, expected) in [
+        ("one", &["pwrite64", "fdatasync"][..]),
+        ("again", &["pwrite64", "fdatasync", "pwrite64", "fdatasync"]),
+        // Whose last page is written must ask: a cut within a page shows in no fault.
+        ("last", &["other", "pwrite64", "fdatasync"]),
+    ] {
+        let found = all(case);
+        assert_eq!(names(&found), expected, "{case}: {found:?}");
+    }
+    let long = ext4.path().join("long").to_string_lossy().into_owned();
+    let found = calls(program, &["long", &long]);
+    assert_eq!(names(&found), ["pwrite64"; 4], "{found:?}");
+}
+
 #[test]
 fn a_durable_update_is_one_write_and_one_sync() {
     let ext4 = Filesystem::looped(HERE, "ext4", 64 << 20);

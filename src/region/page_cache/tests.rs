@@ -2,11 +2,16 @@
 //! backend, `pmem-tests/tests/conformance.rs` tries.
 
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use crate::error::Operation;
 use crate::{AnyRegion, Backend, ErrorKind, Options, Region};
 
 const LEN: u64 = 3 << 20;
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A directory on the disk, a region of a file in it, and where the file is.
 fn made() -> (tempfile::TempDir, AnyRegion, PathBuf) {
@@ -98,4 +103,120 @@ fn a_file_that_was_cut_says_from_where_to_where() {
     let error = region.drain().unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Gone), "{error}");
     assert_eq!(error.range(), Some(1 << 20..LEN), "{error}");
+}
+
+/// Within the last page, a look at the mapping does not tell.
+#[test]
+fn a_cut_within_the_last_page_is_found_by_who_writes_there() {
+    for len in [LEN, 4096, 100] {
+        let directory = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let path = directory.path().join("region");
+        let region = Options::new().len(len).create(&path).unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(len - 50).unwrap();
+        region.write(len - 8, b"the tail").unwrap();
+        let error = region.drain().unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Gone), "{len}: {error}");
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), len - 50, "{len}: longer again");
+    }
+}
+
+/// By page: before a write that is sent at once, before one that is gathered, and before a sync of
+/// writes that were sent already.
+#[test]
+fn a_cut_elsewhere_is_found_before_anything_is_sent() {
+    for (at, data, sent_before) in
+        [(0, vec![1; 20 << 10], false), (0, vec![1; 8], false), (0, vec![1; 20 << 10], true)]
+    {
+        let (_directory, region, path) = made();
+        if sent_before {
+            region.write(at, &data).unwrap();
+        }
+        File::options().write(true).open(&path).unwrap().set_len(LEN - 4096).unwrap();
+        let done = if sent_before { region.drain() } else { region.write_persist(at, &data) };
+        let error = done.unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Gone), "{error}");
+        assert_eq!(error.range(), Some(LEN - 4096..LEN), "{error}");
+        let found = std::fs::read(&path).unwrap();
+        assert_eq!(found[0] == 1, sent_before, "written past a cut");
+    }
+}
+
+/// Who writes tells which bytes. The read is made while the writer has the lock, and the number is
+/// odd: it waits for neither.
+#[test]
+fn a_read_waits_for_no_write_of_other_bytes() {
+    let (_directory, region, _) = made();
+    region.write(LEN - 100, &[5; 100]).unwrap();
+    region.drain().unwrap();
+    region.write(20_000, &[6; 10]).unwrap();
+    let region = &region;
+    let inner = region.in_page_cache();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let mut gather = inner.writer(Operation::Write).unwrap();
+        inner.changing(&mut gather, 4096..1 << 20, |_| {
+            scope.spawn(move || {
+                for (at, expected) in [(0, 0), (4095, 0), (1 << 20, 0), (LEN - 100, 5)] {
+                    let mut found = [9];
+                    region.read(at, &mut found).unwrap();
+                    assert_eq!(found, [expected], "{at}");
+                    sender.send(at).unwrap();
+                }
+                // Until they are written.
+                let mut found = [9];
+                region.read(4096, &mut found).unwrap();
+                sender.send(4096).unwrap();
+            });
+            for at in [0, 4095, 1 << 20, LEN - 100] {
+                assert_eq!(receiver.recv_timeout(PATIENCE), Ok(at));
+            }
+            assert!(receiver.recv_timeout(PATIENCE / 100).is_err(), "read while it is changing");
+        });
+        drop(gather);
+    });
+}
+
+/// What is gathered is in nobody's file: to read it takes the writers' lock, which one of them lets
+/// go of after every piece.
+#[test]
+fn who_reads_what_is_gathered_waits_for_a_piece_and_not_for_a_write() {
+    let directory = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    let region = Options::new().len(65 << 20).create(directory.path().join("region")).unwrap();
+    region.write(0, b"gathered").unwrap();
+    let data = vec![1; 64 << 20];
+    let done = AtomicBool::new(false);
+    let reads = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            region.write(1 << 20, &data).unwrap();
+            done.store(true, Ordering::Release);
+        });
+        let mut reads = 0;
+        while !done.load(Ordering::Acquire) {
+            let mut found = [0; 8];
+            region.read(0, &mut found).unwrap();
+            assert_eq!(&found, b"gathered");
+            reads += 1;
+        }
+        reads
+    });
+    assert!(reads > 2, "{reads} reads during 256 pieces");
+}
+
+/// With others about, a long write is on its way to the device before anybody syncs.
+#[test]
+fn a_flush_starts_writing_where_others_sync_too() {
+    let (_directory, region, _) = made();
+    let data = vec![1; 64 << 10];
+    for others in [false, true] {
+        if others {
+            region.in_page_cache().group.expect_two();
+        }
+        region.write(0, &data).unwrap();
+        region.flush(0, data.len() as u64).unwrap();
+        let dirty = crate::region::reopen::page_counts(region.as_fd()).unwrap()[1];
+        assert_eq!(dirty == 0, others, "{dirty} dirty pages");
+        region.write(1 << 20, &data[..4096]).unwrap();
+        region.flush(1 << 20, 4096).unwrap();
+        region.drain().unwrap();
+    }
 }
