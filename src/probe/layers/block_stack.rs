@@ -44,10 +44,16 @@ pub(super) fn cap(judge: &mut Judge<'_>, device: &BlockDevice, way: Way) {
         }
         "loop" => loop_device(judge, device),
         "disk" if device.below.is_empty() => {
-            let evidence = format!(
-                "{name} ({kind}) is sent every flush; that its firmware or hypervisor does it is \
-                 assumed"
-            );
+            let evidence = match device.write_cache {
+                Some(WriteCache::Through) => format!(
+                    "{name} ({kind}) is sent no flush, as it says that it needs none; that this is so \
+                     is assumed of its firmware or hypervisor"
+                ),
+                _ => format!(
+                    "{name} ({kind}) is sent every flush; that its firmware or hypervisor does it is \
+                     assumed"
+                ),
+            };
             judge.grant(LAYER, Durability::Fsync, evidence);
             cache(judge, device);
         }
