@@ -294,7 +294,11 @@ pub(super) fn persistence_domain_unknown(region: &MemoryRegion) -> Reason {
     let provider = if region.provider.is_empty() { "unknown" } else { region.provider.as_str() };
     reason(
         ReasonCode::PersistenceDomainUnknown,
-        format!("{} (provider {provider}) names no persistence domain", named(region)),
+        format!(
+            "{} (provider {provider}) names no persistence domain: nothing says that it keeps at a \
+             power loss what is stored there",
+            named(region)
+        ),
         Some(Remedy::advice(format!(
             "the platform has to name it (ACPI NFIT, platform capabilities): update its firmware; \
              in QEMU, -machine nvdimm-persistence=mem-ctrl, {PERSISTENT_BACKEND}"

@@ -43,7 +43,10 @@ pub(super) fn mount_not_shown(path: &Path, table: bool) -> Reason {
             "probe from outside the chroot, or without the mount that hides it",
         )
     } else {
-        ("/proc/self/mountinfo cannot be read", "mount /proc")
+        (
+            "/proc/self/mountinfo cannot be read",
+            "make /proc visible to this process, or probe from outside of its container or chroot",
+        )
     };
     let text = format!("the mount options of {} are not known: {why}", path.display());
     layer_unverified(text, remedy)
@@ -121,8 +124,8 @@ pub(super) fn overlay_of_overlay(point: &Path) -> Reason {
 pub(super) fn overlay_lower(path: &Path) -> Reason {
     layer_unverified(
         format!(
-            "{} is in a lower layer of an overlay, or was not opened for writing: opening it so \
-             copies it",
+            "{} is in a lower layer of an overlay, or was not opened for writing: opening it for \
+             writing copies it to the upper layer",
             path.display()
         ),
         VOLUME,
@@ -141,24 +144,26 @@ pub(super) fn remote_device(name: &str) -> Reason {
 pub(super) fn inline_data(path: &Path) -> Reason {
     layer_unverified(
         format!(
-            "{} is kept in its inode (ext4 inline_data): when it grows, a power loss may take back what \
-             it was told is safe",
+            "{} is kept in its inode (ext4 inline_data): when it grows, a power loss may take back \
+             bytes that fdatasync had reported as safe",
             path.display()
         ),
-        "copy it to a new file of at least one block, and rename that over it",
+        "copy the file to a new one of at least one block, and rename the copy over it",
     )
 }
 
 pub(super) fn unread(name: &str, path: &Path) -> Reason {
     layer_unverified(
-        format!("{name} cannot be judged: {} cannot be read", path.display()),
+        format!("nothing is known of the device {name}: {} cannot be read", path.display()),
         reasons::SEE_SYS,
     )
 }
 
 pub(super) fn unknown_driver(name: &str) -> Reason {
     layer_unverified(
-        format!("block device {name} is of a driver whose flushes are not known here"),
+        format!(
+            "block device {name} belongs to a driver that is not known here, nor whether it flushes"
+        ),
         "use a disk, or device-mapper or md over disks",
     )
 }
@@ -172,7 +177,11 @@ pub(super) fn flushes_left_out(name: &str, who: &str) -> Reason {
         format!(
             "queue/write_cache of {name} was set to write through, so no flush is sent, but {who}"
         ),
-        "set queue/write_cache of the device back to write back",
+        &format!(
+            "as root, write the words \"write back\" into /sys/block/{}/queue/write_cache, and undo \
+             what changed them (a udev rule, a tuning profile)",
+            name.replace('/', "!")
+        ),
     )
 }
 

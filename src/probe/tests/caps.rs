@@ -166,7 +166,7 @@ fn a_device_that_cannot_be_read_is_not_a_disk() {
     }
     let mut tree = Tree::new();
     tree.block("252:3", "virtual/block/nullb0", &[("queue/dax", "0\n")]);
-    is_unverified(&xfs_on(&mut tree, (252, 3)), "nullb0 is of a driver");
+    is_unverified(&xfs_on(&mut tree, (252, 3)), "nullb0 belongs to a driver");
     // What is made of a device that is not shown is not made of what is.
     for missing in ["dev", ""] {
         let mut tree = Tree::new();
