@@ -97,3 +97,40 @@ fn what_is_synced_is_the_file_then_the_directory() {
         assert_eq!(syncs, ["file", after_the_name], "{}", kind.name);
     }
 }
+
+/// The calls of a draft and its commit over a file in place, in a program that publishes all the time:
+/// all of them, those of the caller's own writes left out, and apart from them those that ask
+/// whether the level is still what it was.
+fn steady(path: &std::path::Path) -> (Vec<String>, usize) {
+    const VERSIONS: usize = 6;
+    let file = path.join("file");
+    let count = VERSIONS.to_string();
+    let arguments = ["times", file.to_str().unwrap(), "65536", &count].map(OsStr::new);
+    let traced = traced::run(PUBLISHER, &arguments, "all", &[]);
+    assert!(traced.status.success(), "{}", traced.output);
+    // From one line that says that a version is published to the next.
+    let said =
+        |at: &usize| traced.calls[*at].name == "write" && traced.calls[*at].text.starts_with("(1,");
+    let lines: Vec<usize> = (0..traced.calls.len()).filter(said).collect();
+    let calls = &traced.calls[lines[VERSIONS - 2] + 1..lines[VERSIONS - 1]];
+    // What the region before this one gave back.
+    let begins = calls.iter().position(|call| call.name.starts_with("open")).unwrap();
+    let asks = |call: &&traced::Call| {
+        call.name.ends_with("poll")
+            || call.name == "statx" && call.text.contains("AT_STATX_DONT_SYNC")
+    };
+    // A debug build of the standard library asks before it closes.
+    let own = |call: &&traced::Call| !asks(call) && !matches!(&*call.name, "pwrite64" | "fcntl");
+    let calls = &calls[begins..];
+    let names = calls.iter().filter(own).map(|call| call.name.clone()).collect();
+    (names, calls.iter().filter(asks).count())
+}
+
+#[test]
+fn a_draft_and_its_commit_take_few_system_calls() {
+    let disk = Disk::new(KINDS[0]);
+    let (calls, asked) = steady(disk.path());
+    println!("{} calls: {}", calls.len(), calls.join(" "));
+    assert!(calls.len() <= 22, "{} calls: {}", calls.len(), calls.join(" "));
+    assert_eq!(asked, 2, "which mount, and whether the table of mounts has changed");
+}

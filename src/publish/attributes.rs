@@ -6,22 +6,18 @@
 
 use std::ffi::{CStr, CString};
 use std::fmt;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 
-use rustix::fs::{self, FileType, Mode, OFlags, Stat, XattrFlags};
+use rustix::fs::{self, FileType, Mode, Stat, XattrFlags};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
+use super::in_place::{Way, names, read_all};
 use super::inode_flags::{self, Extended};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::region::calls;
 use crate::region::draft::Place;
-
-/// `XATTR_LIST_MAX` and `XATTR_SIZE_MAX` (include/uapi/linux/limits.h), in bytes.
-const BYTES_MAX: usize = 64 << 10;
-
-/// Attributes that the kernel computes from a file's content.
-const OF_THE_CONTENT: &[&[u8]] = &[b"security.ima", b"security.evm"];
+use crate::region::ground::Seen;
 
 /// The access control list, and the tags of two of its entries
 /// (include/uapi/linux/posix_acl_xattr.h, posix_acl.h).
@@ -129,13 +125,29 @@ impl Handed {
     }
 }
 
+/// Whose the new file is, and its permission bits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rights {
+    mode: u32,
+    uid: u32,
+    gid: u32,
+}
+
+impl Rights {
+    pub(super) fn of(new: BorrowedFd<'_>) -> Result<Self> {
+        let found = calls::fstat(new).map_err(failed("fstat"))?;
+        Ok(Self { mode: found.st_mode, uid: found.st_uid, gid: found.st_gid })
+    }
+
+    pub(super) fn seen(seen: &Seen) -> Self {
+        Self { mode: seen.mode, uid: seen.uid, gid: seen.gid }
+    }
+}
+
 /// The regular file that has the name now.
 #[derive(Debug)]
 pub(super) struct Old {
-    fd: OwnedFd,
-    /// `O_PATH` where it may not be read, or somebody has a lease on it (fcntl(2)): nothing here
-    /// needs its content.
-    path_only: Option<Errno>,
+    way: Way,
     stat: Stat,
 }
 
@@ -156,32 +168,27 @@ impl Old {
     /// have effects.
     pub(super) fn open(place: &Place, found: &Stat) -> Result<Option<Self>> {
         check_type(found)?;
-        let open = |flags| {
-            let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            calls::openat(place.directory(), place.name(), flags, Mode::empty())
+        let Some(way) = reached(Way::open(place))? else { return Ok(None) };
+        let stat = match way.fd() {
+            Some(fd) => calls::fstat(fd).map_err(failed("fstat"))?,
+            None => *found,
         };
-        let mut path_only = None;
-        let opened = match open(OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY) {
-            Err(errno @ (Errno::ACCESS | Errno::PERM | Errno::WOULDBLOCK)) => {
-                path_only = Some(errno);
-                open(OFlags::PATH)
-            }
-            opened => opened,
-        };
-        match opened {
-            Err(Errno::NOENT) => Ok(None),
-            Err(Errno::LOOP) => Err(wrong_type(FileType::Symlink)),
-            Err(errno) => Err(failed("openat of the file in place")(errno)),
-            Ok(fd) => {
-                let stat = calls::fstat(fd.as_fd()).map_err(failed("fstat"))?;
-                check_type(&stat)?;
-                Ok(Some(Self { fd, path_only, stat }))
-            }
-        }
+        check_type(&stat)?;
+        Ok(Some(Self { way, stat }))
     }
 
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+    /// The same, without asking what was opened, and without opening what has nothing to hand on. Good
+    /// for what is looked at [again](Self::is_unchanged) before it counts: another file in its place by
+    /// then, or in between, is noticed by the time of the last change of the one that was found, which a
+    /// rename moves too.
+    pub(super) fn open_as_found(
+        place: &Place,
+        found: &Stat,
+        may_be_plain: bool,
+    ) -> Result<Option<Self>> {
+        check_type(found)?;
+        let way = if may_be_plain { Way::find(place) } else { Way::open(place) };
+        Ok(reached(way)?.map(|way| Self { way, stat: *found }))
     }
 
     /// Whether it is the file that was found.
@@ -203,7 +210,7 @@ impl Old {
 
     /// Its permission bits, without set-id bits, which a write could clear.
     pub(super) fn mode(&self) -> Mode {
-        Mode::from_raw_mode(self.stat.st_mode & 0o1777)
+        without_set_id(&self.stat)
     }
 
     /// Gives owner, extended attributes (access control lists among them) and permission bits to
@@ -213,17 +220,17 @@ impl Old {
     pub(super) fn hand_on(
         &self,
         new: BorrowedFd<'_>,
+        rights: Rights,
         strict: bool,
         written: bool,
     ) -> Result<Handed> {
         let mut handed = Handed::new(strict);
-        let found = calls::fstat(new).map_err(failed("fstat"))?;
-        let mut changed = self.hand_owner_on(new, &found, &mut handed)?;
+        let mut changed = self.hand_owner_on(new, rights, &mut handed)?;
         changed |= self.hand_extended_on(new, &mut handed)?;
         let mut mode = self.mode_for(&handed);
         handed.fragile |= mode & 0o6000 != 0;
         mode &= if written { 0o7777 } else { 0o1777 };
-        if changed || mode != found.st_mode & 0o7777 {
+        if changed || mode != rights.mode & 0o7777 {
             let done = calls::fchmod(new, Mode::from_raw_mode(mode));
             done.or_else(|errno| handed.refused(Attribute::Mode, "fchmod", errno))?;
             changed = true;
@@ -238,7 +245,7 @@ impl Old {
         let list = Attribute::Extended(ACCESS_LIST.to_owned());
         let has_list = !handed.not_kept.is_empty()
             && !handed.lacks(&list)
-            && matches!(self.value(ACCESS_LIST), Ok(Some(_)));
+            && matches!(self.way.value(ACCESS_LIST), Ok(Some(_)));
         let no_list = handed.lacks(&list) || handed.lacks(&Attribute::AllExtended);
         // With a list, these bits are its mask, and its own entry is the group's.
         if no_list || handed.lacks(&Attribute::Group) && !has_list {
@@ -256,11 +263,11 @@ impl Old {
     fn hand_owner_on(
         &self,
         new: BorrowedFd<'_>,
-        found: &Stat,
+        rights: Rights,
         handed: &mut Handed,
     ) -> Result<bool> {
-        let uid = (self.stat.st_uid != found.st_uid).then(|| Uid::from_raw(self.stat.st_uid));
-        let gid = (self.stat.st_gid != found.st_gid).then(|| Gid::from_raw(self.stat.st_gid));
+        let uid = (self.stat.st_uid != rights.uid).then(|| Uid::from_raw(self.stat.st_uid));
+        let gid = (self.stat.st_gid != rights.gid).then(|| Gid::from_raw(self.stat.st_gid));
         if uid.is_none() && gid.is_none() {
             return Ok(false);
         }
@@ -286,7 +293,7 @@ impl Old {
 
     /// Makes the new file's extended attributes those of the old one. True if any was changed.
     fn hand_extended_on(&self, new: BorrowedFd<'_>, handed: &mut Handed) -> Result<bool> {
-        let wanted = match self.names() {
+        let wanted = match self.way.names() {
             Ok(names) => names,
             Err(errno) => {
                 handed.refused(Attribute::AllExtended, "flistxattr", errno)?;
@@ -310,7 +317,7 @@ impl Old {
             let lost = |handed: &mut Handed, call, errno| {
                 handed.refused(Attribute::Extended(name.clone()), call, errno)
             };
-            let mut theirs = match self.value(name) {
+            let mut theirs = match self.way.value(name) {
                 Ok(Some(value)) => value,
                 Ok(None) => continue,
                 Err(errno) => {
@@ -332,38 +339,9 @@ impl Old {
         Ok(changed)
     }
 
-    /// The names of its extended attributes, but those computed from its content.
-    fn names(&self) -> std::result::Result<Vec<CString>, Errno> {
-        match self.path_only {
-            None => names(|buffer| fs::flistxattr(self.fd(), buffer)),
-            Some(_) => names(|buffer| fs::listxattr(self.through_proc(), buffer)),
-        }
-    }
-
-    /// An attribute's value; `None` if the file does not have it.
-    fn value(&self, name: &CStr) -> std::result::Result<Option<Vec<u8>>, Errno> {
-        let value = match self.path_only {
-            None => read_all(|buffer| fs::fgetxattr(self.fd(), name, buffer)),
-            Some(_) => read_all(|buffer| fs::getxattr(self.through_proc(), name, buffer)),
-        };
-        match value {
-            Ok(value) => Ok(Some(value)),
-            Err(Errno::NODATA) => Ok(None),
-            Err(errno) => Err(errno),
-        }
-    }
-
-    /// Calls for open files refuse a descriptor that is a path only.
-    fn through_proc(&self) -> String {
-        format!("/proc/self/fd/{}", self.fd.as_raw_fd())
-    }
-
     /// The flags that a filesystem of this type may have; for another descriptor than this one's.
     pub(super) fn extended(&self) -> std::result::Result<Extended, Errno> {
-        match self.path_only {
-            None => Extended::of(self.fd()),
-            Some(errno) => Err(errno),
-        }
+        self.way.extended()
     }
 
     /// Hands the project on, by which space is counted, unless the directory imposes its own.
@@ -376,7 +354,7 @@ impl Old {
         let old = match self.extended() {
             Ok(old) => old,
             // No such thing on this filesystem.
-            Err(_) if self.path_only.is_none() || Extended::of(new).is_err() => return Ok(()),
+            Err(_) if !self.way.is_path_only() || Extended::of(new).is_err() => return Ok(()),
             Err(errno) => return handed.refused(Attribute::Project, "openat", errno),
         };
         // What the new file has is what its directory imposes, or none.
@@ -396,10 +374,7 @@ impl Old {
 
     /// Hands btrfs' flag against copy-on-write on, to a file that is still empty.
     pub(super) fn hand_no_cow_on(&self, new: BorrowedFd<'_>, handed: &mut Handed) -> Result<()> {
-        let old = match self.path_only {
-            None => inode_flags::no_cow(self.fd()),
-            Some(errno) => Err(errno),
-        };
+        let old = self.way.no_cow();
         let call = "ioctl FS_IOC_SETFLAGS";
         let set = old.and_then(|on| {
             if inode_flags::no_cow(new)? == on { Ok(()) } else { inode_flags::set_no_cow(new, on) }
@@ -422,6 +397,16 @@ fn narrow_group(list: &mut [u8]) {
     }
 }
 
+/// The permission bits for a file that is to take the place of the one found, without set-id bits.
+pub(super) fn mode_of(found: &Stat) -> Result<Mode> {
+    check_type(found)?;
+    Ok(without_set_id(found))
+}
+
+fn without_set_id(found: &Stat) -> Mode {
+    Mode::from_raw_mode(found.st_mode & 0o1777)
+}
+
 fn check_type(found: &Stat) -> Result<()> {
     match FileType::from_raw_mode(found.st_mode) {
         FileType::RegularFile => Ok(()),
@@ -442,36 +427,13 @@ fn wrong_type(found: FileType) -> Error {
     Error::new(Operation::Publish, ErrorKind::WrongFileType(what))
 }
 
-/// The names in a list of extended attributes, but of those computed from a file's content.
-fn names(
-    list: impl Fn(&mut [u8]) -> std::result::Result<usize, Errno>,
-) -> std::result::Result<Vec<CString>, Errno> {
-    let list = match read_all(list) {
-        // No extended attributes on this filesystem.
-        Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(Vec::new()),
-        list => list?,
-    };
-    Ok(list
-        .split_inclusive(|byte| *byte == 0)
-        .filter_map(|name| CString::from_vec_with_nul(name.to_vec()).ok())
-        .filter(|name| !OF_THE_CONTENT.contains(&name.to_bytes()))
-        .collect())
-}
-
-/// Reads what is mostly short, and at most [`BYTES_MAX`] long.
-fn read_all(
-    read: impl Fn(&mut [u8]) -> std::result::Result<usize, Errno>,
-) -> std::result::Result<Vec<u8>, Errno> {
-    let mut short = [0; 256];
-    match read(&mut short) {
-        Ok(len) => Ok(short[..len].to_vec()),
-        Err(Errno::RANGE) => {
-            let mut long = vec![0; BYTES_MAX];
-            let len = read(&mut long)?;
-            long.truncate(len);
-            Ok(long)
-        }
-        Err(errno) => Err(errno),
+/// `None` if nothing has the name any more.
+fn reached(way: std::result::Result<Way, Errno>) -> Result<Option<Way>> {
+    match way {
+        Ok(way) => Ok(Some(way)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(Errno::LOOP) => Err(wrong_type(FileType::Symlink)),
+        Err(errno) => Err(failed("openat of the file in place")(errno)),
     }
 }
 

@@ -18,6 +18,8 @@ const FS_IOC_FSGETXATTR: u32 = 0x801c_581f;
 const FS_IOC_FSSETXATTR: u32 = 0x401c_5820;
 /// `FS_XFLAG_DAX` and `FS_XFLAG_PROJINHERIT` (include/uapi/linux/fs.h).
 const FS_XFLAG_DAX: u32 = 0x8000;
+/// `FS_XFLAG_HASATTR` (include/uapi/linux/fs.h).
+pub(super) const HAS_ATTRIBUTES: u64 = 0x8000_0000;
 const FS_XFLAG_PROJINHERIT: u32 = 0x200;
 /// `FS_IOC_GETFLAGS`, `FS_IOC_SETFLAGS` and `FS_NOCOW_FL` (include/uapi/linux/fs.h).
 const FS_IOC_GETFLAGS: u32 = 0x8008_6601;

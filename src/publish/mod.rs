@@ -85,6 +85,7 @@
 //! those that no live process holds.
 
 mod attributes;
+mod in_place;
 mod inode_flags;
 mod leftovers;
 mod whole;
@@ -99,7 +100,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 pub use self::attributes::{Attribute, NotKept};
-use self::attributes::{Handed, Old};
+use self::attributes::{Handed, Old, Rights};
 use self::inode_flags::Extended;
 pub use self::leftovers::{Leftovers, clean_leftovers};
 pub use self::whole::replace;
@@ -109,6 +110,7 @@ use crate::primitives::primitive;
 use crate::probe::Report;
 use crate::region::calls;
 use crate::region::draft::Place;
+use crate::region::ground::Seen;
 use crate::region::quirks::Quirks;
 use crate::region::{AnyRegion, Options, Region};
 
@@ -160,6 +162,7 @@ struct Begun {
     place: Place,
     fd: OwnedFd,
     report: Report,
+    seen: Option<Seen>,
     inherits: Inherits,
 }
 
@@ -193,73 +196,66 @@ impl Options {
     }
 
     fn draft_at(&self, path: &Path) -> Result<Draft> {
-        let Begun { place, fd, report, inherits } = self.begin(path)?;
-        let region = self.attach_draft(path, fd, report)?;
+        let Begun { place, fd, report, seen, inherits } = self.begin(path)?;
+        let region = self.attach_draft(path, fd, report, seen.as_ref())?;
         Ok(Draft { place, region, path: path.to_owned(), inherits, options: self.clone() })
     }
 
     /// An empty file beside the one in place, with what that hands on.
     fn begin(&self, path: &Path) -> Result<Begun> {
         let mut place = Place::of(path)?;
-        let old = match place.found() {
-            Some(found) => Old::open(&place, found)?,
+        let found = place.found().copied();
+        // Permission bits that need no change later need no sync of it either.
+        let mode = found.as_ref().map_or(Ok(self.file_mode()), attributes::mode_of)?;
+        let fd = place.create(mode, self.locks())?;
+        let (report, quirks, seen) = self.survey_draft(path, &mut place, fd.as_fd())?;
+        let old = match &found {
+            Some(found) => Old::open_as_found(&place, found, has_plain_files(&report))?,
             None => None,
         };
-        // Permission bits that need no change later need no sync of it either.
-        let mode = old.as_ref().map_or(self.file_mode(), Old::mode);
-        let fd = place.create(mode, self.locks())?;
-        let (report, quirks) = self.survey_draft(path, &mut place, fd.as_fd())?;
-        let mut inherits = Inherits::new(quirks, self.is_strict());
-        let (fd, report) = match old {
-            None => (fd, report),
-            Some(old) => self.inherit_early(path, &mut place, (fd, report), old, &mut inherits)?,
-        };
-        Ok(Begun { place, fd, report, inherits })
+        let inherits = Inherits::new(quirks, self.is_strict());
+        let begun = Begun { place, fd, report, seen, inherits };
+        match old {
+            None => Ok(begun),
+            Some(old) => self.inherit_early(path, begun, old),
+        }
     }
 
     /// Gives the empty file what the one in place has, and takes note of what it cannot have.
-    fn inherit_early(
-        &self,
-        path: &Path,
-        place: &mut Place,
-        (mut fd, mut report): (OwnedFd, Report),
-        old: Old,
-        inherits: &mut Inherits,
-    ) -> Result<(OwnedFd, Report)> {
-        let strict = inherits.strict;
-        if may_have_dax_flag(&report)
-            && let (Ok(theirs), Ok(ours)) = (old.extended(), Extended::of(fd.as_fd()))
+    fn inherit_early(&self, path: &Path, mut begun: Begun, old: Old) -> Result<Begun> {
+        let strict = begun.inherits.strict;
+        if may_have_dax_flag(&begun.report)
+            && let (Ok(theirs), Ok(ours)) = (old.extended(), Extended::of(begun.fd.as_fd()))
             && theirs.dax() != ours.dax()
         {
-            fd = self.with_dax_flag(place, old.mode(), fd, theirs.dax())?;
-            (report, _) = self.survey_draft(path, place, fd.as_fd())?;
+            let Begun { place, fd, .. } = &mut begun;
+            *fd = self.with_dax_flag(place, old.mode(), theirs.dax())?;
+            (begun.report, _, begun.seen) = self.survey_draft(path, place, fd.as_fd())?;
         }
+        let Begun { place, fd, report, seen, inherits } = &mut begun;
         let mut flags = Handed::new(strict);
-        if may_have_project(&report) {
+        if may_have_project(report) {
             old.hand_project_on(place, fd.as_fd(), &mut flags)?;
         }
         if report.filesystem.as_deref() == Some("btrfs") {
             old.hand_no_cow_on(fd.as_fd(), &mut flags)?;
         }
-        let handed = hand_on(&old, fd.as_fd(), strict, false)?;
+        let rights = match seen {
+            Some(seen) => Rights::seen(seen),
+            None => Rights::of(fd.as_fd())?,
+        };
+        let handed = hand_on(&old, fd.as_fd(), rights, strict, false)?;
         inherits.not_kept = handed.not_kept;
         inherits.not_kept.append(&mut flags.not_kept);
         // Written to, it would lose some of it.
         inherits.from = (inherits.quirks.exact_times && !handed.fragile).then_some(old);
-        Ok((fd, report))
+        Ok(begun)
     }
 
     /// The empty file with the DAX flag of the one in place. A flag takes effect when an inode is
     /// read again, after its last close (Documentation/filesystems/dax.rst). A file without a name
     /// would not outlive that.
-    fn with_dax_flag(
-        &self,
-        place: &mut Place,
-        mode: Mode,
-        unflagged: OwnedFd,
-        on: bool,
-    ) -> Result<OwnedFd> {
-        drop(unflagged);
+    fn with_dax_flag(&self, place: &mut Place, mode: Mode, on: bool) -> Result<OwnedFd> {
         place.remove_temporary();
         let fd = place.create_named(mode, self.locks())?;
         let failed = |errno| Error::os(Operation::Create, "ioctl FS_IOC_FSSETXATTR", errno);
@@ -268,14 +264,29 @@ impl Options {
     }
 }
 
-fn hand_on(old: &Old, new: BorrowedFd<'_>, strict: bool, written: bool) -> Result<Handed> {
-    primitive!("publish.attributes", old.hand_on(new, strict, written), Ok(Handed::new(strict)))
+fn hand_on(
+    old: &Old,
+    new: BorrowedFd<'_>,
+    rights: Rights,
+    strict: bool,
+    written: bool,
+) -> Result<Handed> {
+    primitive!(
+        "publish.attributes",
+        old.hand_on(new, rights, strict, written),
+        Ok(Handed::new(strict))
+    )
 }
 
 /// Only ext4 and xfs have the flag, and it has an effect only where the device offers DAX.
 fn may_have_dax_flag(report: &Report) -> bool {
     matches!(report.filesystem.as_deref(), Some("ext4" | "xfs"))
         && report.device.as_ref().is_none_or(|device| device.dax != Some(false))
+}
+
+/// On btrfs, only an open file tells its flag against copy-on-write.
+fn has_plain_files(report: &Report) -> bool {
+    report.filesystem.as_deref().is_some_and(|name| name != "btrfs")
 }
 
 /// Those that have none for certain are not asked.
@@ -418,7 +429,7 @@ impl Inherits {
             return Ok(true);
         }
         let Some(old) = Old::find(place)? else { return Ok(false) };
-        let handed = hand_on(&old, new, self.strict, true)?;
+        let handed = hand_on(&old, new, Rights::of(new)?, self.strict, true)?;
         if handed.changed && self.quirks.no_journal {
             primitive!("publish.attributes.fsync", calls::fsync(new), Ok(()))
                 .map_err(|errno| Error::os(Operation::Publish, "fsync", errno))?;

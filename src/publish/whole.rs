@@ -53,7 +53,7 @@ impl Options {
         }
         // Of a draft, which this is, at least one byte is asked for.
         let options = self.clone().len((bytes.len() as u64).max(1));
-        let Begun { mut place, fd, mut report, inherits } = options.begin(path)?;
+        let Begun { mut place, fd, mut report, inherits, .. } = options.begin(path)?;
         Self::fill(fd.as_fd(), bytes)
             .and_then(|()| name(&mut place, fd.as_fd(), &inherits, Commit::Replace))
             .map_err(Error::before_publish)?;

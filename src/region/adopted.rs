@@ -133,7 +133,7 @@ impl Options {
         let path = path_of(file.as_fd());
         let memory = Memory { start: mapping.cast(), len: mapping.len() };
         let made = self.judge_adopted(file.as_fd(), &path, memory, offset).and_then(|judged| {
-            let siblings = Membership::join(file.as_fd())?;
+            let siblings = Membership::join(file.as_fd(), None)?;
             Ok((judged, siblings))
         });
         let ((report, way), siblings) = made.map_err(|error| error.at(&path))?;

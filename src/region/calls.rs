@@ -21,7 +21,7 @@ use rustix::fs::{
 };
 use rustix::io::{self, Errno, Result};
 
-use super::ground;
+use super::ground::{self, Seen};
 use super::quirks::Quirks;
 use super::reopen;
 use super::unwritten;
@@ -110,7 +110,7 @@ calls! {
     }
 
     /// [`look`], where a look at another file of the same mount may serve.
-    fn glance(file: BorrowedFd<'_>, path: &Path) -> crate::Result<(Report, Quirks)> {
+    fn glance(file: BorrowedFd<'_>, path: &Path) -> crate::Result<(Report, Quirks, Option<Seen>)> {
         ground::glance(file, path)
     }
 

@@ -17,9 +17,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{self, AtFlags, StatxAttributes, StatxFlags};
+use rustix::fs::{self, AtFlags, Statx, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
+use super::identity::{Driver, Identity};
 use super::mapping::page_size;
 use super::process;
 use super::quirks::Quirks;
@@ -30,7 +31,7 @@ use crate::probe::{self, MapSync, Report};
 const AGE_MAX: Duration = Duration::from_secs(1);
 
 /// Which mount, on which device.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Spot {
     mount: u64,
     device: (u32, u32),
@@ -42,8 +43,47 @@ struct Known {
     table: File,
     since: Instant,
     spot: Spot,
+    driver: Driver,
     report: Report,
     quirks: Quirks,
+    /// A file that was just allocated has been seen to be unwritten: the filesystem tells.
+    tells_unwritten: bool,
+}
+
+/// What a file answered when it was asked on which mount it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    spot: Spot,
+    driver: Driver,
+    tells_unwritten: bool,
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    device: u64,
+    inode: u64,
+}
+
+impl Seen {
+    pub(super) fn driver(&self) -> Driver {
+        self.driver
+    }
+
+    pub(super) fn identity(&self) -> Option<Identity> {
+        self.driver.identifies(self.device, self.inode)
+    }
+
+    /// Whether files of this mount tell which parts of them were never written.
+    pub(super) fn tells_unwritten(&self) -> bool {
+        self.tells_unwritten
+    }
+
+    /// One has told.
+    pub(super) fn has_told_unwritten(&self) {
+        let mut all = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        for known in all.iter_mut().filter(|known| known.spot == self.spot) {
+            known.tells_unwritten = true;
+        }
+    }
 }
 
 impl Known {
@@ -65,19 +105,33 @@ const KNOWN_MAX: usize = 4;
 
 static KNOWN: Mutex<Vec<Known>> = Mutex::new(Vec::new());
 
-/// As [`look_closely`], from what is known of the mount where that will do.
-pub(super) fn glance(fd: BorrowedFd<'_>, path: &Path) -> Result<(Report, Quirks)> {
-    let Some((spot, dax)) = spot(fd)? else { return look_closely(fd, path) };
+/// As [`look_closely`], from what is known of the mount where that will do. Then what the file
+/// answered is there as well, and need not be asked again.
+pub(crate) fn glance(fd: BorrowedFd<'_>, path: &Path) -> Result<(Report, Quirks, Option<Seen>)> {
+    let Some((spot, dax, found)) = spot(fd)? else {
+        return look_closely(fd, path).map(|(report, quirks)| (report, quirks, None));
+    };
+    let seen = |driver, tells_unwritten| Seen {
+        spot,
+        driver,
+        tells_unwritten,
+        mode: found.stx_mode.into(),
+        uid: found.stx_uid,
+        gid: found.stx_gid,
+        device: fs::makedev(spot.device.0, spot.device.1),
+        inode: found.stx_ino,
+    };
     let mut all = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = all.iter().find(|known| known.holds(spot))
         && (dax == Dax::No || probe::try_map_sync(fd, page_size()) == known.report.map_sync)
     {
         let report = Report { path: path.to_owned(), ..known.report.clone() };
-        return Ok((report, known.quirks));
+        return Ok((report, known.quirks, Some(seen(known.driver, known.tells_unwritten))));
     }
     // Opened first: what changes while the rest is read is noticed.
     let table = mount_table();
     let (report, quirks) = look_closely(fd, path)?;
+    let driver = Driver::of(fd).map_err(|errno| Error::os(Operation::Open, "fstatfs", errno))?;
     // What is too old goes, and the oldest of too many.
     all.retain(|known| known.spot != spot && known.since.elapsed() < AGE_MAX);
     if all.len() == KNOWN_MAX {
@@ -85,9 +139,11 @@ pub(super) fn glance(fd: BorrowedFd<'_>, path: &Path) -> Result<(Report, Quirks)
     }
     if let Some(table) = table.ok().filter(|_| depends_on_the_mount_only(&report)) {
         let (process, since) = (process::mark(), Instant::now());
-        all.push(Known { process, table, since, spot, report: report.clone(), quirks });
+        let report = report.clone();
+        let tells_unwritten = false;
+        all.push(Known { process, table, since, spot, driver, report, quirks, tells_unwritten });
     }
-    Ok((report, quirks))
+    Ok((report, quirks, Some(seen(driver, false))))
 }
 
 /// The table of the calling thread, which may be in a mount namespace of its own: the one that
@@ -123,9 +179,15 @@ enum Dax {
 }
 
 /// `None` if the kernel does not number mounts (before Linux 5.8).
-fn spot(fd: BorrowedFd<'_>) -> Result<Option<(Spot, Dax)>> {
+fn spot(fd: BorrowedFd<'_>) -> Result<Option<(Spot, Dax, Statx)>> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-    let found = match fs::statx(fd, "", flags, StatxFlags::MNT_ID) {
+    let wanted = StatxFlags::MNT_ID
+        | StatxFlags::TYPE
+        | StatxFlags::MODE
+        | StatxFlags::UID
+        | StatxFlags::GID
+        | StatxFlags::INO;
+    let found = match fs::statx(fd, "", flags, wanted) {
         // A sandbox that does not know the call: the probe has another way.
         Err(Errno::NOSYS | Errno::PERM) => return Ok(None),
         found => found.map_err(|errno| Error::os(Operation::Probe, "statx", errno))?,
@@ -135,12 +197,12 @@ fn spot(fd: BorrowedFd<'_>) -> Result<Option<(Spot, Dax)>> {
     let says = found.stx_attributes_mask.contains(StatxAttributes::DAX);
     let is = found.stx_attributes.contains(StatxAttributes::DAX);
     let dax = if says && !is { Dax::No } else { Dax::Possibly };
-    Ok(numbered.then_some((Spot { mount: found.stx_mnt_id, device }, dax)))
+    Ok(numbered.then_some((Spot { mount: found.stx_mnt_id, device }, dax, found)))
 }
 
 /// The number of the mount that a file is opened on; `None` if the kernel does not number them.
 pub(super) fn mount_of(fd: BorrowedFd<'_>) -> Option<u64> {
-    spot(fd).ok().flatten().map(|(spot, _)| spot.mount)
+    spot(fd).ok().flatten().map(|(spot, ..)| spot.mount)
 }
 
 /// Lowers the level of a report: the filesystem cannot sync a directory, so nobody can say what
@@ -158,12 +220,18 @@ mod tests {
 
     use super::*;
     use crate::durability::PersistenceDomain;
+    use crate::region::identity::identity;
 
     #[test]
     fn the_second_look_is_the_first_ones() {
         let file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
-        let (first, quirks) = glance(file.as_fd(), Path::new("one")).unwrap();
-        let (second, again) = glance(file.as_fd(), Path::new("two")).unwrap();
+        let (first, quirks, _) = glance(file.as_fd(), Path::new("one")).unwrap();
+        let (second, again, seen) = glance(file.as_fd(), Path::new("two")).unwrap();
+        // What the file answers is what it answers to fstat(2) and fstatfs(2).
+        let (seen, found) = (seen.expect("statx"), fs::fstat(&file).unwrap());
+        assert_eq!((seen.mode, seen.uid, seen.gid), (found.st_mode, found.st_uid, found.st_gid));
+        let driver = Driver::of(file.as_fd()).unwrap();
+        assert_eq!((seen.driver(), seen.identity()), (driver, identity(driver, &found)));
         assert_eq!(second.path, Path::new("two"));
         assert_eq!(format!("{:?}", second.mount), format!("{:?}", first.mount));
         assert_eq!((second.durability, again), (first.durability, quirks));
@@ -172,12 +240,13 @@ mod tests {
     /// What was found out of a file on the page cache just now.
     fn known() -> Known {
         let file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
-        let (spot, dax) = spot(file.as_fd()).unwrap().expect("a kernel that numbers mounts");
+        let (spot, dax, _) = spot(file.as_fd()).unwrap().expect("a kernel that numbers mounts");
         assert!(dax == Dax::No, "this folder is not on a DAX filesystem");
         let table = mount_table().unwrap();
         let (report, quirks) = look_closely(file.as_fd(), Path::new("file")).unwrap();
         let process = process::mark();
-        Known { process, table, since: Instant::now(), spot, report, quirks }
+        let (since, driver) = (Instant::now(), Driver::of(file.as_fd()).unwrap());
+        Known { process, table, since, spot, driver, report, quirks, tells_unwritten: false }
     }
 
     #[test]
@@ -227,7 +296,7 @@ mod tests {
         let file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         glance(file.as_fd(), Path::new("file")).unwrap();
         let memory = tempfile::tempfile_in("/dev/shm").unwrap();
-        let (report, quirks) = glance(memory.as_fd(), Path::new("memory")).unwrap();
+        let (report, quirks, _) = glance(memory.as_fd(), Path::new("memory")).unwrap();
         assert_eq!(report.filesystem.as_deref(), Some("tmpfs"));
         assert!(!quirks.sync_directory);
     }

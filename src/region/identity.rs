@@ -59,6 +59,11 @@ impl Driver {
         self.0 == OVERLAY
     }
 
+    /// The identity of a regular file by its device and inode, where there is one.
+    pub(super) fn identifies(self, device: u64, inode: u64) -> Option<Identity> {
+        self.numbers_files().then_some(Identity::File { device, inode })
+    }
+
     /// Whether inode numbers tell files apart.
     pub(super) fn numbers_files(self) -> bool {
         matches!(self.0, EXT | XFS | BTRFS | F2FS | TMPFS)
@@ -70,7 +75,7 @@ pub(super) fn identity(driver: Driver, found: &Stat) -> Option<Identity> {
     if FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice {
         return Some(Identity::Device(found.st_rdev));
     }
-    driver.numbers_files().then_some(Identity::File { device: found.st_dev, inode: found.st_ino })
+    driver.identifies(found.st_dev, found.st_ino)
 }
 
 /// When the file was made, in seconds and nanoseconds: on an overlay, the file that is there now. A

@@ -26,7 +26,7 @@ mod event;
 mod existing;
 mod fsdax;
 mod gather;
-mod ground;
+pub(crate) mod ground;
 mod group;
 mod growth;
 mod identity;

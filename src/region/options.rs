@@ -12,7 +12,7 @@ use super::any::AnyRegion;
 use super::calls;
 use super::draft::Place;
 use super::existing::Existing;
-use super::ground;
+use super::ground::{self, Seen};
 use super::identity::Driver;
 use super::lock::Lock;
 use super::quirks::{Quirks, overwrites_in_place};
@@ -462,16 +462,19 @@ impl Options {
         path: &Path,
         place: &mut Place,
         fd: BorrowedFd<'_>,
-    ) -> Result<(Report, Quirks)> {
+    ) -> Result<(Report, Quirks, Option<Seen>)> {
         self.creation_len()?;
-        let (report, quirks) = calls::glance(fd, path)?;
-        check_unit(fd)?;
+        let (report, quirks, seen) = calls::glance(fd, path)?;
+        match &seen {
+            Some(seen) => check_driver(seen.driver())?,
+            None => check_unit(fd)?,
+        }
         self.check_level(&report)?;
         self.check_storable(&report)?;
         if primitive!("publish.named_when_synced", quirks.no_journal, false) {
             place.name_temporarily(fd)?;
         }
-        Ok((report, quirks))
+        Ok((report, quirks, seen))
     }
 
     /// Makes the region of a draft: allocated and mapped, not synced, and not written where
@@ -481,16 +484,21 @@ impl Options {
         path: &Path,
         fd: OwnedFd,
         mut report: Report,
+        seen: Option<&Seen>,
     ) -> Result<AnyRegion> {
         let len = self.creation_len()?;
         if report.backend == Backend::PageCache && !self.writable_mapping {
-            storage::reserve(fd.as_fd(), len)?;
+            let known = seen.is_some_and(Seen::tells_unwritten);
+            let told = storage::reserve(fd.as_fd(), len, known)?;
+            if let Some(seen) = seen.filter(|_| told && !known) {
+                seen.has_told_unwritten();
+            }
         } else {
             storage::extend(fd.as_fd(), 0, len)?;
             // Once more, now that there are extents to look at.
             report = calls::look(fd.as_fd(), path)?.0;
         }
-        self.attach(path, fd, len, report)
+        self.attach_seen(path, fd, len, report, seen)
     }
 
     /// Makes an empty file hold these bytes, durably.
@@ -661,11 +669,29 @@ impl Options {
     }
 
     fn attach(&self, path: &Path, fd: OwnedFd, len: u64, report: Report) -> Result<AnyRegion> {
-        Ok(self.prepare(path, fd.as_fd(), len, &report)?.finish(path, fd, report))
+        self.attach_seen(path, fd, len, report, None)
+    }
+
+    fn attach_seen(
+        &self,
+        path: &Path,
+        fd: OwnedFd,
+        len: u64,
+        report: Report,
+        seen: Option<&Seen>,
+    ) -> Result<AnyRegion> {
+        Ok(self.prepare(path, fd.as_fd(), len, &report, seen)?.finish(path, fd, report))
     }
 
     /// Maps the file as its backend does it.
-    fn prepare(&self, path: &Path, fd: BorrowedFd<'_>, len: u64, report: &Report) -> Result<Ready> {
+    fn prepare(
+        &self,
+        path: &Path,
+        fd: BorrowedFd<'_>,
+        len: u64,
+        report: &Report,
+        seen: Option<&Seen>,
+    ) -> Result<Ready> {
         let exact = len as usize;
         let reserve = match self.max_len {
             _ if self.read_only => Reserve::exactly(exact),
@@ -692,7 +718,7 @@ impl Options {
             return Err(Error::new(Operation::Open, ErrorKind::Unsupported(why)));
         }
         let map = || {
-            let file = Membership::join(fd)?;
+            let file = Membership::join(fd, seen)?;
             let ready = match report.backend {
                 Backend::FsDax => Ready::Mapped(fsdax::map(&plan, fd, report)?, file),
                 Backend::DevDax => Ready::Mapped(devdax::map(&plan, fd, report)?, file),
@@ -711,7 +737,10 @@ impl Options {
 /// Refuses files that the kernel maps in larger units than pages: it would make the mapping longer
 /// than it was asked for, over whatever lies behind it.
 fn check_unit(fd: BorrowedFd<'_>) -> Result<()> {
-    let driver = Driver::of(fd).map_err(|errno| Error::os(Operation::Open, "fstatfs", errno))?;
+    check_driver(Driver::of(fd).map_err(|errno| Error::os(Operation::Open, "fstatfs", errno))?)
+}
+
+fn check_driver(driver: Driver) -> Result<()> {
     if driver.is_hugetlbfs() {
         let kind = ErrorKind::Unsupported(probe::HUGETLBFS);
         return Err(Error::new(Operation::Open, kind));

@@ -18,6 +18,7 @@ use crossbeam::utils::CachePadded;
 use rustix::fs;
 
 use super::gather::Gather;
+use super::ground::Seen;
 use super::identity::{self, Driver, Identity};
 use super::latch::Latch;
 use crate::error::{Error, ErrorKind, Operation, Result};
@@ -116,9 +117,12 @@ impl Membership {
     /// Joins the regions of the open file. Where one of them is poisoned, a new life of the file
     /// begins: whoever opens now recovers from the medium.
     ///
-    /// A writer [announces](Self::announce) itself once it is made.
-    pub(super) fn join(fd: BorrowedFd<'_>) -> Result<Self> {
-        let (driver, key) = Self::identity(fd)?;
+    /// Who has `seen` the file asks nothing. A writer [announces](Self::announce) itself once it is made.
+    pub(super) fn join(fd: BorrowedFd<'_>, seen: Option<&Seen>) -> Result<Self> {
+        let (driver, key) = match seen {
+            Some(seen) => (seen.driver(), seen.identity()),
+            None => Self::identity(fd)?,
+        };
         let latch = Arc::new(Latch::new());
         let join = |shared| Self {
             shared,

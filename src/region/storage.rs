@@ -136,16 +136,19 @@ pub(super) fn shrink_back(fd: BorrowedFd<'_>, len: u64) {
 /// Makes a new file `len` bytes long and allocates it, to be written later: what is not written
 /// by then must be filled, see [`unwritten`](calls::unwritten). Nothing is synced. Where the
 /// filesystem cannot allocate without writing, or not say which parts are unwritten, all of it is
-/// extended now.
-pub(super) fn reserve(fd: BorrowedFd<'_>, len: u64) -> Result<()> {
+/// extended now. True if it can say, which it is not asked where that is `known`.
+pub(super) fn reserve(fd: BorrowedFd<'_>, len: u64, known: bool) -> Result<bool> {
     check_limit(Operation::Allocate, len)?;
     let allocated = allocate(fd, 0, len, Taken { file_len: 0, bytes: 0 })?;
+    if allocated && known {
+        return Ok(true);
+    }
     match calls::unwritten(fd, len) {
-        Ok(parts) if allocated && parts.first() == Some(&(0..len)) => Ok(()),
+        Ok(parts) if allocated && parts.first() == Some(&(0..len)) => Ok(true),
         _ => {
             calls::ftruncate(fd, 0)
                 .map_err(|errno| Error::os(Operation::Allocate, "ftruncate", errno))?;
-            extend(fd, 0, len)
+            extend(fd, 0, len).map(|()| false)
         }
     }
 }

@@ -11,6 +11,7 @@ use pmem_tests::versions;
 const USAGE: &str = "\
 publisher once PATH BYTES VERSION create|replace|KEPT   publishes one version; KEPT: the name to
                                                         keep the old one under
+publisher times PATH BYTES COUNT                        replaces so often, and says each time
 publisher forever PATH BYTES                            replaces with versions 1, 2, ... and
                                                         prints each when it is published";
 
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
         ["once", path, bytes, version, how] => once(path, bytes, version, how),
+        ["times", path, bytes, count] => times(path, bytes, count),
         ["forever", path, bytes] => forever(path, bytes),
         _ => Err(USAGE.into()),
     };
@@ -45,6 +47,15 @@ fn once(path: &str, bytes: &str, version: &str, how: &str) -> Outcome<()> {
     let mut header = [0; 8];
     region.read(0, &mut header)?;
     assert_eq!(header, version.parse::<u64>()?.to_le_bytes());
+    Ok(())
+}
+
+fn times(path: &str, bytes: &str, count: &str) -> Outcome<()> {
+    for version in 1..=count.parse()? {
+        let region = publish(path, bytes.parse()?, version, Commit::Replace)?;
+        println!("{version}");
+        drop(region);
+    }
     Ok(())
 }
 

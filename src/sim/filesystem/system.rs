@@ -19,6 +19,7 @@ use super::{Feature, Tamper};
 use crate::durability::{Backend, Durability, Granularity};
 use crate::probe::Report;
 use crate::region::calls::{self, Calls, kernel};
+use crate::region::ground::Seen;
 use crate::region::quirks::Quirks;
 
 /// Where every model is mounted. Only a thread that has entered one finds it there.
@@ -300,9 +301,13 @@ impl Calls for Model {
         }
     }
 
-    fn glance(&self, file: BorrowedFd<'_>, path: &Path) -> crate::Result<(Report, Quirks)> {
+    fn glance(
+        &self,
+        file: BorrowedFd<'_>,
+        path: &Path,
+    ) -> crate::Result<(Report, Quirks, Option<Seen>)> {
         match self.file(file) {
-            Some(_) => self.look(file, path),
+            Some(_) => self.look(file, path).map(|(report, quirks)| (report, quirks, None)),
             None => kernel::glance(file, path),
         }
     }
