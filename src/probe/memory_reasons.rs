@@ -1,15 +1,29 @@
-//! The words of the reasons that persistent memory gives: its devices, and device DAX.
+//! The words of the reasons that persistent memory gives: its devices, its bad bytes, and device DAX.
 
+use std::fmt::Write;
+use std::ops::Range;
 use std::path::Path;
 
 use rustix::io::Errno;
 
 use super::bad_memory::BadIn;
-use super::facts::Facts;
+use super::facts::{Facts, all_regions};
 use super::memory_device::MemoryDevice;
 use super::reasons::{SEE_SYS, named as named_region};
 use super::remedy::Remedy;
 use super::report::{MemoryRegion, Namespace, Reason, ReasonCode, Target};
+
+/// How many ranges are listed before the rest is only counted.
+const RANGES_LISTED: usize = 8;
+
+/// Where a write cannot clear an error.
+const CANNOT_CLEAR: &str = "this platform cannot clear errors (no clear_error among the commands of \
+    its nvdimm bus): copy what can be read to a new file, and keep this one, so that no other file \
+    gets its blocks";
+
+/// The same for what is no file.
+const CANNOT_CLEAR_DEVICE: &str = "this platform cannot clear errors (no clear_error among the \
+    commands of its nvdimm bus): copy what can be read elsewhere, and leave those bytes unused";
 
 fn advice(code: ReasonCode, text: String, remedy: impl Into<String>) -> Reason {
     Reason { code, text, remedy: Some(Remedy::advice(remedy)) }
@@ -168,18 +182,62 @@ pub(super) fn system_ram(facts: &Facts, namespace: &Namespace) -> Reason {
     )
 }
 
+/// `ranges` as text, the first few of them.
+fn listed(ranges: &[Range<u64>]) -> String {
+    let mut out = String::new();
+    for (i, range) in ranges.iter().take(RANGES_LISTED).enumerate() {
+        let comma = if i == 0 { "" } else { ", " };
+        let _ = write!(out, "{comma}[{}, {})", range.start, range.end);
+    }
+    if let Some(more) = ranges.len().checked_sub(RANGES_LISTED).filter(|more| *more > 0) {
+        let _ = write!(out, " and {more} more");
+    }
+    out
+}
+
+/// Whether some memory behind the path keeps its errors whatever is written to it.
+fn keeps_errors(facts: &Facts) -> bool {
+    all_regions(facts).iter().any(|region| region.clears_errors == Some(false))
+}
+
+/// Bad bytes of a file.
+pub(super) fn bad_bytes_of_file(facts: &Facts) -> Reason {
+    let page = facts.page_size;
+    let remedy = if keeps_errors(facts) {
+        CANNOT_CLEAR.to_owned()
+    } else {
+        format!(
+            "write whole pages of {page} bytes over them with pwrite, from a good copy (dd \
+             conv=notrunc,fsync): a write clears the errors"
+        )
+    };
+    let text = format!("{} has bad bytes {}", facts.path.display(), listed(&facts.bad_ranges));
+    advice(ReasonCode::BadBlocks, text, remedy)
+}
+
+/// Bad bytes of a block device, which some files may have.
+pub(super) fn bad_bytes_of_device(facts: &Facts, name: &str, ranges: &[Range<u64>]) -> Reason {
+    let remedy = if keeps_errors(facts) {
+        CANNOT_CLEAR
+    } else {
+        "probe each file to find those that lie there, and write whole pages over the bad bytes \
+         with pwrite, from a good copy"
+    };
+    advice(ReasonCode::BadBlocks, format!("{name} has bad bytes {}", listed(ranges)), remedy)
+}
+
 /// Bad bytes of a device-DAX node.
-pub(super) fn bad_bytes_of_node(facts: &Facts, ranges: &str, cannot_clear: Option<&str>) -> Reason {
+pub(super) fn bad_bytes_of_node(facts: &Facts) -> Reason {
     let namespace = facts.dax_device.as_ref().and_then(|(found, _)| found.claims.as_deref());
-    let remedy = match (cannot_clear, namespace) {
-        (Some(cannot), _) => cannot.to_owned(),
-        (None, Some(namespace)) => format!(
+    let remedy = match namespace {
+        _ if keeps_errors(facts) => CANNOT_CLEAR_DEVICE.to_owned(),
+        Some(namespace) => format!(
             "copy what can be read, close the device everywhere, then ndctl clear-errors \
              {namespace}, which replaces the bad bytes by zeros"
         ),
-        (None, None) => "copy what can be read, and clear the errors with ndctl".to_owned(),
+        None => "copy what can be read, and clear the errors with ndctl".to_owned(),
     };
-    let text = format!("{} has bad bytes {ranges}", facts.path.display());
+    let text = format!("{} has bad bytes {}", facts.path.display(), listed(&facts.bad_ranges));
     advice(ReasonCode::BadBlocks, text, remedy)
 }
 
@@ -253,10 +311,7 @@ pub(super) fn clearing(kind: BadIn, regions: &[MemoryRegion], namespace: Option<
         );
     }
     if regions.iter().any(|region| region.clears_errors == Some(false)) {
-        return Remedy::advice(
-            "this platform cannot clear errors (no clear_error among the commands of its nvdimm \
-             bus): copy what can be read elsewhere, and leave those bytes unused",
-        );
+        return Remedy::advice(CANNOT_CLEAR_DEVICE);
     }
     match (kind, namespace) {
         (BadIn::File, _) => Remedy::advice(

@@ -44,6 +44,7 @@ mod nvme;
 mod obstacles;
 mod overlay;
 mod prediction;
+mod reason;
 mod reasons;
 mod remedy;
 mod report;

@@ -186,12 +186,12 @@ impl Judge<'_> {
         }
         if let Some((_, region)) = &facts.dax_device {
             if !facts.bad_ranges.is_empty() {
-                self.push(reasons::bad_blocks_in_node(facts));
+                self.push(memory_reasons::bad_bytes_of_node(facts));
             } else if !facts.bad_ranges_known {
                 self.push(memory_reasons::bad_bytes_somewhere(facts, region));
             }
         } else if facts.target == Target::File && !facts.bad_ranges.is_empty() {
-            self.push(reasons::bad_blocks_in_file(facts));
+            self.push(memory_reasons::bad_bytes_of_file(facts));
         } else if facts.target != Target::File
             || facts.device.as_ref().is_some_and(|device| device.bad_blocks.is_empty())
         {
@@ -219,7 +219,7 @@ impl Judge<'_> {
                 let owner = below.kind == "pmem" && device.kind != "partition"
                     || below.kind == "partition" && !is_file;
                 if owner && !below.bad_blocks.is_empty() {
-                    found.push(reasons::bad_blocks_on_device(
+                    found.push(memory_reasons::bad_bytes_of_device(
                         self.facts,
                         &below.name,
                         &below.bad_blocks,

@@ -1,22 +1,16 @@
 //! The words of the reasons: what was found, on what, and the remedy.
 
-use std::fmt::Write;
-use std::ops::Range;
 use std::path::Path;
 
 use rustix::io::Errno;
 
 use super::commands;
-use super::facts::{Facts, all_regions};
-use super::memory_reasons;
+use super::facts::Facts;
 use super::prediction::Bar;
 use super::remedy::Remedy;
 use super::report::{
     BlockDevice, HugePages, MemoryRegion, Mount, Namespace, Reason, ReasonCode, Target,
 };
-
-/// How many ranges are listed before the rest is only counted.
-const RANGES_LISTED: usize = 8;
 
 fn reason(code: ReasonCode, text: String, remedy: Option<Remedy>) -> Reason {
     Reason { code, text, remedy }
@@ -378,63 +372,6 @@ pub(super) fn huge_pages_misaligned(facts: &Facts) -> Reason {
         format!("{text}: its extents are not aligned to 2 MiB"),
         Some(remedy),
     )
-}
-
-/// `ranges` as text, the first few of them.
-fn listed(ranges: &[Range<u64>]) -> String {
-    let mut out = String::new();
-    for (i, range) in ranges.iter().take(RANGES_LISTED).enumerate() {
-        let comma = if i == 0 { "" } else { ", " };
-        let _ = write!(out, "{comma}[{}, {})", range.start, range.end);
-    }
-    if let Some(more) = ranges.len().checked_sub(RANGES_LISTED).filter(|more| *more > 0) {
-        let _ = write!(out, " and {more} more");
-    }
-    out
-}
-
-/// Where a write cannot clear an error.
-const CANNOT_CLEAR: &str = "this platform cannot clear errors (no clear_error among the commands of \
-    its nvdimm bus): copy what can be read to a new file, and keep this one, so that no other file \
-    gets its blocks";
-
-/// The same for device DAX.
-const CANNOT_CLEAR_DEVICE: &str = "this platform cannot clear errors (no clear_error among the \
-    commands of its nvdimm bus): copy what can be read elsewhere, and leave those bytes unused";
-
-/// Whether some memory behind the path keeps its errors whatever is written to it.
-fn keeps_errors(facts: &Facts) -> bool {
-    all_regions(facts).iter().any(|region| region.clears_errors == Some(false))
-}
-
-pub(super) fn bad_blocks_in_file(facts: &Facts) -> Reason {
-    let page = facts.page_size;
-    let remedy = if keeps_errors(facts) {
-        CANNOT_CLEAR.to_owned()
-    } else {
-        format!(
-            "write whole pages of {page} bytes over them with pwrite, from a good copy (dd \
-             conv=notrunc,fsync): a write clears the errors"
-        )
-    };
-    let text = format!("{} has bad bytes {}", facts.path.display(), listed(&facts.bad_ranges));
-    reason(ReasonCode::BadBlocks, text, Some(Remedy::advice(remedy)))
-}
-
-pub(super) fn bad_blocks_in_node(facts: &Facts) -> Reason {
-    let cannot_clear = keeps_errors(facts).then_some(CANNOT_CLEAR_DEVICE);
-    memory_reasons::bad_bytes_of_node(facts, &listed(&facts.bad_ranges), cannot_clear)
-}
-
-pub(super) fn bad_blocks_on_device(facts: &Facts, name: &str, ranges: &[Range<u64>]) -> Reason {
-    let remedy = if keeps_errors(facts) {
-        CANNOT_CLEAR
-    } else {
-        "probe each file to find those that lie there, and write whole pages over the bad bytes \
-         with pwrite, from a good copy"
-    };
-    let text = format!("{name} has bad bytes {}", listed(ranges));
-    reason(ReasonCode::BadBlocks, text, Some(Remedy::advice(remedy)))
 }
 
 pub(super) fn read_only(text: String, remedy: Option<Remedy>) -> Reason {
