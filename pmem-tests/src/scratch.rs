@@ -131,6 +131,33 @@ impl Filesystem {
         Self { mounted, server: Some(server), _directory: directory }
     }
 
+    /// An exfat of `bytes`, by exfat-fuse: a FUSE filesystem without hard links, rename flags, unnamed
+    /// files, extended attributes, owners and modes, whose inode numbers are drawn as files are opened.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be made or mounted: not root, or no exfat-fuse and exfatprogs.
+    #[must_use]
+    pub fn exfat(parent: impl AsRef<Path>, bytes: u64) -> Self {
+        need_root();
+        own_namespace();
+        let directory = Directory::new(parent);
+        let (image, mounted) = (directory.path().join("image"), directory.path().join("mounted"));
+        fs::create_dir(&mounted).expect("a directory can be made in a new directory");
+        File::create(&image)
+            .and_then(|file| file.set_len(bytes))
+            .unwrap_or_else(|error| panic!("cannot create {}: {error}", image.display()));
+        succeed("mkfs.exfat", [image.as_os_str()].into_iter());
+        let output = Command::new("losetup").args(["-f", "--show"]).arg(&image).output();
+        let output = output.expect("losetup is needed for this test");
+        let device = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        assert!(output.status.success(), "losetup: {}", String::from_utf8_lossy(&output.stderr));
+        succeed("mount.exfat-fuse", [OsStr::new(&device), mounted.as_os_str()].into_iter());
+        // In use: it goes when the server closes it.
+        succeed("losetup", [OsStr::new("-d"), OsStr::new(&device)].into_iter());
+        Self { mounted, server: None, _directory: directory }
+    }
+
     /// The filesystem of this type that lies in `image` from the byte `offset` on, through a loop
     /// device, mounted under `parent`. The image stays when it is unmounted. An error says what
     /// mount did: the image may be what a crash left.

@@ -131,6 +131,6 @@ fn a_draft_and_its_commit_take_few_system_calls() {
     let disk = Disk::new(KINDS[0]);
     let (calls, asked) = steady(disk.path());
     println!("{} calls: {}", calls.len(), calls.join(" "));
-    assert!(calls.len() <= 22, "{} calls: {}", calls.len(), calls.join(" "));
+    assert!(calls.len() <= 19, "{} calls: {}", calls.len(), calls.join(" "));
     assert_eq!(asked, 2, "which mount, and whether the table of mounts has changed");
 }

@@ -112,6 +112,7 @@ use crate::region::calls;
 use crate::region::draft::Place;
 use crate::region::ground::Seen;
 use crate::region::quirks::Quirks;
+use crate::region::storage;
 use crate::region::{AnyRegion, Options, Region};
 
 /// What becomes of a file that has the draft's name already.
@@ -369,10 +370,11 @@ fn complete(region: &AnyRegion) -> Result<()> {
 /// trust in the filesystem's answer to leave what was written as it is.
 fn rewrite(region: &AnyRegion, part: &Range<u64>) -> Result<()> {
     const PIECE: u64 = 1 << 20;
-    let mut buffer = vec![0; PIECE.min(part.end - part.start) as usize];
+    let mut buffer = storage::buffer(PIECE.min(part.end - part.start) as usize, 0);
     let mut at = part.start;
     while at < part.end {
-        let piece = &mut buffer[..PIECE.min(part.end - at) as usize];
+        let most = (part.end - at).min(buffer.len() as u64);
+        let piece = &mut buffer[..most as usize];
         region.read(at, piece)?;
         region.write(at, piece)?;
         at += piece.len() as u64;

@@ -44,7 +44,7 @@ mod reopen;
 mod reserve;
 mod resolve;
 mod siblings;
-mod storage;
+pub(crate) mod storage;
 mod unwritten;
 mod volatile;
 mod write_back;

@@ -42,6 +42,7 @@ use super::identity;
 use super::mapping::{Mapping, page_size};
 use super::options::Growth;
 use super::siblings::Membership;
+use super::storage;
 use open::access;
 pub(super) use open::{Parts, map};
 
@@ -302,7 +303,7 @@ impl Region for PageCacheRegion {
     fn fill_flush(&self, offset: u64, len: u64, byte: u8) -> Result<()> {
         self.check_writable(Operation::Write)?;
         self.range(Operation::Write, offset, len)?;
-        let pattern = vec![byte; (len as usize).min(1 << 20)];
+        let pattern = storage::buffer((len as usize).min(1 << 20), byte);
         let mut done = 0;
         while done < len {
             // Pieces end on multiples of their size, so that no word is split.

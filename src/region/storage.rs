@@ -300,20 +300,18 @@ fn sync_filesystem(fd: BorrowedFd<'_>) {
     let _ = calls::syncfs(fd);
 }
 
-/// For a process without memory for more (setrlimit(2), `RLIMIT_AS`).
-static FEW_ZEROS: [u8; 4096] = [0; 4096];
-
-/// So many zeros, if there is memory for them: an allocation that fails would end the process.
-fn zeros(len: usize) -> Option<Vec<u8>> {
-    let mut zeros = Vec::new();
-    zeros.try_reserve_exact(len).ok()?;
-    zeros.resize(len, 0);
-    Some(zeros)
+/// So many bytes, or fewer where there is no memory for them: an allocation that fails would end the
+/// process.
+pub(crate) fn buffer(len: usize, byte: u8) -> Vec<u8> {
+    const FEW: usize = 4096;
+    let mut bytes = Vec::new();
+    let len = if bytes.try_reserve_exact(len).is_ok() { len } else { len.min(FEW) };
+    bytes.resize(len, byte);
+    bytes
 }
 
 fn write_zeros(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {
-    let zeros = zeros(PIECE.min((to - from) as usize));
-    let zeros = zeros.as_deref().unwrap_or(&FEW_ZEROS);
+    let zeros = buffer(PIECE.min((to - from) as usize), 0);
     let mut at = from;
     while at < to {
         // Pieces end on multiples of their size.

@@ -4,6 +4,7 @@ use std::io::Write as _;
 
 use daxmap::{Backend, Durability, Emulation, Granularity, Options};
 use pmem_tests::conformance::{Facts, FileSubject, MemorySubject, Subject, Verdict, run};
+use pmem_tests::passthrough::Habits;
 use pmem_tests::scratch::{self, Directory, Filesystem};
 
 /// A directory of the build for temporary files.
@@ -172,6 +173,21 @@ pub fn fuse(guard: bool) {
     passes(&FileSubject::new("FUSE", filesystem.path(), options(guard), facts), NOT_ON_PAGE_CACHE);
 }
 
+pub fn fuse_without_links(guard: bool) {
+    let habits = Habits { no_links: true, no_rename_flags: true, ..Habits::default() };
+    let filesystem = Filesystem::fuse_with(HERE, habits);
+    let facts = Facts { guarded: guard, ..SERVER };
+    let name = "FUSE without links";
+    passes(&FileSubject::new(name, filesystem.path(), options(guard), facts), NOT_ON_PAGE_CACHE);
+}
+
+pub fn exfat(guard: bool) {
+    let filesystem = Filesystem::exfat(HERE, 400 << 20);
+    let facts = Facts { guarded: guard, ..SERVER };
+    let name = "exfat by FUSE";
+    passes(&FileSubject::new(name, filesystem.path(), options(guard), facts), NOT_ON_PAGE_CACHE);
+}
+
 pub fn xfs(guard: bool) {
     looped("xfs", guard);
 }
@@ -238,7 +254,7 @@ macro_rules! on_every_backend {
     (guard: $guard:literal) => {
         common::on_every_backend! { $guard;
             build_directory, ext4, ext4_data_journal, ext4_nodelalloc, ext4_writable_mapping,
-            xfs, xfs_writable_mapping, btrfs, f2fs, fuse, overlay, tmpfs, emulated_adr,
+            xfs, xfs_writable_mapping, btrfs, f2fs, fuse, fuse_without_links, exfat, overlay, tmpfs, emulated_adr,
             emulated_eadr,
             in_memory, in_memory_emulated_adr,
         }

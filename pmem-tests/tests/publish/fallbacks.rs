@@ -15,6 +15,7 @@ use pmem_tests::passthrough::Habits;
 use pmem_tests::scratch::{Directory, Filesystem};
 use pmem_tests::versions;
 
+use crate::limits::{CHILD, in_a_child};
 use crate::{HERE, LEN, draft, names, version};
 
 fn habits(change: impl FnOnce(&mut Habits)) -> Filesystem {
@@ -24,7 +25,7 @@ fn habits(change: impl FnOnce(&mut Habits)) -> Filesystem {
 }
 
 /// Creates, opens, grows, publishes in every way but `keep`, and leaves `file` with version 2.
-fn all_works_in(directory: &Path) {
+pub(crate) fn all_works_in(directory: &Path) {
     let options = Options::new().len(LEN as u64);
     let path = directory.join("region");
     let region = options.create(&path).unwrap();
@@ -293,63 +294,6 @@ fn a_file_is_replaced_in_one_line() {
     let error = demanding.replace(memory.path().join("config"), b"x").unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Durability { .. }), "{error}");
     assert_eq!(names(memory.path()), [""; 0]);
-}
-
-const CHILD: &str = "DAXMAP_PUBLISH_CHILD";
-
-/// Runs one of the tests below in a process of its own, in a directory.
-fn in_a_child(test: &str, directory: &Path) {
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--test-threads=1", "--nocapture"])
-        .env(CHILD, directory)
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&child.stdout);
-    let errors = String::from_utf8_lossy(&child.stderr);
-    assert!(
-        child.status.success() && said.contains("1 passed"),
-        "{:?} {said} {errors}",
-        child.status
-    );
-}
-
-/// Not a test of its own: with the variable set it is the process of the next one.
-#[test]
-#[allow(unsafe_code)]
-fn process_with_small_files() {
-    const LIMIT: u64 = 1 << 20;
-    let Some(directory) = std::env::var_os(CHILD) else { return };
-    let path = |name: &str| Path::new(&directory).join(name);
-    let options = Options::new();
-    drop(options.clone().len(4 * LIMIT).create(path("large")).unwrap());
-    let limit = libc::rlimit { rlim_cur: LIMIT, rlim_max: LIMIT };
-    // SAFETY: reads a structure; the limit is this process's own.
-    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) }, 0);
-    let region = options.clone().len(LIMIT).create(path("fits")).unwrap();
-    region.write_persist(LIMIT - 4, b"last").unwrap();
-    let refused = [
-        region.grow(LIMIT + 1),
-        options.clone().len(LIMIT + 1).create(path("new")).map(drop),
-        options.clone().len(LIMIT + 1).draft(path("new")).map(drop),
-        options.open(path("large")).map(drop),
-        replace(path("new"), vec![1; LIMIT as usize + 1]).map(drop),
-    ];
-    for result in refused {
-        let error = result.unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(libc::EFBIG), "{error}");
-        assert!(error.to_string().contains("ulimit -f"), "{error}");
-    }
-    region.write_persist(0, b"goes on").unwrap();
-    assert_eq!(region.len(), LIMIT);
-    options.read_only(true).open(path("large")).unwrap();
-    assert_eq!(names(Path::new(&directory)), ["fits", "large"]);
-}
-
-/// `ulimit -f`: an error, where the kernel would end the process with SIGXFSZ.
-#[test]
-fn a_limit_on_file_sizes_is_an_error() {
-    let directory = Directory::new(HERE);
-    in_a_child("fallbacks::process_with_small_files", directory.path());
 }
 
 /// Not a test of its own: with the variable set it is the process of the next one.

@@ -4,6 +4,8 @@
 mod attributes;
 mod fallbacks;
 mod hostile;
+mod limits;
+mod real;
 mod space;
 mod together;
 
