@@ -67,4 +67,5 @@ pub use error::{Error, ErrorKind, Operation, Result};
 pub use format::opening::UnsafeShutdown;
 pub use region::{
     Adopted, AnyRegion, DEFAULT_RESERVE, Emulation, FRUGAL_RESERVE, Growth, Lock, Options, Region,
+    Synced,
 };

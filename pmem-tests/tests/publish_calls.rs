@@ -119,10 +119,15 @@ fn steady(path: &std::path::Path) -> (Vec<String>, usize) {
         call.name.ends_with("poll")
             || call.name == "statx" && call.text.contains("AT_STATX_DONT_SYNC")
     };
-    // A debug build of the standard library asks before it closes.
-    let own = |call: &&traced::Call| !asks(call) && !matches!(&*call.name, "pwrite64" | "fcntl");
     let calls = &calls[begins..];
-    let names = calls.iter().filter(own).map(|call| call.name.clone()).collect();
+    // The caller's writes, the last of which asks for the length. (A debug build of the standard library
+    // asks before it closes.)
+    let writes = |at: usize| {
+        let next = calls.get(at + 1).is_some_and(|next| next.name == "pwrite64");
+        calls[at].name == "pwrite64" || calls[at].name == "statx" && next
+    };
+    let own = |at: &usize| !asks(&&calls[*at]) && !writes(*at) && calls[*at].name != "fcntl";
+    let names = (0..calls.len()).filter(own).map(|at| calls[at].name.clone()).collect();
     (names, calls.iter().filter(asks).count())
 }
 

@@ -21,10 +21,12 @@
 mod places;
 mod ranges;
 
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::Mutex;
+use std::time::Instant;
 
 use rustix::mm::{self, MsyncFlags};
 
@@ -36,6 +38,7 @@ use super::cores::OtherCores;
 use super::descriptor;
 use super::group::Group;
 use super::mapping::page_size;
+use super::observer::{Observer, Synced};
 use super::options::Options;
 use super::process;
 use super::siblings::{Membership, lock};
@@ -63,6 +66,7 @@ pub struct Adopted<F> {
     process: u64,
     flushed: Mutex<Ranges>,
     group: Group,
+    observer: Option<Observer>,
 }
 
 impl<F> std::fmt::Debug for Adopted<F> {
@@ -101,8 +105,8 @@ enum Way {
 
 impl Options {
     /// Takes care of the durability of a mapping that the caller made of `file`, from byte `offset` of
-    /// the file on, and keeps. Of the options, [`require`](Self::require) and
-    /// [`fault_guard`](Self::fault_guard) count. The kernel is asked about the mapping
+    /// the file on, and keeps. Of the options, [`require`](Self::require),
+    /// [`fault_guard`](Self::fault_guard) and [`observer`](Self::observer) count. The kernel is asked about the mapping
     /// (`/proc/self/smaps`), once, which takes a walk over the page tables of the process on DAX.
     ///
     /// The level is that of a region of the file where the mapping was made with `MAP_SYNC`; at most
@@ -147,6 +151,7 @@ impl Options {
             process: process::mark(),
             flushed: Mutex::default(),
             group: Group::default(),
+            observer: self.observes(),
         })
     }
 
@@ -320,7 +325,13 @@ impl<F> Adopted<F> {
             return Err(descriptor::in_a_child(Operation::Drain).at(&self.path));
         }
         let mine = lock(&self.flushed).count();
-        self.group.commit(mine, || self.check(Operation::Drain), || self.sync())
+        let mut told = None;
+        let check = || self.check(Operation::Drain);
+        let drained = self.group.commit(mine, check, || self.sync(&mut told));
+        if let (Some(observer), Some(synced)) = (&self.observer, &told) {
+            observer.tell(synced);
+        }
+        drained
     }
 
     /// [`drain`](Self::drain) of what every thread flushed before, in happens-before order: see
@@ -356,8 +367,19 @@ impl<F> Adopted<F> {
 
     /// One sync of everything flushed so far; returns the number of the last flush that it covers. Run by
     /// one thread at a time.
-    fn sync(&self) -> Result<u64> {
+    fn sync(&self, told: &mut Option<Synced>) -> Result<u64> {
         let (ranges, covers) = lock(&self.flushed).take();
+        let began = self.observer.is_some().then(|| (Instant::now(), self.group.waiting()));
+        let bytes = ranges.iter().map(|range| range.len() as u64).sum();
+        let synced = self.sync_ranges(ranges);
+        *told = began.map(|(began, threads)| {
+            let errno = synced.as_ref().err().and_then(Error::raw_os_error);
+            Synced { took: began.elapsed(), bytes, threads, errno }
+        });
+        synced.map(|()| covers)
+    }
+
+    fn sync_ranges(&self, ranges: Vec<Range<usize>>) -> Result<()> {
         for range in ranges {
             // From the start of the page: msync(2) asks for that, and the page is mapped as a whole.
             let address = self.memory.start.as_ptr().wrapping_add(range.start);
@@ -371,6 +393,6 @@ impl<F> Adopted<F> {
                 self.siblings.shared.poison(error.over(range.start as u64, range.len() as u64))
             })?;
         }
-        Ok(covers)
+        Ok(())
     }
 }

@@ -20,7 +20,8 @@ pub(super) fn map(plan: &Plan, fd: BorrowedFd<'_>, report: &Report) -> Result<Pa
         return Err(Error::new(Operation::Map, ErrorKind::Unaligned { align }).over(0, plan.len));
     }
     // A device does not grow: reserve what it has.
-    let whole = Plan { reserve: Reserve::exactly(plan.len as usize), ..*plan };
+    let reserve = Reserve::exactly(plan.len as usize);
+    let whole = Plan { reserve, observer: None, ..*plan };
     let align = usize::try_from(align).unwrap_or(HUGE_PAGE).next_power_of_two().max(page_size());
     map_populated(&whole, fd, FLAGS, align).map(|mapping| Parts {
         mapping,

@@ -133,6 +133,12 @@ impl Group {
         work()
     }
 
+    /// How many threads the sync serves that has just begun, for whoever makes it.
+    pub(super) fn waiting(&self) -> u64 {
+        let arrived = self.company.arrived.load(Ordering::Acquire);
+        arrived.saturating_sub(self.company.served.load(Ordering::Acquire))
+    }
+
     /// Makes the caller the leader, if there is none.
     fn begin(&self) -> bool {
         primitive!(

@@ -3,7 +3,7 @@
 //! | file | question |
 //! |---|---|
 //! | `contract` | what does every region promise? |
-//! | `options`, `lock` | how is one opened and created? |
+//! | `options`, `lock`, `observer` | how is one opened and created? |
 //! | `calls` | which system calls is all of this made of? |
 //! | `storage`, `unwritten` | how does a file come to be complete, and grow? |
 //! | `reopen` | is what an existing file shows on the medium? |
@@ -36,6 +36,7 @@ mod lock;
 mod mapped;
 mod mapping;
 mod naming;
+mod observer;
 mod options;
 mod page_cache;
 pub(crate) mod process;
@@ -53,5 +54,6 @@ pub use adopted::Adopted;
 pub use any::AnyRegion;
 pub use contract::Region;
 pub use lock::Lock;
+pub use observer::Synced;
 pub use options::{Emulation, Growth, Options};
 pub use reserve::{DEFAULT_RESERVE, FRUGAL_RESERVE};

@@ -15,6 +15,7 @@ use super::existing::Existing;
 use super::ground::{self, Seen};
 use super::identity::Driver;
 use super::lock::Lock;
+use super::observer::{Observer, Synced};
 use super::quirks::{Quirks, overwrites_in_place};
 use super::reopen::{self, Shows};
 use super::reserve::Reserve;
@@ -80,6 +81,7 @@ pub struct Options {
     writable_mapping: bool,
     gather: bool,
     strict_attributes: bool,
+    observer: Option<Observer>,
     /// An empty file is refused.
     holds_something: bool,
 }
@@ -109,6 +111,7 @@ impl Options {
             writable_mapping: false,
             gather: true,
             strict_attributes: false,
+            observer: None,
             holds_something: false,
         }
     }
@@ -258,6 +261,44 @@ impl Options {
     pub const fn gather(mut self, yes: bool) -> Self {
         self.gather = yes;
         self
+    }
+
+    /// Who is told of each sync of the region: how long it took, how many bytes the region had sent, how
+    /// many threads waited. Default: **nobody**, and then nothing is measured. Where a drain is a fence,
+    /// there is no sync, and nobody is told.
+    ///
+    /// It is called on the thread that made the sync, once all who waited may go on; what it does takes
+    /// that thread's time. If it panics, so does the call that synced. The syncs by which a region
+    /// is opened, created and grown are not told.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    /// use daxmap::{Options, Region};
+    ///
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let path = directory.path().join("wal");
+    /// let micros = Arc::new(AtomicU64::new(0));
+    /// let total = Arc::clone(&micros);
+    /// let region = Options::new()
+    ///     .len(1 << 20)
+    ///     .observer(move |sync| {
+    ///         total.fetch_add(sync.took.as_micros() as u64, Ordering::Relaxed);
+    ///     })
+    ///     .create(&path)?;
+    /// region.write_persist(0, b"a record")?;
+    /// println!("{} us in fdatasync", micros.load(Ordering::Relaxed));
+    /// # Ok::<(), daxmap::Error>(())
+    /// ```
+    #[must_use]
+    pub fn observer(mut self, told: impl Fn(&Synced) + Send + Sync + 'static) -> Self {
+        self.observer = Some(Observer::new(told));
+        self
+    }
+
+    /// Who is told of syncs.
+    pub(super) fn observes(&self) -> Option<Observer> {
+        self.observer.clone()
     }
 
     /// For an existing file of a format that knows how long it is: any length will do but 0.
@@ -707,6 +748,7 @@ impl Options {
             writable_mapping: self.writable_mapping && !self.read_only,
             gather: self.gather,
             growth: self.growth,
+            observer: self.observer.clone(),
         };
         if self.emulate.is_some() && report.backend != Backend::Volatile {
             let why = "emulation needs a memory-backed file: put it on tmpfs";
@@ -759,6 +801,7 @@ pub(super) struct Plan {
     pub(super) writable_mapping: bool,
     pub(super) gather: bool,
     pub(super) growth: Growth,
+    pub(super) observer: Option<Observer>,
 }
 
 /// A mapped file that still lacks its descriptor.

@@ -40,6 +40,7 @@ use super::group::Group;
 use super::growth::{self, End, Resize, Writers};
 use super::identity;
 use super::mapping::{Mapping, page_size};
+use super::observer::Observer;
 use super::options::Growth;
 use super::siblings::Membership;
 use super::storage;
@@ -82,6 +83,9 @@ pub(super) struct PageCacheRegion {
     /// Of this open file: a write-back error is reported to each open file once, so no region may
     /// believe another's sync.
     group: Group,
+    observer: Option<Observer>,
+    /// Bytes sent since the last sync, where somebody is told of it.
+    sent: AtomicU64,
 }
 
 impl std::fmt::Debug for PageCacheRegion {
@@ -107,6 +111,7 @@ impl PageCacheRegion {
             durability,
             gathers,
             growth,
+            observer,
         } = parts;
         // Where another region of the file cannot be found, it could not see what is kept back.
         let gathers = gathers && file.known;
@@ -136,6 +141,8 @@ impl PageCacheRegion {
             len,
             file,
             group,
+            observer,
+            sent: AtomicU64::new(0),
         }
     }
 
@@ -339,7 +346,12 @@ impl Region for PageCacheRegion {
         self.check_ours(Operation::Drain)?;
         let shared = &*self.file.shared;
         let mine = shared.written.load(Ordering::Acquire);
-        self.group.commit(mine, check, || self.sync())
+        let mut told = None;
+        let drained = self.group.commit(mine, check, || self.sync(&mut told));
+        if let (Some(observer), Some(synced)) = (&self.observer, &told) {
+            observer.tell(synced);
+        }
+        drained
     }
 
     /// A drain covers whatever was written by then, by whomever.

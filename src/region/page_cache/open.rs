@@ -10,6 +10,7 @@ use crate::error::{Error, Operation, Result};
 use crate::primitives::primitive;
 use crate::probe::Report;
 use crate::region::mapping::{Mapping, page_size};
+use crate::region::observer::Observer;
 use crate::region::options::{Growth, Plan};
 use crate::region::storage;
 
@@ -25,6 +26,7 @@ pub(in crate::region) struct Parts {
     pub(super) durability: Durability,
     pub(super) gathers: bool,
     pub(super) growth: Growth,
+    pub(super) observer: Option<Observer>,
 }
 
 pub(in crate::region) fn map(plan: &Plan, fd: BorrowedFd<'_>, report: &Report) -> Result<Parts> {
@@ -64,6 +66,7 @@ pub(in crate::region) fn map(plan: &Plan, fd: BorrowedFd<'_>, report: &Report) -
         durability: report.durability,
         gathers: plan.gather,
         growth: plan.growth,
+        observer: plan.observer.clone(),
     })
 }
 

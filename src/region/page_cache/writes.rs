@@ -13,6 +13,7 @@ use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::MutexGuard;
 use std::sync::atomic::{Ordering, fence};
+use std::time::Instant;
 
 use rustix::io::Errno;
 
@@ -24,6 +25,7 @@ use crate::region::contract::Region;
 use crate::region::gather::{Gather, WRITE_MAX};
 use crate::region::kernel_copy;
 use crate::region::mapping::page_size;
+use crate::region::observer::Synced;
 use crate::region::siblings::lock;
 use crate::region::storage;
 
@@ -71,6 +73,9 @@ impl PageCacheRegion {
     /// Writes to the file. Page by page where others store through a mapping: a longer write
     /// would bring a large folio into the page cache, and a store would then dirty all of it.
     fn put(&self, at: u64, data: &[u8]) -> std::result::Result<(), Errno> {
+        if self.observer.is_some() {
+            self.sent.fetch_add(data.len() as u64, Ordering::Relaxed);
+        }
         if primitive!("page_cache.write.single_pages", !self.writable_mapping, true) {
             return kernel_copy::write_file(self.fd.as_fd(), at, data);
         }
@@ -230,7 +235,7 @@ impl PageCacheRegion {
 
     /// One sync of everything written to the file so far; returns the number of the last write
     /// that it covers. Run by one thread at a time.
-    pub(super) fn sync(&self) -> Result<u64> {
+    pub(super) fn sync(&self, told: &mut Option<Synced>) -> Result<u64> {
         let shared = &*self.file.shared;
         let covers = {
             let mut gather = lock(&shared.gather);
@@ -241,9 +246,17 @@ impl PageCacheRegion {
             primitive!("page_cache.sync.send", self.send_gathered(&mut gather), Ok(()))?;
             shared.written.load(Ordering::Acquire)
         };
+        let watched = self
+            .observer
+            .is_some()
+            .then(|| (Instant::now(), self.group.waiting(), self.sent.swap(0, Ordering::Relaxed)));
         // Not repeated after EINTR: whether an error was reported and cleared is unknown.
         let synced =
             primitive!("page_cache.sync.fdatasync", calls::fdatasync(self.fd.as_fd()), Ok(()));
+        *told = watched.map(|(began, threads, bytes)| {
+            let errno = synced.err().map(Errno::raw_os_error);
+            Synced { took: began.elapsed(), bytes, threads, errno }
+        });
         synced.map_err(|errno| {
             let error = Error::os(Operation::Drain, "fdatasync", errno).at(&self.path);
             self.poison(&mut lock(&shared.gather), error.over(0, self.len()))
