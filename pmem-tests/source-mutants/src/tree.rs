@@ -250,8 +250,11 @@ impl Tree {
             return self.constant.insert(name.to_owned());
         }
         let mut found = false;
+        // What a mutant takes away is missed behind it: the error names both places.
+        let moved = error["code"]["code"] == "E0382";
         for span in error["spans"].as_array().into_iter().flatten() {
-            if span["is_primary"] != true {
+            let is_it = if moved { "label" } else { "is_primary" };
+            if span[is_it] != true && span[is_it] != "value moved here" {
                 continue;
             }
             let file = span["file_name"].as_str().unwrap_or_default().to_owned();
