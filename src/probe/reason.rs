@@ -64,7 +64,7 @@ pub struct Cap {
     pub level: Durability,
     /// What was seen, or could not be.
     pub evidence: String,
-    /// The reason that says so among [`Report::reasons`], where the layer lowers the level.
+    /// The reason that says so among [`Report::reasons`](super::Report::reasons), where the layer lowers the level.
     pub reason: Option<ReasonCode>,
 }
 
