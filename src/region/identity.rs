@@ -64,6 +64,11 @@ impl Driver {
         self.numbers_files().then_some(Identity::File { device, inode })
     }
 
+    /// tmpfs and memfd: a file's pages are the file.
+    pub(super) fn is_memory(self) -> bool {
+        self.0 == TMPFS
+    }
+
     /// Whether inode numbers tell files apart.
     pub(super) fn numbers_files(self) -> bool {
         matches!(self.0, EXT | XFS | BTRFS | F2FS | TMPFS)

@@ -5,17 +5,23 @@
 
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{self, AtFlags, SeekFrom, Stat, StatxFlags};
+use rustix::fs::{self, AtFlags, SeekFrom, Stat, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 use super::calls;
+use super::identity::Driver;
 use super::mapping::page_size;
 use super::options::Growth;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::primitives::primitive;
 
-/// Zeros are written in pieces of this many bytes, which lets ext4 and xfs keep the file in
-/// large folios and extents.
+/// Zeros are written in pieces of this many bytes where the file has its pages in the page cache: ext4
+/// and xfs make folios as large as the write that brings them. To persist 64 bytes in a folio of
+/// 1 MiB takes 1.5 times the processor time that it takes in one of 16 KiB. Where space is not
+/// preallocated, extents become as long all the same: write-back allocates.
+const CACHED_PIECE: usize = 16 << 10;
+
+/// And of this many in memory and on DAX, where a call more is a cost and nothing else.
 const PIECE: usize = 1 << 20;
 
 /// From this many bytes on, the filesystem is asked for its free space before any is taken. Less is
@@ -311,16 +317,26 @@ pub(crate) fn buffer(len: usize, byte: u8) -> Vec<u8> {
 }
 
 fn write_zeros(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {
-    let zeros = buffer(PIECE.min((to - from) as usize), 0);
+    let most = if has_no_folios(fd) { PIECE } else { CACHED_PIECE };
+    let zeros = buffer(most.min((to - from) as usize), 0);
     let mut at = from;
     while at < to {
         // Pieces end on multiples of their size.
-        let piece = ((PIECE as u64 - at % PIECE as u64).min(to - at) as usize).min(zeros.len());
+        let piece = ((most as u64 - at % most as u64).min(to - at) as usize).min(zeros.len());
         pwrite_all(fd, at, &zeros[..piece])
             .map_err(|errno| Error::os(Operation::Allocate, "pwrite", errno))?;
         at += piece as u64;
     }
     Ok(())
+}
+
+/// Whether the file is its own memory: how its pages were made costs no write anything.
+fn has_no_folios(fd: BorrowedFd<'_>) -> bool {
+    let dax = || {
+        let found = fs::statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::empty());
+        found.is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::DAX))
+    };
+    Driver::of(fd).is_ok_and(Driver::is_memory) || dax()
 }
 
 /// Writes all of `data` at `offset`: repeats after EINTR and after a short write.
