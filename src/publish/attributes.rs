@@ -16,6 +16,7 @@ use super::in_place::{Way, names, read_all};
 use super::inode_flags::{self, Extended};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::region::calls;
+use crate::region::clean;
 use crate::region::draft::Place;
 use crate::region::ground::Seen;
 
@@ -293,13 +294,15 @@ impl Old {
 
     /// Makes the new file's extended attributes those of the old one. True if any was changed.
     fn hand_extended_on(&self, new: BorrowedFd<'_>, handed: &mut Handed) -> Result<bool> {
-        let wanted = match self.way.names() {
+        let mut wanted = match self.way.names() {
             Ok(names) => names,
             Err(errno) => {
                 handed.refused(Attribute::AllExtended, "flistxattr", errno)?;
                 return Ok(false);
             }
         };
+        // Says how the old file was closed.
+        wanted.retain(|name| name.to_bytes() != clean::MARK.as_bytes());
         handed.fragile |= wanted.iter().any(|name| name.to_bytes() == b"security.capability");
         let mut changed = false;
         for name in names(|buffer| fs::flistxattr(new, buffer)).map_err(failed("flistxattr"))? {

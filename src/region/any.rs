@@ -69,7 +69,10 @@ impl AnyRegion {
     }
 
     /// The same region, of a file that showed this when it was opened.
-    pub(super) fn showing(self, shows: Shows) -> Self {
+    pub(super) fn showing(mut self, shows: Shows) -> Self {
+        if let (Shows::Cache, Inner::PageCache(region)) = (shows, &mut self.inner) {
+            region.leave_no_mark();
+        }
         Self { shows, ..self }
     }
 

@@ -17,6 +17,7 @@ mod adopted;
 mod any;
 pub(crate) mod bounds;
 pub(crate) mod calls;
+pub(crate) mod clean;
 mod contract;
 mod cores;
 mod descriptor;

@@ -68,6 +68,8 @@ pub struct Options {
     growth: Growth,
     fault_guard: bool,
     writable_mapping: bool,
+    /// `None`: as the mark says that the last region left.
+    keep_cache: Option<bool>,
     gather: bool,
     strict_attributes: bool,
     observer: Option<Observer>,
@@ -98,6 +100,7 @@ impl Options {
             growth: Growth::Zeroed,
             fault_guard: true,
             writable_mapping: false,
+            keep_cache: None,
             gather: true,
             strict_attributes: false,
             observer: None,
@@ -238,6 +241,28 @@ impl Options {
     #[must_use]
     pub const fn writable_mapping(mut self, yes: bool) -> Self {
         self.writable_mapping = yes;
+        self
+    }
+
+    /// Keep what the page cache has of an existing file, or drop it and read the file anew, when it is
+    /// opened for writing. Default: **kept** where the region before this one was
+    /// [closed](crate::Region::close) without an error, with the exclusive [lock](Self::lock), since
+    /// the kernel started, and the file has not been written since; **dropped** otherwise. Has no
+    /// effect on persistent memory and memory-backed files.
+    ///
+    /// - By default a region shows what the medium holds. What closes it leaves says so in an extended
+    ///   attribute of the file, `user.daxmap.closed`. A write by another program shows in the file's
+    ///   times, before Linux 6.13 only if it came a clock tick (4 ms) later. What this hides: a medium
+    ///   that has lost what it had. Reads find that out once the cache is gone.
+    /// - `false`: the first read of each page is a read of the device, and finds what it holds. Pages that
+    ///   others have mapped stay: see [`open`](Self::open).
+    /// - `true`: after a failed sync, by whomever, the region may show bytes that the medium has not, no
+    ///   drain writes them, and a power loss takes them. Where there is no mark and anything is cached,
+    ///   the level is at most [`Durability::Unverified`], and
+    ///   [`shows_medium`](crate::AnyRegion::shows_medium) is false.
+    #[must_use]
+    pub const fn keep_cache(mut self, yes: bool) -> Self {
+        self.keep_cache = Some(yes);
         self
     }
 

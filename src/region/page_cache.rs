@@ -34,6 +34,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::mm::MapFlags;
 
 use super::bounds;
+use super::clean;
 use super::contract::{Region, joined, write_each};
 use super::descriptor::{self, Descriptor};
 use super::group::Group;
@@ -77,6 +78,8 @@ pub(super) struct PageCacheRegion {
     mapped: bool,
     /// A look at the mapping tells whether the file has been cut.
     sees_length: bool,
+    /// A clean close says so: see [`clean`].
+    leaves_mark: bool,
     durability: Durability,
     len: AtomicU64,
     file: Membership,
@@ -112,6 +115,7 @@ impl PageCacheRegion {
             gathers,
             growth,
             observer,
+            leaves_mark,
         } = parts;
         // Where another region of the file cannot be found, it could not see what is kept back.
         let gathers = gathers && file.known;
@@ -137,6 +141,7 @@ impl PageCacheRegion {
             born,
             mapped,
             sees_length,
+            leaves_mark,
             durability,
             len,
             file,
@@ -144,6 +149,11 @@ impl PageCacheRegion {
             observer,
             sent: AtomicU64::new(0),
         }
+    }
+
+    /// What it shows is not known to be on the medium: no clean close will say so.
+    pub(super) fn leave_no_mark(&mut self) {
+        self.leaves_mark = false;
     }
 
     /// Reports no level above this one from now on.
@@ -449,12 +459,16 @@ impl Region for PageCacheRegion {
     }
 
     fn close(&self) -> Result<()> {
+        let mark = self.mark_of_close();
         let drained = if self.read_only {
             self.check_readable(Operation::Close)
         } else {
             primitive!("page_cache.close.drain", self.drain(), Ok(()))
                 .map_err(|error| error.during(Operation::Close))
         };
+        if let (Some(mark), Ok(())) = (&mark, &drained) {
+            clean::leave(self.fd.as_fd(), mark);
+        }
         self.file.latch.close();
         drained
     }

@@ -157,6 +157,7 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     use super::*;
+    use crate::{Durability, Options, Region};
 
     fn written(pages: usize) -> File {
         let file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
@@ -206,5 +207,87 @@ mod tests {
         mapping.populate(0, page_size(), false).unwrap();
         let marked = dirty_cached(file.as_fd(), 64 * page_size() as u64).unwrap();
         assert!((1..64).contains(&marked), "{marked} pages");
+    }
+
+    const PAGES: u64 = 64;
+
+    /// A directory, and a file in it that was a region, all of it written.
+    fn was_region(closed: bool, lock: bool) -> (tempfile::TempDir, std::path::PathBuf) {
+        let directory = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let path = directory.path().join("region");
+        let region = Options::new().len(PAGES << 12).lock(lock).create(&path).unwrap();
+        region.write_persist(0, &vec![7; (PAGES as usize) << 12]).unwrap();
+        if closed {
+            region.close().unwrap();
+        }
+        (directory, path)
+    }
+
+    /// How many pages are cached of a region that is opened so, and whether it shows the medium.
+    fn opened(options: &Options, path: &std::path::Path) -> (u64, bool, Durability) {
+        let region = options.open(path).unwrap();
+        (cached_pages(region.as_fd()).unwrap(), region.shows_medium(), region.durability())
+    }
+
+    #[test]
+    fn what_is_cached_stays_after_a_clean_close_and_no_other() {
+        let usual = Options::new();
+        let all_of = |shown: (u64, bool, Durability)| (shown.0, shown.1);
+        let (_directory, path) = was_region(true, true);
+        assert_eq!(all_of(opened(&usual, &path)), (PAGES, true));
+        assert_eq!(all_of(opened(&usual, &path)), (0, true), "the last region was only dropped");
+        for (closed, lock) in [(false, true), (true, false)] {
+            let (_directory, path) = was_region(closed, lock);
+            assert_eq!(all_of(opened(&usual, &path)), (0, true), "closed {closed}, locked {lock}");
+        }
+        let (_directory, path) = was_region(true, true);
+        let file = File::options().write(true).open(&path).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        file.write_all_at(&[8], 0).unwrap();
+        assert_eq!(all_of(opened(&usual, &path)), (0, true), "somebody has written");
+    }
+
+    #[test]
+    fn the_caller_has_the_cache_kept_or_dropped_and_is_told_what_that_hides() {
+        let (_directory, path) = was_region(true, true);
+        let level = opened(&Options::new().read_only(true), &path);
+        assert!(level.0 == PAGES && level.1, "a reader believes the mark, and leaves it");
+        let dropped = opened(&Options::new().keep_cache(false), &path);
+        assert_eq!(dropped, (0, true, level.2));
+        // Of the mark nothing is left.
+        let (_directory, path) = was_region(true, true);
+        let kept = Options::new().keep_cache(true);
+        assert_eq!(opened(&kept, &path), (PAGES, true, level.2));
+        let region = kept.open(&path).unwrap();
+        assert_eq!(cached_pages(region.as_fd()).unwrap(), PAGES);
+        assert!(!region.shows_medium() && region.durability() <= Durability::Unverified);
+        region.close().unwrap();
+        drop(region);
+        let after = opened(&Options::new(), &path);
+        assert_eq!(after, (0, true, level.2), "a region that cannot know leaves no mark");
+    }
+
+    #[test]
+    fn a_region_that_failed_leaves_no_mark() {
+        let (_directory, path) = was_region(true, true);
+        let region = Options::new().open(&path).unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(4096).unwrap();
+        region.write(0, &[1]).unwrap();
+        assert!(region.close().is_err() && region.close().is_err());
+        assert!(!crate::region::clean::is_there(region.as_fd()));
+        drop(region);
+        assert_eq!(opened(&Options::new(), &path).0, 0);
+    }
+
+    /// Somebody who does not ask for the lock.
+    #[test]
+    fn a_clean_close_syncs_what_others_have_written() {
+        let directory = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let path = directory.path().join("region");
+        let region = Options::new().len(PAGES << 12).create(&path).unwrap();
+        File::options().write(true).open(&path).unwrap().write_all_at(&[8], 5000).unwrap();
+        assert!(page_counts(region.as_fd()).unwrap()[1] > 0, "nothing is dirty");
+        region.close().unwrap();
+        assert_eq!(page_counts(region.as_fd()).unwrap()[1], 0, "dirty pages");
     }
 }

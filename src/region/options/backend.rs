@@ -13,6 +13,7 @@ use crate::region::calls;
 use crate::region::draft::Place;
 use crate::region::ground::{self, Seen};
 use crate::region::identity::Driver;
+use crate::region::lock::Lock;
 use crate::region::observer::Observer;
 use crate::region::quirks::{Quirks, overwrites_in_place};
 use crate::region::reserve::Reserve;
@@ -167,6 +168,7 @@ impl Options {
             writable_mapping: self.writable_mapping && !self.read_only,
             gather: self.gather,
             growth: self.growth,
+            leaves_mark: !self.read_only && self.lock_wanted() == Lock::Exclusive,
             observer: self.observer.clone(),
         };
         if self.emulate.is_some() && report.backend != Backend::Volatile {
@@ -220,6 +222,8 @@ pub(in crate::region) struct Plan {
     pub(in crate::region) writable_mapping: bool,
     pub(in crate::region) gather: bool,
     pub(in crate::region) growth: Growth,
+    /// When it is closed, what is cached is known to be on the medium.
+    pub(in crate::region) leaves_mark: bool,
     pub(in crate::region) observer: Option<Observer>,
 }
 

@@ -14,6 +14,7 @@ use crate::primitives::primitive;
 use crate::probe::{self, Report, Target};
 use crate::region::any::AnyRegion;
 use crate::region::calls;
+use crate::region::clean;
 use crate::region::draft::Place;
 use crate::region::existing::Existing;
 use crate::region::lock::Lock;
@@ -51,9 +52,9 @@ impl Options {
     /// the holes of a sparse file with allocated zeros.
     ///
     /// The region shows what the medium holds, also after another process's sync has failed. Cached
-    /// pages are dropped. Pages that stay, since another process has them mapped, are written once
-    /// more with what they show; that needs the [lock](Self::lock). Without the lock the level is
-    /// then at most [`Durability::Unverified`], with the reason. A region opened read-only may show
+    /// pages are dropped, but after a clean close ([`keep_cache`](Self::keep_cache)). Pages that stay,
+    /// since another process has them mapped, are written once more with what they show; that needs
+    /// the [lock](Self::lock). Without the lock the level is then at most [`Durability::Unverified`], with the reason. A region opened read-only may show
     /// what the medium has not: see [`AnyRegion::shows_medium`].
     ///
     /// # Errors
@@ -254,12 +255,21 @@ impl Options {
     /// Has the file show what the medium holds, as far as this opening may. A writer who cannot
     /// know does not get a level.
     fn read_anew(&self, fd: BorrowedFd<'_>, len: u64, report: &mut Report) -> Result<Shows> {
+        let kept = || match calls::cached_pages(fd) {
+            Ok(0) => Shows::Medium,
+            _ => Shows::Cache,
+        };
         if self.read_only {
             // A reader drops nothing: others are at work.
-            let cached = calls::cached_pages(fd);
-            return Ok(if cached == Ok(0) { Shows::Medium } else { Shows::Cache });
+            return Ok(if clean::is_there(fd) { Shows::Medium } else { kept() });
         }
-        let shows = reopen::read_anew(fd, len, self.lock_wanted() == Lock::Exclusive)?;
+        // Taken away whatever is done: this opening will write.
+        let closed = clean::take(fd);
+        let shows = match self.keep_cache {
+            None | Some(true) if closed => return Ok(Shows::Medium),
+            Some(true) => kept(),
+            _ => reopen::read_anew(fd, len, self.lock_wanted() == Lock::Exclusive)?,
+        };
         // A region of this process that has been told of no error keeps them for a good reason.
         if shows == Shows::Cache && Membership::has_writer(fd)? {
             return Ok(Shows::Medium);

@@ -27,6 +27,7 @@ pub(in crate::region) struct Parts {
     pub(super) gathers: bool,
     pub(super) growth: Growth,
     pub(super) observer: Option<Observer>,
+    pub(super) leaves_mark: bool,
 }
 
 pub(in crate::region) fn map(plan: &Plan, fd: BorrowedFd<'_>, report: &Report) -> Result<Parts> {
@@ -67,6 +68,7 @@ pub(in crate::region) fn map(plan: &Plan, fd: BorrowedFd<'_>, report: &Report) -
         gathers: plan.gather,
         growth: plan.growth,
         observer: plan.observer.clone(),
+        leaves_mark: plan.leaves_mark,
     })
 }
 

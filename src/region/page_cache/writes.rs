@@ -21,6 +21,7 @@ use super::PageCacheRegion;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::primitives::primitive;
 use crate::region::calls;
+use crate::region::clean;
 use crate::region::contract::Region;
 use crate::region::gather::{Gather, WRITE_MAX};
 use crate::region::kernel_copy;
@@ -266,5 +267,19 @@ impl PageCacheRegion {
             covers,
             shared.written.load(Ordering::Acquire)
         ))
+    }
+
+    /// What a clean close leaves: see [`clean`]. It is made when all is sent, and before the sync,
+    /// which then is for whatever others have written too. None after an error, or where others may
+    /// be writing.
+    pub(super) fn mark_of_close(&self) -> Option<clean::Mark> {
+        if !self.leaves_mark || !self.fd.is_ours() {
+            return None;
+        }
+        let mut gather = self.writer(Operation::Close).ok()?;
+        self.send_gathered(&mut gather).ok()?;
+        let mark = clean::current(self.fd.as_fd())?;
+        self.file.shared.written.fetch_add(1, Ordering::Release);
+        Some(mark)
     }
 }
