@@ -25,6 +25,7 @@
 //! # The parts
 //!
 //! - [`Region`] is the contract; [`Options`] opens and creates regions.
+//! - [`Adopted`] makes ranges of a mapping durable that the caller made and keeps.
 //! - [`log`] is an append-only log on a region: one drain a commit, checked recovery.
 //! - [`publish`] creates or replaces a whole file atomically and keeps it mapped.
 //! - [`checkpoint`] saves a working set in memory on demand, all or nothing.

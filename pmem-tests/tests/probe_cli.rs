@@ -175,6 +175,25 @@ fn the_durability_is_the_least_of_the_layers() {
     assert!(memory["caps"].as_array().unwrap().iter().any(volatile), "{memory}");
 }
 
+/// The ways of every operation, as the library's own table has them.
+#[test]
+fn the_fallbacks_are_shown_in_the_order_in_which_they_are_tried() {
+    let output = probe(&["--fallbacks"]);
+    assert!(output.status.success());
+    let shown = text(&output.stdout);
+    let mut rest = shown;
+    for row in daxmap::probe::FALLBACKS {
+        let level = row.level.map(|level| format!("at most {level}"));
+        let parts = [row.operation, row.first, row.second, row.third];
+        let parts = parts.into_iter().chain(level.as_deref()).chain([row.gives_up]);
+        for part in parts.map(|part| part.replace('`', "")) {
+            rest = rest.split_once(&part).unwrap_or_else(|| panic!("no {part:?} in:\n{shown}")).1;
+        }
+    }
+    assert!(shown.lines().all(|line| line.len() <= 110), "{shown}");
+    assert!(!probe(&["--fallbacks", "/"]).status.success());
+}
+
 /// `--layers` adds a row for each cap, top down, and changes nothing above it.
 #[test]
 fn layers_are_shown_only_when_they_are_asked_for() {

@@ -86,6 +86,11 @@ pub const FALLBACKS: &[Fallback] = &[
         ..same("read", "a shared mapping", "`pread`")
     },
     same("ask for a file's length", "`statx`", "`lseek`"),
+    same(
+        "see what the file in place has",
+        "`listxattrat`, `file_getattr`",
+        "`openat` of it, `flistxattr`, `ioctl`",
+    ),
     Fallback {
         gives_up: "`Draft::not_kept` lists what is not kept",
         ..same("hand attributes on", "`fchown`, `fsetxattr`, `fchmod`, `ioctl`", "go without")

@@ -25,10 +25,20 @@ pub struct Args {
     /// Also show what each layer under the path keeps: the durability is the least of these.
     #[arg(long, conflicts_with = "json")]
     layers: bool,
+
+    /// Show what the library does where a filesystem, a kernel or a sandbox lacks an operation, and
+    /// nothing else.
+    #[arg(long, conflicts_with_all = ["json", "layers", "paths"])]
+    fallbacks: bool,
 }
 
 /// Reports on every path, and says whether all went well. The error is that of writing.
 pub fn run(args: &Args) -> io::Result<bool> {
+    if args.fallbacks {
+        let mut out = BufWriter::new(io::stdout().lock());
+        text::write_fallbacks(&mut out)?;
+        return out.flush().map(|()| true);
+    }
     let prober = daxmap::probe::Prober::new();
     let paths = if args.paths.is_empty() {
         prober.mounts().map_err(io::Error::from)?

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use comfy_table::{ContentArrangement, Table, presets};
-use daxmap::probe::{BlockDevice, HugePages, MapSync, MemoryDevice, Report, Target};
+use daxmap::probe::{BlockDevice, FALLBACKS, HugePages, MapSync, MemoryDevice, Report, Target};
 
 /// Writes the report.
 pub fn write(out: &mut impl Write, report: &Report) -> io::Result<()> {
@@ -33,6 +33,27 @@ pub fn write_layers(out: &mut impl Write, report: &Report) -> io::Result<()> {
     }
     writeln!(out, "  what each layer keeps, of which the least counts:")?;
     writeln!(out, "{}", table.trim_fmt())
+}
+
+/// Writes the ways in which each operation is done, best first.
+pub fn write_fallbacks(out: &mut impl Write) -> io::Result<()> {
+    for (at, row) in FALLBACKS.iter().enumerate() {
+        if at > 0 {
+            writeln!(out)?;
+        }
+        writeln!(out, "{}", row.operation)?;
+        let ways = [row.first, row.second, row.third];
+        for (way, number) in ways.iter().filter(|way| !way.is_empty()).zip(1..) {
+            writeln!(out, "  {number}. {}", way.replace('`', ""))?;
+        }
+        if let Some(level) = row.level {
+            writeln!(out, "  level of the last way: at most {level}")?;
+        }
+        if !row.gives_up.is_empty() {
+            writeln!(out, "  the last way gives up: {}", row.gives_up.replace('`', ""))?;
+        }
+    }
+    Ok(())
 }
 
 fn facts(report: &Report) -> Vec<(&'static str, String)> {
