@@ -280,3 +280,26 @@ fn a_forked_child_drains_nothing() {
     assert_eq!(status, 0);
     adopted.drain().unwrap();
 }
+
+#[test]
+fn an_observer_is_told_of_the_ranges_that_were_synced() {
+    let directory = pmem_tests::scratch::Directory::new(env!("CARGO_TARGET_TMPDIR"));
+    let path = directory.path().join("file");
+    std::fs::write(&path, vec![1; 4 * PAGE]).unwrap();
+    let file = open(&path);
+    let map = map(&file);
+    let told = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let into = std::sync::Arc::clone(&told);
+    let options = Options::new().observer(move |synced| into.lock().unwrap().push(*synced));
+    let adopted = adopt(&options, &file, &map, 0).unwrap();
+    adopted.drain().unwrap();
+    adopted.flush(0, 10).unwrap();
+    adopted.flush(2 * PAGE as u64, 5).unwrap();
+    adopted.drain().unwrap();
+    adopted.flush(1, 1).unwrap();
+    with_failing(libc::SYS_msync, libc::EIO, || adopted.drain().unwrap_err());
+    let told = told.lock().unwrap();
+    let seen: Vec<_> =
+        told.iter().map(|synced| (synced.bytes, synced.threads, synced.errno)).collect();
+    assert_eq!(seen, [(15, 1, None), (1, 1, Some(libc::EIO))]);
+}

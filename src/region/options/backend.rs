@@ -3,6 +3,8 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use rustix::fs::{self, FlockOperation};
+
 use super::{Emulation, Growth, Options};
 use crate::durability::{Backend, Durability};
 use crate::error::{Error, ErrorKind, Operation, Result};
@@ -141,7 +143,11 @@ impl Options {
         report: Report,
         seen: Option<&Seen>,
     ) -> Result<AnyRegion> {
-        Ok(self.prepare(path, fd.as_fd(), len, &report, seen)?.finish(path, fd, report))
+        let ready = self.prepare(path, fd.as_fd(), len, &report, seen).inspect_err(|_| {
+            // Closing alone keeps the lock for as long as a child that is just starting has the file.
+            let _ = fs::flock(&fd, FlockOperation::NonBlockingUnlock);
+        })?;
+        Ok(ready.finish(path, fd, report))
     }
 
     /// Maps the file as its backend does it.
