@@ -324,8 +324,10 @@ impl<R: Region> LogReader<R> {
                 return false;
             }
             let same = (header.turn == cursor.header.turn).then_some(&cursor.voids);
-            // If another one, it is renewed at the mark.
-            if let Some(voids) = voids.as_ref().or(same) {
+            // An older copy, while the other one is written, says nothing of what is behind a mark. Of a
+            // younger one that was seen before, the cursor learns at the mark.
+            let younger = voids.as_ref().filter(|_| header.turn > cursor.header.turn);
+            if let Some(voids) = younger.or(same) {
                 *cursor = Cursor::new(cursor.segment, *header, voids.clone(), cursor.at);
             }
             true
@@ -334,8 +336,10 @@ impl<R: Region> LogReader<R> {
             let Some((header, voids)) = found.filter(|(header, _)| header.life != 0) else {
                 continue;
             };
-            let is_new = self.known[segment].0 != header.life;
-            self.known[segment] = (header.life, header.turn);
+            let (life, turn) = self.known[segment];
+            let is_new = life != header.life;
+            let least = if is_new { 0 } else { turn };
+            self.known[segment] = (header.life, header.turn.max(least));
             if is_new {
                 self.merge.add(Cursor::new(segment, header, voids.unwrap_or_default(), BLOCKS));
             }
@@ -348,7 +352,8 @@ impl<R: Region> LogReader<R> {
         let (region, headers) = (&self.region, &self.headers);
         for _ in 0..beside::TRIES {
             let header = beside::header(region, headers, segment)?.header;
-            if self.known[segment] == (header.life, header.turn) {
+            let (life, turn) = self.known[segment];
+            if life == header.life && header.turn <= turn {
                 return Ok((header, None));
             }
             match Voids::beside(region, headers.layout, segment, &header, root) {
