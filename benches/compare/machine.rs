@@ -28,10 +28,8 @@ pub fn describe() {
     let present: Vec<&str> = of_interest.into_iter().filter(has).collect();
     println!("processor has: {}", present.join(" "));
     println!("memory: DRAM, emulated persistent memory. These are NOT persistent-memory results.");
-    println!(
-        "daxmap: {} bytes and more are written past the cache by write_persist",
-        daxmap::cpu::Cpu::get().non_temporal_min()
-    );
+    let ways = daxmap::cpu::Cpu::get().ways();
+    println!("daxmap: copies past the caches from these sizes on: {ways} ({})", ways.basis);
 }
 
 /// What libpmem executes, seen by stepping through it.

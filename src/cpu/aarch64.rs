@@ -18,6 +18,7 @@
 
 use core::arch::{asm, naked_asm};
 
+use super::ways::Ways;
 use super::{Cpu, Routine, WriteBack};
 
 /// Bytes from the start of a routine to its error exit.
@@ -202,6 +203,18 @@ fn line_size() -> usize {
     4 << ((ctr >> 16) & 0xf)
 }
 
+/// Nothing goes past the caches, so there is nothing to know.
+pub(super) fn known() -> Option<Ways> {
+    Some(Ways::CACHED)
+}
+
+/// Never called: nothing is measured where nothing goes past the caches.
+///
+/// # Safety
+///
+/// None needed.
+pub(super) unsafe fn evict(_to: *mut u8, _len: usize) {}
+
 /// The routines for this processor.
 pub(super) fn select() -> Cpu {
     let write_back = detect();
@@ -210,9 +223,10 @@ pub(super) fn select() -> Cpu {
         load,
         compare_exchange,
         // STNP is a hint that still goes through the caches: nothing bypasses them here.
-        non_temporal: None,
-        non_temporal_masked: None,
-        non_temporal_min: usize::MAX,
+        past: None,
+        ways: Ways::CACHED,
+        store_down: None,
+        fill: None,
         store_write_back: None,
         write_back_lines: match write_back {
             WriteBack::DcCvadp => Some(write_back_cvadp),

@@ -4,6 +4,7 @@
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence as atomic_fence};
 
+use super::ways::Ways;
 use super::{Cpu, Routine, WriteBack};
 
 /// No routine has an error exit.
@@ -75,15 +76,28 @@ pub(super) fn fence() {
 #[inline]
 pub(super) fn prefetch(_address: *const u8) {}
 
+/// Nothing goes past the caches, so there is nothing to know.
+pub(super) fn known() -> Option<Ways> {
+    Some(Ways::CACHED)
+}
+
+/// Never called: nothing is measured where nothing goes past the caches.
+///
+/// # Safety
+///
+/// None needed.
+pub(super) unsafe fn evict(_to: *mut u8, _len: usize) {}
+
 /// The routines for this processor.
 pub(super) fn select() -> Cpu {
     Cpu {
         store,
         load,
         compare_exchange,
-        non_temporal: None,
-        non_temporal_masked: None,
-        non_temporal_min: usize::MAX,
+        past: None,
+        ways: Ways::CACHED,
+        store_down: None,
+        fill: None,
         store_write_back: None,
         write_back_lines: None,
         write_back: WriteBack::None,

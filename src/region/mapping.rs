@@ -309,6 +309,10 @@ impl Mapping {
     /// Fills, without flushing. `offset + len` lies within what is mapped for writing.
     pub(super) fn fill(&self, offset: usize, len: usize, byte: u8) -> Result<(), Fault> {
         const PATTERN: usize = 4096;
+        if self.access == Access::Guarded {
+            // SAFETY: as in `write`.
+            return unsafe { self.cpu.fill(self.at(offset), byte, len) };
+        }
         let pattern = [byte; PATTERN];
         let mut done = 0;
         while done < len {

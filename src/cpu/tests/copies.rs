@@ -64,7 +64,7 @@ fn the_routines_for_other_processors_copy_the_same() {
     for (vectors, write_back, cpu) in kinds() {
         for (i, copy) in copies.iter().enumerate() {
             // The store and load routines do not depend on the write-back.
-            if i == 2 || write_back == arch::detect() {
+            if i >= 2 || write_back == arch::detect() {
                 println!("{vectors:?} {write_back:?}: copy {i}");
                 sweep(200, |to, from, len| copy(&cpu, to, from, len).unwrap());
             }
@@ -89,6 +89,86 @@ fn long_non_temporal_copies_end_where_they_should() {
                 assert!(window[..64 + offset].iter().all(|b| *b == GUARD), "{vectors:?}");
                 assert_eq!(window[64 + offset..][..len], source[3..][..len], "{vectors:?}");
                 assert!(window[64 + offset + len..].iter().all(|b| *b == GUARD), "{vectors:?}");
+            }
+        }
+    }
+}
+
+/// This processor's routines, past the caches and not, and those of others.
+fn ways_to_move() -> Vec<(String, Cpu)> {
+    let mut all = vec![("of this processor".to_owned(), arch::select())];
+    #[cfg(target_arch = "x86_64")]
+    all.extend(kinds().into_iter().map(|(v, w, cpu)| (format!("{v:?} {w:?}"), cpu)));
+    let past: Vec<(String, Cpu)> = {
+        let mut again = vec![("past the caches".to_owned(), arch::select())];
+        #[cfg(target_arch = "x86_64")]
+        again.extend(kinds().into_iter().map(|(v, w, cpu)| (format!("{v:?} {w:?}, past"), cpu)));
+        again.into_iter().filter(|(_, cpu)| cpu.past.is_some()).collect()
+    };
+    all.extend(past.into_iter().map(|(name, mut cpu)| {
+        cpu.ways.flush = 1;
+        (name, cpu)
+    }));
+    all
+}
+
+#[test]
+fn ranges_that_overlap_are_moved_as_they_were() {
+    let mut pages = Pages::new(8192);
+    let source = payload(4096);
+    for (name, cpu) in ways_to_move() {
+        for (at, len) in [
+            (0, 1),
+            (3, 7),
+            (8, 64),
+            (1, 63),
+            (60, 200),
+            (64, 512),
+            (5, 777),
+            (64, 1024),
+            (7, 1600),
+        ] {
+            for by in [0_isize, 1, 7, 8, 63, 64, 65, 200, 511, 900] {
+                for by in [by, -by] {
+                    let (from, to) = (1024 + at, (1024_usize + at).checked_add_signed(by).unwrap());
+                    let bytes = &mut pages.bytes()[..4096];
+                    bytes.copy_from_slice(&source);
+                    let mut expected = source.clone();
+                    expected.copy_within(from..from + len, to);
+                    let base = bytes.as_mut_ptr();
+                    // SAFETY: both lie within the pages.
+                    let moved = unsafe { cpu.move_flush(base.add(to), base.add(from), len) };
+                    assert_eq!(moved, written_back(len));
+                    if moved.is_ok() {
+                        assert!(pages.bytes()[..4096] == expected, "{name}: {len} at {at} by {by}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_kind_of_fill_sets_exactly_the_range() {
+    let mut pages = Pages::new(8192);
+    for (name, cpu) in ways_to_move() {
+        for offset in [0, 1, 8, 40, 63] {
+            for len in (0..140).chain([192, 512, 513, 576, 1000, 1024, 1100, 4000]) {
+                for flush in [false, true] {
+                    let window = &mut pages.bytes()[..64 + offset + len + 64];
+                    window.fill(GUARD);
+                    let to = window[64 + offset..].as_mut_ptr();
+                    // SAFETY: within the window.
+                    let filled = unsafe {
+                        if flush { cpu.fill_flush(to, 0x5a, len) } else { cpu.fill(to, 0x5a, len) }
+                    };
+                    assert_eq!(filled, if flush { written_back(len) } else { Ok(()) });
+                    let inside = 64 + offset..64 + offset + len;
+                    for (i, byte) in window.iter().enumerate().filter(|_| filled.is_ok()) {
+                        let expected = if inside.contains(&i) { 0x5a } else { GUARD };
+                        assert_eq!(*byte, expected, "{name}: byte {i} of {len} at {offset}");
+                    }
+                }
             }
         }
     }

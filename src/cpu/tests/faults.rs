@@ -85,6 +85,15 @@ fn a_page_that_is_gone_is_an_error_in_every_routine() {
                     assert_eq!(cpu.store(at, from, len), Err(Fault), "{case}");
                     assert_eq!(cpu.store_cached_flush(at, from, len), Err(Fault), "{case}");
                     assert_eq!(cpu.store_non_temporal_flush(at, from, len), Err(Fault), "{case}");
+                    assert_eq!(cpu.fill_flush(at, 0, len), Err(Fault), "{case}");
+                    assert_eq!(cpu.fill(at, 0, len), Err(Fault), "{case}");
+                    assert_eq!(cpu.move_flush(at, from, len), Err(Fault), "{case}");
+                    let mut large = arch::with(vectors, write_back, false);
+                    large.ways.flush = 1;
+                    assert_eq!(large.fill_flush(at, 0, len), Err(Fault), "{case}");
+                    // Up, within the mapping.
+                    assert_eq!(cpu.move_flush(at, at.sub(1), len), Err(Fault), "{case}");
+                    assert_eq!(large.move_flush(at, at.sub(1), len), Err(Fault), "{case}");
                     assert_eq!(cpu.flush(at, len), Err(Fault), "{case}");
                 }
             }
@@ -96,17 +105,23 @@ fn a_page_that_is_gone_is_an_error_in_every_routine() {
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn every_routine_in_use_is_known_to_the_handler() {
+    use arch::Vectors;
     let guarded = |routine: Routine| {
         assert!(arch::GUARDED.iter().any(|known| *known as usize == routine as usize));
     };
-    for vectors in [arch::Vectors::Sse2, arch::Vectors::Avx, arch::Vectors::Avx512] {
+    for vectors in [Vectors::Sse2, Vectors::Avx, Vectors::Avx512, Vectors::Wide] {
         for write_back in [WriteBack::Clwb, WriteBack::ClflushOpt, WriteBack::Clflush] {
-            let cpu = arch::with(vectors, write_back, 64);
+            let cpu = arch::with(vectors, write_back, true);
             guarded(cpu.store);
             guarded(cpu.load);
+            guarded(cpu.store_down.unwrap());
+            guarded(cpu.fill.unwrap());
             guarded(cpu.compare_exchange);
-            guarded(cpu.non_temporal.unwrap());
-            guarded(cpu.non_temporal_masked.unwrap());
+            let past = cpu.past.unwrap();
+            guarded(past.words);
+            guarded(past.direct.unwrap());
+            guarded(past.down);
+            guarded(past.fill);
             guarded(cpu.store_write_back.unwrap());
             guarded(cpu.write_back_lines.unwrap());
         }

@@ -31,7 +31,9 @@ fn the_processor_is_known() {
     let cpu = Cpu::get();
     assert!(cpu.line_size().is_power_of_two() && (16..=2048).contains(&cpu.line_size()));
     assert_eq!(cpu.write_back_lines.is_none(), cpu.write_back() == WriteBack::None);
-    assert!(cpu.non_temporal_min() >= cpu.line_size(), "{}", cpu.non_temporal_min());
+    let ways = cpu.ways();
+    assert!(ways.persist >= cpu.line_size() && ways.flush >= cpu.line_size(), "{ways}");
+    println!("{ways} ({})", ways.basis);
     assert!(Fault.to_string().contains("memory fault"));
     if let Some(expected) = emulated() {
         assert_eq!(format!("{}, {}", cpu.write_back(), cpu.line_size()), expected);
@@ -79,16 +81,27 @@ fn kinds() -> Vec<(arch::Vectors, WriteBack, Cpu)> {
     if std::arch::is_x86_feature_detected!("avx") {
         vectors.push(Vectors::Avx);
     }
-    if std::arch::is_x86_feature_detected!("avx512f") {
-        vectors.push(Vectors::Avx512);
+    if std::arch::is_x86_feature_detected!("avx512f")
+        && std::arch::is_x86_feature_detected!("avx512vl")
+    {
+        vectors.extend([Vectors::Avx512, Vectors::Wide]);
     }
     // A processor that has one of these has those after it.
     let write_backs = [WriteBack::Clwb, WriteBack::ClflushOpt, WriteBack::Clflush];
     let best = write_backs.iter().position(|w| *w == arch::detect()).unwrap();
     let mut kinds = Vec::new();
+    if arch::has_direct() {
+        let mut cpu = arch::with(Vectors::Sse2, write_backs[best], true);
+        cpu.ways.direct = usize::MAX;
+        kinds.push((Vectors::Sse2, write_backs[best], cpu));
+    }
+    // Of an AMD processor, lines that are written in part.
+    let mut cpu = arch::with(Vectors::Sse2, write_backs[best], false);
+    cpu.ways.partial_lines = true;
+    kinds.push((Vectors::Sse2, write_backs[best], cpu));
     for vectors in vectors {
         for write_back in &write_backs[best..] {
-            kinds.push((vectors, *write_back, arch::with(vectors, *write_back, 64)));
+            kinds.push((vectors, *write_back, arch::with(vectors, *write_back, false)));
         }
     }
     kinds

@@ -93,13 +93,16 @@ fn every_line_is_written_one_way_once_whatever_the_edges() {
 /// What goes past the cache is ordered before what the thread stores later.
 #[test]
 fn long_copies_and_fills_are_ordered() {
-    let len = ORDERED_NON_TEMPORAL_MIN.max(CACHED_DOMAIN_NON_TEMPORAL_MIN);
+    let cpu = Cpu::get();
+    let len = match cpu.past {
+        Some(_) => cpu.ways().flush.max(cpu.ways().cached_domain),
+        None => 256 << 10,
+    };
     let pages = Pages::new(len.next_multiple_of(4096));
     let source = payload(len);
-    let cpu = Cpu::get();
     for past_the_cache in [false, true] {
         let len = if past_the_cache { len } else { 64 };
-        let ordered = u64::from(past_the_cache && cpu.non_temporal.is_some());
+        let ordered = u64::from(past_the_cache && cpu.past.is_some());
         let before = counts();
         // SAFETY: `len` bytes lie within the mapping.
         let copied = unsafe { cpu.store_flush_cached_domain(pages.0, source.as_ptr(), len) };
@@ -150,7 +153,7 @@ fn the_routines_execute_each_write_back_once_and_in_order() {
                 if offset % 8 != 0 || len % 8 != 0 || len == 0 {
                     continue;
                 }
-                let copy = cpu.non_temporal.unwrap();
+                let copy = cpu.past.and_then(|past| past.direct).unwrap_or(cpu.past.unwrap().words);
                 // SAFETY: as above.
                 let steps = trace(|| assert_eq!(unsafe { copy(to, source.as_ptr(), len) }, 0));
                 let mut at = to as usize;
@@ -167,6 +170,54 @@ fn the_routines_execute_each_write_back_once_and_in_order() {
                 }
                 assert_eq!(at, to as usize + len, "{case}");
             }
+        }
+    }
+}
+
+/// As above, of what moves up and of fills: whole lines each once, in their order.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn moves_and_fills_write_each_line_once() {
+    use crate::cpu::stepper::{Kind, Step, trace};
+    let mut pages = Pages::new(8192);
+    pages.bytes().fill(1);
+    for (vectors, write_back, mut cpu) in kinds() {
+        for (past, len) in [(false, 64), (false, 1984), (true, 64), (true, 1984)] {
+            cpu.ways.flush = if past { 64 } else { usize::MAX };
+            let case = format!("{vectors:?} {write_back:?} {past} {len}");
+            // SAFETY: within the pages.
+            let to = unsafe { pages.0.add(128) };
+            let lines: Vec<usize> = (0..len / LINE).map(|i| to as usize + i * LINE).collect();
+            let lines_of = |steps: &[Step]| {
+                let mut found: Vec<usize> = steps
+                    .iter()
+                    .filter(|step| step.kind != Kind::Fence)
+                    .inspect(|step| {
+                        assert_eq!(matches!(step.kind, Kind::NonTemporal(_)), past, "{case}");
+                    })
+                    .map(|step| step.address & !(LINE - 1))
+                    .collect();
+                found.dedup();
+                found.sort_unstable();
+                found
+            };
+            // SAFETY: within the pages.
+            let steps = trace(|| unsafe { cpu.fill_flush(to, 7, len) }.unwrap());
+            assert_eq!(lines_of(&steps), lines, "fill {case}");
+            assert_eq!(steps.last().unwrap().kind == Kind::Fence, past, "fill {case}");
+            // SAFETY: as above.
+            let steps = trace(|| unsafe { cpu.move_flush(to, to.sub(8), len) }.unwrap());
+            // The stepper does not compute indexed addresses, which the moves past the caches have.
+            if past {
+                let bytes = steps.iter().map(|step| match step.kind {
+                    Kind::NonTemporal(bytes) => usize::from(bytes),
+                    _ => 0,
+                });
+                assert_eq!(bytes.sum::<usize>(), len, "move {case}");
+            } else {
+                assert_eq!(lines_of(&steps), lines, "move {case}");
+            }
+            assert_eq!(steps.last().unwrap().kind == Kind::Fence, past, "move {case}");
         }
     }
 }
@@ -201,13 +252,15 @@ fn nothing_is_left_to_do_after_a_durable_copy() {
 #[test]
 fn whoever_sees_a_later_store_sees_the_bytes() {
     // Ends within a line: a line not written to its end stays longest in its buffer.
-    const LEN: usize = ORDERED_NON_TEMPORAL_MIN + 8;
+    const LEN: usize = 2048 + 8;
     const SLOT: usize = 4096;
     const SLOTS: u64 = 64;
     let pages = Pages::new(SLOTS as usize * SLOT);
     let base = pages.0 as usize;
     let (flag, stop) = (AtomicU64::new(0), AtomicBool::new(false));
-    let cpu = Cpu::get();
+    let mut cpu = arch::select();
+    cpu.ways.flush = cpu.ways.flush.min(LEN);
+    let cpu = &cpu;
     let slot = |round: u64| (base + (round % SLOTS) as usize * SLOT) as *mut u8;
     let until = std::time::Instant::now() + std::time::Duration::from_secs(2);
     std::thread::scope(|scope| {
