@@ -46,6 +46,12 @@ impl Latch {
         if self.state.load(Ordering::Acquire) == OPEN { Ok(()) } else { self.refuse(operation) }
     }
 
+    /// Whether [`check`](Self::check) would let an operation pass.
+    #[inline]
+    pub(super) fn is_open(&self) -> bool {
+        self.state.load(Ordering::Acquire) == OPEN
+    }
+
     /// For reads, which go on after an error: refuses once closed.
     #[inline]
     pub(super) fn check_readable(&self, operation: Operation) -> Result<()> {

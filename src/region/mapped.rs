@@ -96,6 +96,25 @@ impl MappedRegion {
             .map_err(|e| e.at(&self.path))
     }
 
+    /// Where in the mapping a store or a flush of `len` bytes at `offset` is; refuses it as
+    /// [`check_writable`](Self::check_writable) and [`range`](Self::range) do. The errors are made
+    /// elsewhere: what a caller spills for them are stores, and each of those waits behind a fence.
+    #[inline]
+    fn place(&self, operation: Operation, offset: u64, len: u64) -> Result<usize> {
+        let fits = offset.checked_add(len).is_some_and(|end| end <= self.len());
+        if fits && !self.parts.read_only && self.file.latch.is_open() {
+            return Ok(offset as usize);
+        }
+        self.refuse(operation, offset, len)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn refuse(&self, operation: Operation, offset: u64, len: u64) -> Result<usize> {
+        self.check_writable(operation)?;
+        Ok(self.range(operation, offset, len)?.0)
+    }
+
     #[inline]
     fn check_readable(&self, operation: Operation) -> Result<()> {
         self.file.latch.check_readable(operation).map_err(|e| e.at(&self.path))
@@ -228,17 +247,15 @@ impl Region for MappedRegion {
 
     #[inline]
     fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
-        self.check_writable(Operation::Write)?;
         let len = data.len() as u64;
-        let (at, _) = self.range(Operation::Write, offset, len)?;
+        let at = self.place(Operation::Write, offset, len)?;
         self.parts.mapping.write(at, data).map_err(|Fault| self.gone(Operation::Write, offset, len))
     }
 
     #[inline]
     fn write_flush(&self, offset: u64, data: &[u8]) -> Result<()> {
-        self.check_writable(Operation::Write)?;
         let len = data.len() as u64;
-        let (at, _) = self.range(Operation::Write, offset, len)?;
+        let at = self.place(Operation::Write, offset, len)?;
         let mapping = &self.parts.mapping;
         let written = if self.writes_lines_back() {
             mapping.write_flush(at, data).inspect(|()| self.written_back())
@@ -254,9 +271,8 @@ impl Region for MappedRegion {
             self.write_flush(offset, data)?;
             return self.drain();
         }
-        self.check_writable(Operation::Write)?;
         let len = data.len() as u64;
-        let (at, _) = self.range(Operation::Write, offset, len)?;
+        let at = self.place(Operation::Write, offset, len)?;
         self.parts
             .mapping
             .write_persist(at, data)
@@ -268,9 +284,8 @@ impl Region for MappedRegion {
         if !self.writes_lines_back() {
             return self.write_flush(offset, data);
         }
-        self.check_writable(Operation::Write)?;
         let len = data.len() as u64;
-        let (at, _) = self.range(Operation::Write, offset, len)?;
+        let at = self.place(Operation::Write, offset, len)?;
         self.parts
             .mapping
             .write_stream(at, data)
@@ -305,11 +320,11 @@ impl Region for MappedRegion {
 
     #[inline]
     fn flush(&self, offset: u64, len: u64) -> Result<()> {
-        self.check_writable(Operation::Flush)?;
-        let (at, bytes) = self.range(Operation::Flush, offset, len)?;
+        let at = self.place(Operation::Flush, offset, len)?;
         if !self.writes_lines_back() {
             return Ok(());
         }
+        let bytes = len as usize;
         let flushed =
             primitive!("mapped.flush.write_back", self.parts.mapping.flush(at, bytes), Ok(()));
         flushed
