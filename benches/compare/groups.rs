@@ -37,6 +37,10 @@ pub const PMEM_PERSIST: &str = "libpmem persist";
 pub const PMEM_COPY: &str = "libpmem memcpy_persist";
 pub const MEMMAP2: &str = "memmap2 msync";
 pub const PMEM_MEMCPY: &str = "memcpy + libpmem persist";
+pub const MOVE: &str = "move_flush, fence";
+pub const PMEM_MOVE: &str = "libpmem memmove_persist";
+pub const FILL: &str = "region fill_flush, drain";
+pub const PMEM_SET: &str = "libpmem memset_persist";
 pub const HAND: &str = "hand: ";
 pub const CACHED: &str = "cached";
 pub const NON_TEMPORAL: &str = "non-temporal";
@@ -73,21 +77,22 @@ pub fn persist(ground: &Ground<'_>, len: usize) -> Outcome {
     let (base, source) = (ground.base(), ground.source);
     let region = ground.region;
     let through_trait: &dyn Region = black_box(region);
-    let word = 0x0102_0304_0506_0708_u64;
+    // Everybody is handed the bytes anew: that alone is two stores, which wait behind the fence.
+    let from = move || black_box(&source[..len]);
     // SAFETY: see the module.
     let store = move |at: usize| unsafe {
         if len == 8 {
-            hand::store_8(base.add(at), black_box(word));
+            hand::store_8(base.add(at), word(from()));
         } else {
-            hand::store_64(base.add(at), source.as_ptr());
+            hand::store_64(base.add(at), from().as_ptr());
         }
     };
     // SAFETY: see the module; main has checked for CLWB and AVX.
     let shortest = move |at: usize| unsafe {
         if len == 8 {
-            hand::persist_8(base.add(at), black_box(word));
+            hand::persist_8(base.add(at), word(from()));
         } else {
-            hand::persist_64(base.add(at), source.as_ptr());
+            hand::persist_64(base.add(at), from().as_ptr());
         }
     };
     let mut competitors = vec![
@@ -97,16 +102,14 @@ pub fn persist(ground: &Ground<'_>, len: usize) -> Outcome {
             region.persist(at as u64, len as u64).expect("persist");
         }),
         each(DIRECT_COPY, plan, move |at| {
-            region.write_persist(at as u64, black_box(&source[..len])).expect("write_persist");
+            region.write_persist(at as u64, from()).expect("write_persist");
         }),
         each(DYN, plan, move |at| {
             store(at);
             through_trait.persist(at as u64, len as u64).expect("persist");
         }),
         each(DYN_COPY, plan, move |at| {
-            through_trait
-                .write_persist(at as u64, black_box(&source[..len]))
-                .expect("write_persist");
+            through_trait.write_persist(at as u64, from()).expect("write_persist");
         }),
     ];
     if let Some(libpmem) = ground.libpmem {
@@ -118,7 +121,7 @@ pub fn persist(ground: &Ground<'_>, len: usize) -> Outcome {
         competitors.push(each(PMEM_COPY, plan, move |at| {
             // SAFETY: see the module.
             unsafe {
-                (libpmem.memcpy_persist)(base.add(at).cast(), source.as_ptr().cast(), len);
+                (libpmem.memcpy_persist)(base.add(at).cast(), from().as_ptr().cast(), len);
             }
         }));
     }
@@ -130,20 +133,21 @@ pub fn durable_write(ground: &Ground<'_>, len: usize) -> Outcome {
     let plan = ground.plan(len);
     let (base, source) = (ground.base(), ground.source);
     let region = ground.region;
+    let from = move || black_box(&source[..len]);
     let mut competitors = vec![each(DIRECT_COPY, plan, move |at| {
-        region.write_persist(at as u64, black_box(&source[..len])).expect("write_persist");
+        region.write_persist(at as u64, from()).expect("write_persist");
     })];
     if let Some(libpmem) = ground.libpmem {
         competitors.push(each(PMEM_COPY, plan, move |at| {
             // SAFETY: see the module.
             unsafe {
-                (libpmem.memcpy_persist)(base.add(at).cast(), source.as_ptr().cast(), len);
+                (libpmem.memcpy_persist)(base.add(at).cast(), from().as_ptr().cast(), len);
             }
         }));
         competitors.push(each(PMEM_MEMCPY, plan, move |at| {
             // SAFETY: see the module.
             unsafe {
-                libc::memcpy(base.add(at).cast(), source.as_ptr().cast(), len);
+                libc::memcpy(base.add(at).cast(), from().as_ptr().cast(), len);
                 (libpmem.persist)(base.add(at).cast(), len);
             }
         }));
@@ -152,9 +156,81 @@ pub fn durable_write(ground: &Ground<'_>, len: usize) -> Outcome {
         if (hand.available)() {
             competitors.push(each(hand.name, plan, move |at| {
                 // SAFETY: see the module; the processor has the instructions.
-                unsafe { (hand.copy)(base.add(at), source.as_ptr(), len) };
+                unsafe { (hand.copy)(base.add(at), from().as_ptr(), len) };
             }));
         }
+    }
+    run(plan, &mut competitors)
+}
+
+/// The first word of what is to be written.
+fn word(bytes: &[u8]) -> u64 {
+    bytes.first_chunk().map_or(0, |word| u64::from_le_bytes(*word))
+}
+
+/// Durable writes at an address and of a length that are multiples of nothing.
+pub fn odd(ground: &Ground<'_>, offset: usize, len: usize) -> Outcome {
+    let stride = (offset + len).next_multiple_of(64);
+    let plan = Plan { stride, len: stride, ..ground.plan(len) };
+    let (base, source, region) = (ground.base(), ground.source, ground.region);
+    let from = move || black_box(&source[..len]);
+    let mut competitors = vec![each(DIRECT_COPY, plan, move |at| {
+        region.write_persist((at + offset) as u64, from()).expect("write_persist");
+    })];
+    if let Some(libpmem) = ground.libpmem {
+        competitors.push(each(PMEM_COPY, plan, move |at| {
+            // SAFETY: see the module; the stride leaves room for the offset.
+            unsafe {
+                let to = base.add(at + offset).cast();
+                (libpmem.memcpy_persist)(to, from().as_ptr().cast(), len);
+            }
+        }));
+        competitors.push(each(PMEM_MEMCPY, plan, move |at| {
+            // SAFETY: as above.
+            unsafe {
+                let to = base.add(at + offset).cast();
+                libc::memcpy(to, from().as_ptr().cast(), len);
+                (libpmem.persist)(to, len);
+            }
+        }));
+    }
+    run(plan, &mut competitors)
+}
+
+/// Moves within the region, up by some bytes: the ranges overlap.
+pub fn overlap(ground: &Ground<'_>, by: usize, len: usize) -> Outcome {
+    let stride = (by + len).next_multiple_of(64);
+    let plan = Plan { stride, len: stride, ..ground.plan(len) };
+    let (base, cpu) = (ground.base(), Cpu::get());
+    let mut competitors = vec![each(MOVE, plan, move |at| {
+        let from = black_box(base.wrapping_add(at));
+        // SAFETY: see the module; the stride leaves room for what it moves by.
+        unsafe { cpu.move_flush(from.add(by), from, len) }.expect("move");
+        cpu.fence();
+    })];
+    if let Some(libpmem) = ground.libpmem {
+        competitors.push(each(PMEM_MOVE, plan, move |at| {
+            let from = black_box(base.wrapping_add(at));
+            // SAFETY: as above.
+            unsafe { (libpmem.memmove_persist)(from.add(by).cast(), from.cast(), len) };
+        }));
+    }
+    run(plan, &mut competitors)
+}
+
+/// Sets bytes, durably.
+pub fn memset(ground: &Ground<'_>, len: usize) -> Outcome {
+    let plan = ground.plan(len);
+    let (base, region) = (ground.base(), ground.region);
+    let mut competitors = vec![each(FILL, plan, move |at| {
+        region.fill_flush(at as u64, black_box(len) as u64, 0x5a).expect("fill");
+        region.drain().expect("drain");
+    })];
+    if let Some(libpmem) = ground.libpmem {
+        competitors.push(each(PMEM_SET, plan, move |at| {
+            // SAFETY: see the module.
+            unsafe { (libpmem.memset_persist)(base.add(at).cast(), 0x5a, black_box(len)) };
+        }));
     }
     run(plan, &mut competitors)
 }

@@ -60,12 +60,18 @@ impl Spread {
     }
 }
 
-/// Runs the group. The first rounds warm up and are not kept.
+/// The second measurement of a group's first competitor.
+pub const CONTROL: &str = "A/A";
+/// What the control may differ by: more, and the figures of the group are not to be trusted.
+pub const CONTROL_MAX: f64 = 0.03;
+
+/// Runs the group. The first rounds warm up and are not kept. In each round the first competitor runs
+/// twice; what the second run differs by, everybody may.
 #[allow(clippy::cast_precision_loss)] // batch sizes and nanoseconds, far below 2^52
 pub fn run(plan: Plan, competitors: &mut [Competitor<'_>]) -> Outcome {
     const WARM_UP: usize = 3;
     const DEPTH_MAX: usize = 64;
-    let count = competitors.len();
+    let count = competitors.len() + 1;
     let mut samples = vec![Vec::with_capacity(plan.rounds); count];
     let batch_bytes = plan.ops.saturating_sub(1) * plan.stride + plan.len;
     assert!(batch_bytes <= plan.span, "a batch must fit the span");
@@ -81,7 +87,7 @@ pub fn run(plan: Plan, competitors: &mut [Competitor<'_>]) -> Outcome {
             let depth = (random >> 40) as usize % DEPTH_MAX;
             let elapsed = at_depth(depth, &mut || {
                 let begin = Instant::now();
-                (competitors[index].batch)(start, plan.ops);
+                (competitors[index % (count - 1)].batch)(start, plan.ops);
                 begin.elapsed()
             });
             if round >= WARM_UP {
@@ -90,7 +96,8 @@ pub fn run(plan: Plan, competitors: &mut [Competitor<'_>]) -> Outcome {
             start += batch_bytes.next_multiple_of(64);
         }
     }
-    Outcome { names: competitors.iter().map(|c| c.name.clone()).collect(), samples }
+    let names = competitors.iter().map(|c| c.name.clone());
+    Outcome { names: names.chain([CONTROL.to_owned()]).collect(), samples }
 }
 
 /// Runs `batch` this many frames deeper on the stack. Where the stack happens to lie, which
@@ -141,6 +148,12 @@ impl Outcome {
     pub fn ratio(&self, name: &str, reference: &str) -> Option<Spread> {
         let pairs = self.samples(name)?.iter().zip(self.samples(reference)?);
         Some(Spread::of(&pairs.map(|(a, b)| a / b).collect::<Vec<_>>()))
+    }
+
+    /// The control's ratio, if it is further from 1 than it may be.
+    pub fn out_of_control(&self) -> Option<f64> {
+        let ratio = self.ratio(CONTROL, self.names.first()?)?.median;
+        ((ratio - 1.0).abs() > CONTROL_MAX).then_some(ratio)
     }
 
     /// `name` less `reference`, round by round, in nanoseconds.

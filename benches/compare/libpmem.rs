@@ -6,15 +6,18 @@
 //! accept any address: none of them asks what lies behind it.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString, c_void};
+use std::ffi::{CStr, CString, c_int, c_void};
 
 type MemcpyPersist = unsafe extern "C" fn(*mut c_void, *const c_void, usize) -> *mut c_void;
+type MemsetPersist = unsafe extern "C" fn(*mut c_void, c_int, usize) -> *mut c_void;
 type Persist = unsafe extern "C" fn(*const c_void, usize);
 
-/// The two functions that are compared.
+/// The functions that are compared.
 #[derive(Clone, Copy)]
 pub struct Libpmem {
     pub memcpy_persist: MemcpyPersist,
+    pub memmove_persist: MemcpyPersist,
+    pub memset_persist: MemsetPersist,
     pub persist: Persist,
 }
 
@@ -37,6 +40,12 @@ impl Libpmem {
             Self {
                 memcpy_persist: std::mem::transmute::<*mut c_void, MemcpyPersist>(find(
                     "pmem_memcpy_persist",
+                )?),
+                memmove_persist: std::mem::transmute::<*mut c_void, MemcpyPersist>(find(
+                    "pmem_memmove_persist",
+                )?),
+                memset_persist: std::mem::transmute::<*mut c_void, MemsetPersist>(find(
+                    "pmem_memset_persist",
                 )?),
                 persist: std::mem::transmute::<*mut c_void, Persist>(find("pmem_persist")?),
             }

@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use daxmap::{Emulation, Options};
 
-use super::groups::{self, BARE, CACHED, DIRECT, DIRECT_COPY, Ground, NON_TEMPORAL, PROBE};
+use super::groups::{
+    self, BARE, CACHED, DIRECT, DIRECT_COPY, FILL, Ground, MOVE, NON_TEMPORAL, PROBE,
+};
 use super::interleave::Outcome;
 use super::libpmem::Libpmem;
 use super::targets::{self, Row, size, time};
@@ -88,6 +90,36 @@ fn gated(wishes: &Wishes, ground: &Ground<'_>) -> Vec<Row> {
                 DIRECT_COPY,
                 || groups::durable_write(ground, len),
                 |outcome| targets::durable_write(outcome, len),
+            ));
+        }
+    }
+    if wishes.has("odd") {
+        for (offset, len) in [(1, 100), (3, 300), (3, 1000), (1, 4000), (7, 65_000)] {
+            rows.extend(settle(
+                &format!("odd, {len} B at {offset}, fresh lines"),
+                DIRECT_COPY,
+                || groups::odd(ground, offset, len),
+                |outcome| targets::odd(outcome, offset, len),
+            ));
+        }
+    }
+    if wishes.has("overlap") {
+        for (by, len) in [(8, 256), (64, 1024), (8, 4096), (1000, 65_536)] {
+            rows.extend(settle(
+                &format!("overlap, {} up by {by}, fresh lines", size(len)),
+                MOVE,
+                || groups::overlap(ground, by, len),
+                |outcome| targets::overlap(outcome, by, len),
+            ));
+        }
+    }
+    if wishes.has("memset") {
+        for len in [64, 256, 4096, 65_536] {
+            rows.extend(settle(
+                &format!("memset, {}, fresh lines", size(len)),
+                FILL,
+                || groups::memset(ground, len),
+                |outcome| targets::memset(outcome, len),
             ));
         }
     }
@@ -195,5 +227,8 @@ fn show(title: &str, outcome: &Outcome, reference: &str) {
             ratio.q1,
             ratio.q3,
         );
+    }
+    if let Some(ratio) = outcome.out_of_control() {
+        println!("  NOT TO BE TRUSTED: the same code measured twice differs by {ratio:.3}");
     }
 }

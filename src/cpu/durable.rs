@@ -101,8 +101,8 @@ impl Cpu {
         outcome(unsafe {
             primitive!(
                 "cpu.store_cached_flush.write_back",
-                store_write_back(to, from, len),
-                (self.store)(to, from, len)
+                arch::call(store_write_back, to, from, len),
+                arch::call(self.store, to, from, len)
             )
         })
     }
@@ -117,7 +117,6 @@ impl Cpu {
     /// # Safety
     ///
     /// As [`store`](Self::store).
-    #[inline]
     pub unsafe fn store_non_temporal_flush(
         &self,
         to: *mut u8,
@@ -136,7 +135,7 @@ impl Cpu {
         if (to as usize | len) & (whole - 1) == 0 && len > 0 {
             counters::count_non_temporal(LineCover::of(to as usize, len, self.line_size).count());
             // SAFETY: passed on; the routine asks for whole words.
-            return outcome(unsafe { words(to, from, len) });
+            return outcome(unsafe { arch::call(words, to, from, len) });
         }
         let Parts { head, lines, tail } = Parts::of(to, len, self.line_size);
         // SAFETY: the parts are the caller's ranges; `lines` begins and ends on line boundaries.
@@ -146,7 +145,7 @@ impl Cpu {
             }
             if lines > 0 {
                 counters::count_non_temporal(lines / self.line_size);
-                outcome(words(to.add(head), from.add(head), lines))?;
+                outcome(arch::call(words, to.add(head), from.add(head), lines))?;
             }
             if tail > 0 {
                 self.store_cached_flush(to.add(head + lines), from.add(head + lines), tail)?;

@@ -147,7 +147,7 @@ impl Cpu {
     pub unsafe fn store(&self, to: *mut u8, from: *const u8, len: usize) -> Result<(), Fault> {
         // SAFETY: the routine writes exactly [to, to + len) and reads exactly [from, from + len),
         // which the caller vouches for.
-        outcome(unsafe { (self.store)(to, from, len) })
+        outcome(unsafe { arch::call(self.store, to, from, len) })
     }
 
     /// Copies `len` bytes out of mapped memory.
@@ -159,7 +159,7 @@ impl Cpu {
     #[inline]
     pub unsafe fn load(&self, to: *mut u8, from: *const u8, len: usize) -> Result<(), Fault> {
         // SAFETY: as in `store`.
-        outcome(unsafe { (self.load)(to, from, len) })
+        outcome(unsafe { arch::call(self.load, to, from, len) })
     }
 
     /// Starts fetching the lines of a range into the caches. A hint: it reads nothing, so the
@@ -243,7 +243,7 @@ impl Cpu {
         outcome(unsafe {
             primitive!(
                 "cpu.flush.write_back",
-                write_back_lines(first.cast_mut(), step, lines.count()),
+                arch::call(write_back_lines, first.cast_mut(), step, lines.count()),
                 0
             )
         })

@@ -76,6 +76,17 @@ pub(super) fn fence() {
 #[inline]
 pub(super) fn prefetch(_address: *const u8) {}
 
+/// Calls one of the routines of this file.
+///
+/// # Safety
+///
+/// Those of the routine.
+#[inline]
+pub(super) unsafe fn call(routine: Routine, to: *mut u8, from: *const u8, len: usize) -> usize {
+    // SAFETY: the caller's.
+    unsafe { routine(to, from, len) }
+}
+
 /// Nothing goes past the caches, so there is nothing to know.
 pub(super) fn known() -> Option<Ways> {
     Some(Ways::CACHED)

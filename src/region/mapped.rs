@@ -140,6 +140,12 @@ impl MappedRegion {
         Error::new(operation, ErrorKind::Gone).at(&self.path).over(offset, len)
     }
 
+    #[inline(never)]
+    fn write_and_drain(&self, offset: u64, data: &[u8]) -> Result<()> {
+        self.write_flush(offset, data)?;
+        self.drain()
+    }
+
     /// After write-backs that only a later [`sync_all`](Region::sync_all) of another thread may wait
     /// for.
     #[inline]
@@ -268,8 +274,7 @@ impl Region for MappedRegion {
     #[inline]
     fn write_persist(&self, offset: u64, data: &[u8]) -> Result<()> {
         if !self.writes_lines_back() {
-            self.write_flush(offset, data)?;
-            return self.drain();
+            return self.write_and_drain(offset, data);
         }
         let len = data.len() as u64;
         let at = self.place(Operation::Write, offset, len)?;

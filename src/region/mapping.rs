@@ -266,12 +266,17 @@ impl Mapping {
     #[inline]
     pub(super) fn write_persist(&self, offset: usize, data: &[u8]) -> Result<(), Fault> {
         if self.access == Access::Kernel {
-            self.write_flush(offset, data)?;
-            primitive!("mapping.write_persist.fence", self.cpu.fence(), ());
-            return Ok(());
+            return self.write_persist_by_kernel(offset, data);
         }
         // SAFETY: as in `write`.
         unsafe { self.cpu.store_persist(self.at(offset), data.as_ptr(), data.len()) }
+    }
+
+    #[cold]
+    fn write_persist_by_kernel(&self, offset: usize, data: &[u8]) -> Result<(), Fault> {
+        self.write_flush(offset, data)?;
+        primitive!("mapping.write_persist.fence", self.cpu.fence(), ());
+        Ok(())
     }
 
     /// Copies in past the caches such that it is durable after the next fence, and seen by other
