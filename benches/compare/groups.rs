@@ -37,9 +37,9 @@ pub const PMEM_PERSIST: &str = "libpmem persist";
 pub const PMEM_COPY: &str = "libpmem memcpy_persist";
 pub const MEMMAP2: &str = "memmap2 msync";
 pub const PMEM_MEMCPY: &str = "memcpy + libpmem persist";
-pub const MOVE: &str = "move_flush, fence";
+pub const MOVE: &str = "move_persist";
 pub const PMEM_MOVE: &str = "libpmem memmove_persist";
-pub const FILL: &str = "region fill_flush, drain";
+pub const FILL: &str = "fill_persist";
 pub const PMEM_SET: &str = "libpmem memset_persist";
 pub const HAND: &str = "hand: ";
 pub const CACHED: &str = "cached";
@@ -205,8 +205,7 @@ pub fn overlap(ground: &Ground<'_>, by: usize, len: usize) -> Outcome {
     let mut competitors = vec![each(MOVE, plan, move |at| {
         let from = black_box(base.wrapping_add(at));
         // SAFETY: see the module; the stride leaves room for what it moves by.
-        unsafe { cpu.move_flush(from.add(by), from, len) }.expect("move");
-        cpu.fence();
+        unsafe { cpu.move_persist(from.add(by), from, len) }.expect("move");
     })];
     if let Some(libpmem) = ground.libpmem {
         competitors.push(each(PMEM_MOVE, plan, move |at| {
@@ -221,10 +220,10 @@ pub fn overlap(ground: &Ground<'_>, by: usize, len: usize) -> Outcome {
 /// Sets bytes, durably.
 pub fn memset(ground: &Ground<'_>, len: usize) -> Outcome {
     let plan = ground.plan(len);
-    let (base, region) = (ground.base(), ground.region);
+    let (base, cpu) = (ground.base(), Cpu::get());
     let mut competitors = vec![each(FILL, plan, move |at| {
-        region.fill_flush(at as u64, black_box(len) as u64, 0x5a).expect("fill");
-        region.drain().expect("drain");
+        // SAFETY: see the module.
+        unsafe { cpu.fill_persist(base.add(at), 0x5a, black_box(len)) }.expect("fill");
     })];
     if let Some(libpmem) = ground.libpmem {
         competitors.push(each(PMEM_SET, plan, move |at| {

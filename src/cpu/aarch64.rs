@@ -179,7 +179,8 @@ pub(super) fn prefetch(address: *const u8) {
     };
 }
 
-fn detect() -> WriteBack {
+/// The best write-back of this processor.
+pub(super) fn detect() -> WriteBack {
     const HWCAP_DCPOP: u64 = 1 << 16;
     const HWCAP2_DCPODP: u64 = 1 << 0;
     // SAFETY: getauxval reads this process's auxiliary vector.

@@ -1,6 +1,8 @@
 //! Copies and fills that are durable after the next fence.
 
-use super::{Cpu, Fault, LineCover, Past, arch, counters, outcome};
+use std::mem::MaybeUninit;
+
+use super::{Cpu, Fault, LineCover, Past, Routine, arch, counters, outcome};
 use crate::primitives::primitive;
 
 /// Orders this thread's non-temporal stores before its later stores: without it, another thread
@@ -26,8 +28,17 @@ impl Parts {
     }
 }
 
+/// Whether a copy from the beginning on would overwrite what it has not read yet. Every routine reads
+/// what it moves next before it stores it, and goes up: what is moved down, it has read before it is
+/// overwritten.
+fn moves_up(to: *mut u8, from: *const u8, len: usize) -> bool {
+    (to as usize).wrapping_sub(from as usize) < len
+}
+
 /// No line is longer, where copies are made of parts.
 const LINE_MAX: usize = 64;
+/// The longest range that is moved by way of the stack.
+const APART_MAX: usize = 4 * LINE_MAX;
 
 impl Cpu {
     /// Copies `len` bytes into mapped memory such that they are durable after the next
@@ -68,15 +79,80 @@ impl Cpu {
         len: usize,
     ) -> Result<(), Fault> {
         // SAFETY: passed on.
-        let stored = unsafe {
-            if len < self.ways.persist {
-                self.store_cached_flush(to, from, len)
+        unsafe {
+            if let Some(stored) = self.store_brief_persist(to, from, len) {
+                return stored;
+            }
+            let stored = if len < self.ways.persist {
+                self.store_then_flush(to, from, len)
             } else {
                 self.store_non_temporal_flush(to, from, len)
-            }
-        };
+            };
+            self.fence();
+            stored
+        }
+    }
+
+    /// [`store_persist`](Self::store_persist) of what goes by way of the caches, where one routine
+    /// does it; else `None`, and nothing is done.
+    ///
+    /// # Safety
+    ///
+    /// As [`store`](Self::store).
+    #[inline]
+    pub(crate) unsafe fn store_brief_persist(
+        &self,
+        to: *mut u8,
+        from: *const u8,
+        len: usize,
+    ) -> Option<Result<(), Fault>> {
+        let store_write_back = self.store_write_back.filter(|_| len < self.ways.persist)?;
+        // SAFETY: passed on.
+        let stored = unsafe { self.store_by(store_write_back, to, from, len) };
         primitive!("cpu.store_persist.fence", self.fence(), ());
-        stored
+        Some(stored)
+    }
+
+    /// The same of [`store_flush`](Self::store_flush).
+    ///
+    /// # Safety
+    ///
+    /// As [`store`](Self::store).
+    #[inline]
+    pub(crate) unsafe fn store_brief_flush(
+        &self,
+        to: *mut u8,
+        from: *const u8,
+        len: usize,
+    ) -> Option<Result<(), Fault>> {
+        let store_write_back = self.store_write_back.filter(|_| len < self.ways.flush)?;
+        // SAFETY: passed on.
+        Some(unsafe { self.store_by(store_write_back, to, from, len) })
+    }
+
+    /// The copy of [`store_cached_flush`](Self::store_cached_flush) by one routine.
+    ///
+    /// # Safety
+    ///
+    /// As [`store`](Self::store).
+    #[inline]
+    unsafe fn store_by(
+        &self,
+        store_write_back: Routine,
+        to: *mut u8,
+        from: *const u8,
+        len: usize,
+    ) -> Result<(), Fault> {
+        counters::count_write_backs(LineCover::of(to as usize, len, self.line_size).count());
+        // SAFETY: the routine writes exactly [to, to + len), reads exactly [from, from + len),
+        // and writes back the lines of the former.
+        outcome(unsafe {
+            primitive!(
+                "cpu.store_cached_flush.write_back",
+                arch::call(store_write_back, to, from, len),
+                arch::call(self.store, to, from, len)
+            )
+        })
     }
 
     /// [`store_flush`](Self::store_flush) by stores and write-backs, whatever the size.
@@ -92,19 +168,27 @@ impl Cpu {
         len: usize,
     ) -> Result<(), Fault> {
         let Some(store_write_back) = self.store_write_back else {
-            // SAFETY: passed on; `to` with `len` lies within one mapping because it is valid.
-            return unsafe { self.store(to, from, len).and_then(|()| self.flush(to, len)) };
+            // SAFETY: passed on.
+            return unsafe { self.store_then_flush(to, from, len) };
         };
-        counters::count_write_backs(LineCover::of(to as usize, len, self.line_size).count());
-        // SAFETY: the routine writes exactly [to, to + len), reads exactly [from, from + len),
-        // and writes back the lines of the former.
-        outcome(unsafe {
-            primitive!(
-                "cpu.store_cached_flush.write_back",
-                arch::call(store_write_back, to, from, len),
-                arch::call(self.store, to, from, len)
-            )
-        })
+        // SAFETY: passed on.
+        unsafe { self.store_by(store_write_back, to, from, len) }
+    }
+
+    /// In two passes, where no routine does it in one.
+    ///
+    /// # Safety
+    ///
+    /// As [`store`](Self::store).
+    #[inline(never)]
+    unsafe fn store_then_flush(
+        &self,
+        to: *mut u8,
+        from: *const u8,
+        len: usize,
+    ) -> Result<(), Fault> {
+        // SAFETY: passed on; `to` with `len` lies within one mapping because it is valid.
+        unsafe { self.store(to, from, len).and_then(|()| self.flush(to, len)) }
     }
 
     /// [`store_flush`](Self::store_flush) by non-temporal stores, whatever the size, where the
@@ -184,20 +268,39 @@ impl Cpu {
     ///
     /// As [`store`](Self::store), but the ranges may overlap.
     pub unsafe fn move_flush(&self, to: *mut u8, from: *const u8, len: usize) -> Result<(), Fault> {
-        // Every routine reads what it moves next before it stores it, and goes up: what is moved
-        // down, it has read before it is overwritten.
-        let moves_up = (to as usize).wrapping_sub(from as usize) < len;
-        let past = self.past.filter(|_| len >= self.ways.flush);
-        // SAFETY: passed on.
-        unsafe {
-            match (moves_up, past) {
-                (false, _) => return self.store_flush(to, from, len),
-                (true, None) => return self.move_up(to, from, len, None),
-                (true, past) => self.move_up(to, from, len, past)?,
-            }
+        if !moves_up(to, from, len) {
+            // SAFETY: passed on.
+            return unsafe { self.store_flush(to, from, len) };
         }
-        order_non_temporal();
-        Ok(())
+        let past = self.past.filter(|_| len >= self.ways.flush && len > APART_MAX);
+        // SAFETY: passed on.
+        let moved = unsafe { self.move_up(to, from, len, past) };
+        if past.is_some() {
+            order_non_temporal();
+        }
+        moved
+    }
+
+    /// [`store_persist`](Self::store_persist) of ranges that may overlap: durable on return.
+    ///
+    /// # Safety
+    ///
+    /// As [`move_flush`](Self::move_flush).
+    pub unsafe fn move_persist(
+        &self,
+        to: *mut u8,
+        from: *const u8,
+        len: usize,
+    ) -> Result<(), Fault> {
+        if !moves_up(to, from, len) {
+            // SAFETY: passed on.
+            return unsafe { self.store_persist(to, from, len) };
+        }
+        let past = self.past.filter(|_| len >= self.ways.persist);
+        // SAFETY: passed on.
+        let moved = unsafe { self.move_up(to, from, len, past) };
+        self.fence();
+        moved
     }
 
     /// Moves up, the last bytes first.
@@ -214,6 +317,10 @@ impl Cpu {
     ) -> Result<(), Fault> {
         /// Bytes that are stored before they are written back.
         const PIECE: usize = 8 * LINE_MAX;
+        if len <= APART_MAX {
+            // SAFETY: passed on.
+            return unsafe { self.store_apart(to, from, len) };
+        }
         let Some(down) = self.store_down else {
             // SAFETY: passed on.
             return unsafe { self.move_up_by_pieces(to, from, len) };
@@ -263,17 +370,19 @@ impl Cpu {
         Ok(())
     }
 
-    /// Less than a line, or one, read whole before any of it is stored.
+    /// What is short, read whole before any of it is stored.
     ///
     /// # Safety
     ///
-    /// As [`move_flush`](Self::move_flush), `len` at most [`LINE_MAX`].
+    /// As [`move_flush`](Self::move_flush), `len` at most [`APART_MAX`].
     unsafe fn store_apart(&self, to: *mut u8, from: *const u8, len: usize) -> Result<(), Fault> {
-        let mut bytes = [0_u8; LINE_MAX];
-        // SAFETY: the caller's ranges; `bytes` is apart from both and long enough.
+        let mut bytes = [const { MaybeUninit::<u8>::uninit() }; APART_MAX];
+        let bytes: *mut u8 = bytes.as_mut_ptr().cast();
+        // SAFETY: the caller's ranges; `bytes` is apart from both, long enough, and read only as far as
+        // it was written.
         unsafe {
-            self.load(bytes.as_mut_ptr(), from, len)?;
-            self.store_cached_flush(to, bytes.as_ptr(), len)
+            self.load(bytes, from, len)?;
+            self.store_cached_flush(to, bytes, len)
         }
     }
 
@@ -284,48 +393,93 @@ impl Cpu {
     ///
     /// `to` is valid for writes of `len` bytes.
     pub unsafe fn fill_flush(&self, to: *mut u8, byte: u8, len: usize) -> Result<(), Fault> {
-        /// What is filled by a copy, and what is stored before it is written back.
+        let past = self.past.filter(|_| len >= self.ways.flush);
+        // SAFETY: passed on.
+        let filled = unsafe { self.fill_by(past, to, byte, len) };
+        if past.is_some() {
+            primitive!("cpu.fill_flush.order", order_non_temporal(), ());
+        }
+        filled
+    }
+
+    /// Sets `len` bytes to `byte`, durable on return: one fence included.
+    ///
+    /// # Safety
+    ///
+    /// As [`fill_flush`](Self::fill_flush).
+    #[inline]
+    pub unsafe fn fill_persist(&self, to: *mut u8, byte: u8, len: usize) -> Result<(), Fault> {
+        if len <= LINE_MAX {
+            // SAFETY: passed on; the pattern is as long as it may be.
+            return unsafe { self.store_persist(to, [byte; LINE_MAX].as_ptr(), len) };
+        }
+        // SAFETY: passed on.
+        unsafe { self.fill_persist_at_length(to, byte, len) }
+    }
+
+    /// [`fill_persist`](Self::fill_persist) of any size.
+    ///
+    /// # Safety
+    ///
+    /// As [`fill_flush`](Self::fill_flush).
+    #[inline(never)]
+    unsafe fn fill_persist_at_length(
+        &self,
+        to: *mut u8,
+        byte: u8,
+        len: usize,
+    ) -> Result<(), Fault> {
+        let past = self.past.filter(|_| len >= self.ways.persist);
+        // SAFETY: passed on.
+        let filled = unsafe { self.fill_by(past, to, byte, len) };
+        self.fence();
+        filled
+    }
+
+    /// Fills past the caches, or by way of them.
+    ///
+    /// # Safety
+    ///
+    /// As [`fill_flush`](Self::fill_flush).
+    unsafe fn fill_by(
+        &self,
+        past: Option<Past>,
+        to: *mut u8,
+        byte: u8,
+        len: usize,
+    ) -> Result<(), Fault> {
+        /// What is stored before it is written back.
         const PIECE: usize = 8 * LINE_MAX;
         let pattern = [byte; LINE_MAX];
-        let (past, Some(fill)) = (self.past.filter(|_| len >= self.ways.flush), self.fill) else {
+        let Some(fill) = self.fill else {
             // SAFETY: passed on.
             return unsafe { self.fill_by_copies(to, byte, len) };
         };
         let Parts { head, lines, tail } = Parts::of(to, len, self.line_size);
         // SAFETY: the parts are the caller's range; the middle one is of whole lines, and so are
         // its pieces. The pattern is as long as a line.
-        let filled = unsafe {
-            let edges = || {
-                if head > 0 {
-                    self.store_cached_flush(to, pattern.as_ptr(), head)?;
-                }
-                if tail > 0 {
-                    self.store_cached_flush(to.add(head + lines), pattern.as_ptr(), tail)?;
-                }
-                Ok(())
-            };
-            let middle = || {
-                if let (Some(past), true) = (past, lines > 0) {
-                    counters::count_non_temporal(lines / self.line_size);
-                    return outcome((past.fill)(to.add(head), pattern.as_ptr(), lines));
-                }
-                for at in (0..lines).step_by(PIECE) {
-                    let (to, piece) = (to.add(head + at), PIECE.min(lines - at));
-                    if piece == LINE_MAX {
-                        self.store_cached_flush(to, pattern.as_ptr(), piece)?;
-                    } else {
-                        outcome(fill(to, pattern.as_ptr(), piece))?;
-                        self.flush(to, piece)?;
-                    }
-                }
-                Ok(())
-            };
-            edges().and_then(|()| middle())
-        };
-        if past.is_some() {
-            primitive!("cpu.fill_flush.order", order_non_temporal(), ());
+        unsafe {
+            if head > 0 {
+                self.store_cached_flush(to, pattern.as_ptr(), head)?;
+            }
+            if tail > 0 {
+                self.store_cached_flush(to.add(head + lines), pattern.as_ptr(), tail)?;
+            }
+            let to = to.add(head);
+            if let (Some(past), true) = (past, lines > 0) {
+                counters::count_non_temporal(lines / self.line_size);
+                return outcome((past.fill)(to, pattern.as_ptr(), lines));
+            }
+            if lines == LINE_MAX {
+                return self.store_cached_flush(to, pattern.as_ptr(), lines);
+            }
+            for at in (0..lines).step_by(PIECE) {
+                let piece = PIECE.min(lines - at);
+                outcome(fill(to.add(at), pattern.as_ptr(), piece))?;
+                self.flush(to.add(at), piece)?;
+            }
         }
-        filled
+        Ok(())
     }
 
     /// Sets `len` bytes of mapped memory to `byte`. Visible to readers; not durable.

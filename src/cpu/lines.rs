@@ -23,7 +23,8 @@ impl LineCover {
             return Self { first, count: 0, line_size };
         }
         let last_byte = address.saturating_add(len - 1);
-        let count = (last_byte - first) / line_size + 1;
+        // A shift: a division would have a way out for a size of 0.
+        let count = ((last_byte - first) >> line_size.trailing_zeros()) + 1;
         Self { first, count, line_size }
     }
 

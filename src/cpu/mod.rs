@@ -119,6 +119,7 @@ impl Cpu {
 
     /// From how many bytes on copies go past the caches, and why.
     #[must_use]
+    #[inline]
     pub fn ways(&self) -> Ways {
         self.ways
     }

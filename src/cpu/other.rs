@@ -66,6 +66,11 @@ unsafe extern "C" fn compare_exchange(to: *mut u8, from: *const u8, _len: usize)
     0
 }
 
+/// No write-back is known.
+pub(super) fn detect() -> WriteBack {
+    WriteBack::None
+}
+
 /// Orders stores; makes nothing durable, and nothing here claims that it does.
 #[inline]
 pub(super) fn fence() {

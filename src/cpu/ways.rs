@@ -189,9 +189,8 @@ impl Drop for Lines {
     }
 }
 
-/// The sizes that are tried, and the copies of each in a batch.
+/// The sizes that are tried.
 const SIZES: [usize; 7] = [64, 128, 256, 512, 1024, 2048, 4096];
-const COPIES: usize = 3;
 /// Fewer rounds than this say nothing.
 const ROUNDS_MIN: usize = 5;
 /// Another way must be so much faster to be taken: 5 %.
@@ -224,10 +223,12 @@ fn measure(cpu: &Cpu) -> Option<Ways> {
     ways.extend(past.direct.map(|_| Way::Direct));
     let mut times = vec![vec![Vec::new(); SIZES.len()]; ways.len()];
     let mut one = |way: Way, size: usize| -> Option<f64> {
-        let to = lines.take(COPIES * size)?;
+        // Stores past the caches are fast until their buffers are full.
+        let copies = if size > 512 { 4 } else { 12 };
+        let to = lines.take(copies * size)?;
         settle();
         let start = Instant::now();
-        for copy in 0..COPIES {
+        for copy in 0..copies {
             let (to, from) = (to.wrapping_add(copy * size), source.as_ptr());
             // SAFETY: lines of `lines`, which nobody else has; the source is as long as the
             // largest size. Whole lines, as the routines ask.
@@ -238,7 +239,7 @@ fn measure(cpu: &Cpu) -> Option<Ways> {
                     _ => _ = cpu.store_cached_flush(to, from, size),
                 }
             }
-            if way != Way::CachedBatch || copy + 1 == COPIES {
+            if way != Way::CachedBatch || copy + 1 == copies {
                 arch::fence();
             }
         }

@@ -1,6 +1,9 @@
 //! Which write-back instruction this processor has.
 
 use std::fmt;
+use std::sync::OnceLock;
+
+use super::arch;
 
 /// The instruction that writes a cache line back towards persistence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,7 +41,9 @@ impl WriteBack {
     /// The best instruction this processor offers, found once per process.
     #[must_use]
     pub fn detect() -> Self {
-        super::Cpu::get().write_back()
+        // Without `Cpu`, which may have to measure.
+        static FOUND: OnceLock<WriteBack> = OnceLock::new();
+        *FOUND.get_or_init(arch::detect)
     }
 }
 

@@ -96,13 +96,19 @@ impl MappedRegion {
             .map_err(|e| e.at(&self.path))
     }
 
-    /// Where in the mapping a store or a flush of `len` bytes at `offset` is; refuses it as
-    /// [`check_writable`](Self::check_writable) and [`range`](Self::range) do. The errors are made
-    /// elsewhere: what a caller spills for them are stores, and each of those waits behind a fence.
+    /// Whether a store or a flush of `len` bytes at `offset` is refused neither by
+    /// [`check_writable`](Self::check_writable) nor by [`range`](Self::range).
+    #[inline]
+    fn may_store(&self, offset: u64, len: u64) -> bool {
+        let fits = offset.checked_add(len).is_some_and(|end| end <= self.len());
+        fits && !self.parts.read_only && self.file.latch.is_open()
+    }
+
+    /// Where in the mapping it is. The errors are made elsewhere: what a caller spills for them are
+    /// stores, and each of those waits behind a fence.
     #[inline]
     fn place(&self, operation: Operation, offset: u64, len: u64) -> Result<usize> {
-        let fits = offset.checked_add(len).is_some_and(|end| end <= self.len());
-        if fits && !self.parts.read_only && self.file.latch.is_open() {
+        if self.may_store(offset, len) {
             return Ok(offset as usize);
         }
         self.refuse(operation, offset, len)
@@ -136,14 +142,38 @@ impl MappedRegion {
     }
 
     #[cold]
+    #[inline(never)]
     fn gone(&self, operation: Operation, offset: u64, len: u64) -> Error {
         Error::new(operation, ErrorKind::Gone).at(&self.path).over(offset, len)
     }
 
+    /// [`write_flush`](Region::write_flush) of any size, and where it is refused.
     #[inline(never)]
-    fn write_and_drain(&self, offset: u64, data: &[u8]) -> Result<()> {
-        self.write_flush(offset, data)?;
-        self.drain()
+    fn write_flush_at_length(&self, offset: u64, data: &[u8]) -> Result<()> {
+        let len = data.len() as u64;
+        let at = self.place(Operation::Write, offset, len)?;
+        let mapping = &self.parts.mapping;
+        let written = if self.writes_lines_back() {
+            mapping.write_flush(at, data).inspect(|()| self.written_back())
+        } else {
+            mapping.write_flush_cached_domain(at, data)
+        };
+        written.map_err(|Fault| self.gone(Operation::Write, offset, len))
+    }
+
+    /// [`write_persist`](Region::write_persist) of any size, and where it is refused.
+    #[inline(never)]
+    fn write_persist_at_length(&self, offset: u64, data: &[u8]) -> Result<()> {
+        if !self.writes_lines_back() {
+            self.write_flush(offset, data)?;
+            return self.drain();
+        }
+        let len = data.len() as u64;
+        let at = self.place(Operation::Write, offset, len)?;
+        self.parts
+            .mapping
+            .write_persist(at, data)
+            .map_err(|Fault| self.gone(Operation::Write, offset, len))
     }
 
     /// After write-backs that only a later [`sync_all`](Region::sync_all) of another thread may wait
@@ -261,27 +291,34 @@ impl Region for MappedRegion {
     #[inline]
     fn write_flush(&self, offset: u64, data: &[u8]) -> Result<()> {
         let len = data.len() as u64;
-        let at = self.place(Operation::Write, offset, len)?;
-        let mapping = &self.parts.mapping;
-        let written = if self.writes_lines_back() {
-            mapping.write_flush(at, data).inspect(|()| self.written_back())
-        } else {
-            mapping.write_flush_cached_domain(at, data)
-        };
-        written.map_err(|Fault| self.gone(Operation::Write, offset, len))
+        if self.may_store(offset, len)
+            && self.writes_lines_back()
+            && let Some(written) = self.parts.mapping.write_flush_brief(offset as usize, data)
+        {
+            return match written {
+                Ok(()) => {
+                    self.written_back();
+                    Ok(())
+                }
+                Err(Fault) => Err(self.gone(Operation::Write, offset, len)),
+            };
+        }
+        self.write_flush_at_length(offset, data)
     }
 
     #[inline]
     fn write_persist(&self, offset: u64, data: &[u8]) -> Result<()> {
-        if !self.writes_lines_back() {
-            return self.write_and_drain(offset, data);
-        }
         let len = data.len() as u64;
-        let at = self.place(Operation::Write, offset, len)?;
-        self.parts
-            .mapping
-            .write_persist(at, data)
-            .map_err(|Fault| self.gone(Operation::Write, offset, len))
+        if self.may_store(offset, len)
+            && self.writes_lines_back()
+            && let Some(written) = self.parts.mapping.write_persist_brief(offset as usize, data)
+        {
+            return match written {
+                Ok(()) => Ok(()),
+                Err(Fault) => Err(self.gone(Operation::Write, offset, len)),
+            };
+        }
+        self.write_persist_at_length(offset, data)
     }
 
     #[inline]

@@ -272,6 +272,35 @@ impl Mapping {
         unsafe { self.cpu.store_persist(self.at(offset), data.as_ptr(), data.len()) }
     }
 
+    /// [`write_persist`](Self::write_persist) of what is short, without a call that has the caller
+    /// save its registers; `None`, and nothing done, if it is not.
+    #[inline]
+    pub(super) fn write_persist_brief(
+        &self,
+        offset: usize,
+        data: &[u8],
+    ) -> Option<Result<(), Fault>> {
+        if self.access == Access::Kernel {
+            return None;
+        }
+        // SAFETY: as in `write`.
+        unsafe { self.cpu.store_brief_persist(self.at(offset), data.as_ptr(), data.len()) }
+    }
+
+    /// The same of [`write_flush`](Self::write_flush).
+    #[inline]
+    pub(super) fn write_flush_brief(
+        &self,
+        offset: usize,
+        data: &[u8],
+    ) -> Option<Result<(), Fault>> {
+        if self.access == Access::Kernel {
+            return None;
+        }
+        // SAFETY: as in `write`.
+        unsafe { self.cpu.store_brief_flush(self.at(offset), data.as_ptr(), data.len()) }
+    }
+
     #[cold]
     fn write_persist_by_kernel(&self, offset: usize, data: &[u8]) -> Result<(), Fault> {
         self.write_flush(offset, data)?;

@@ -64,7 +64,7 @@ fn the_routines_for_other_processors_copy_the_same() {
     for (vectors, write_back, cpu) in kinds() {
         for (i, copy) in copies.iter().enumerate() {
             // The store and load routines do not depend on the write-back.
-            if i >= 2 || write_back == arch::detect() {
+            if i == 2 || write_back == arch::detect() {
                 println!("{vectors:?} {write_back:?}: copy {i}");
                 sweep(200, |to, from, len| copy(&cpu, to, from, len).unwrap());
             }
@@ -106,7 +106,7 @@ fn ways_to_move() -> Vec<(String, Cpu)> {
         again.into_iter().filter(|(_, cpu)| cpu.past.is_some()).collect()
     };
     all.extend(past.into_iter().map(|(name, mut cpu)| {
-        cpu.ways.flush = 1;
+        (cpu.ways.flush, cpu.ways.persist) = (1, 1);
         (name, cpu)
     }));
     all
@@ -136,8 +136,16 @@ fn ranges_that_overlap_are_moved_as_they_were() {
                     let mut expected = source.clone();
                     expected.copy_within(from..from + len, to);
                     let base = bytes.as_mut_ptr();
-                    // SAFETY: both lie within the pages.
-                    let moved = unsafe { cpu.move_flush(base.add(to), base.add(from), len) };
+                    // SAFETY: both ranges lie within the pages.
+                    let (to, from) = unsafe { (base.add(to), base.add(from)) };
+                    // SAFETY: as above.
+                    let moved = unsafe {
+                        if len % 2 == 0 {
+                            cpu.move_flush(to, from, len)
+                        } else {
+                            cpu.move_persist(to, from, len)
+                        }
+                    };
                     assert_eq!(moved, written_back(len));
                     if moved.is_ok() {
                         assert!(pages.bytes()[..4096] == expected, "{name}: {len} at {at} by {by}");
@@ -154,15 +162,19 @@ fn every_kind_of_fill_sets_exactly_the_range() {
     for (name, cpu) in ways_to_move() {
         for offset in [0, 1, 8, 40, 63] {
             for len in (0..140).chain([192, 512, 513, 576, 1000, 1024, 1100, 4000]) {
-                for flush in [false, true] {
+                for durable in 0..3 {
                     let window = &mut pages.bytes()[..64 + offset + len + 64];
                     window.fill(GUARD);
                     let to = window[64 + offset..].as_mut_ptr();
                     // SAFETY: within the window.
                     let filled = unsafe {
-                        if flush { cpu.fill_flush(to, 0x5a, len) } else { cpu.fill(to, 0x5a, len) }
+                        match durable {
+                            0 => cpu.fill(to, 0x5a, len),
+                            1 => cpu.fill_flush(to, 0x5a, len),
+                            _ => cpu.fill_persist(to, 0x5a, len),
+                        }
                     };
-                    assert_eq!(filled, if flush { written_back(len) } else { Ok(()) });
+                    assert_eq!(filled, if durable > 0 { written_back(len) } else { Ok(()) });
                     let inside = 64 + offset..64 + offset + len;
                     for (i, byte) in window.iter().enumerate().filter(|_| filled.is_ok()) {
                         let expected = if inside.contains(&i) { 0x5a } else { GUARD };

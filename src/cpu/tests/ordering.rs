@@ -182,7 +182,7 @@ fn moves_and_fills_write_each_line_once() {
     let mut pages = Pages::new(8192);
     pages.bytes().fill(1);
     for (vectors, write_back, mut cpu) in kinds() {
-        for (past, len) in [(false, 64), (false, 1984), (true, 64), (true, 1984)] {
+        for (past, len) in [(false, 320), (false, 1984), (true, 320), (true, 1984)] {
             cpu.ways.flush = if past { 64 } else { usize::MAX };
             let case = format!("{vectors:?} {write_back:?} {past} {len}");
             // SAFETY: within the pages.

@@ -11,16 +11,14 @@
 mod slot;
 mod copies;
 mod durable;
+mod whole_lines;
 
 use core::arch::x86_64::{__cpuid, __cpuid_count, __get_cpuid_max};
 
 use super::ways::{Basis, Ways};
 use super::{Cpu, Past, Routine, WriteBack};
 use copies::{
-    compare_exchange, fill_avx, fill_avx512, fill_sse2, load_avx, load_avx512, load_sse2,
-    non_temporal_down_avx, non_temporal_down_avx512, non_temporal_down_sse2, non_temporal_fill_avx,
-    non_temporal_fill_avx512, non_temporal_fill_sse2, store_avx, store_avx512, store_down_avx,
-    store_down_avx512, store_down_sse2, store_sse2,
+    compare_exchange, load_avx, load_avx512, load_sse2, store_avx, store_avx512, store_sse2,
 };
 use durable::{
     non_temporal_avx, non_temporal_avx512, non_temporal_direct, non_temporal_sse2,
@@ -29,6 +27,11 @@ use durable::{
     store_clwb_sse2, write_back_clflush, write_back_clflushopt, write_back_clwb,
 };
 pub(super) use slot::EXIT;
+use whole_lines::{
+    fill_avx, fill_avx512, fill_sse2, non_temporal_down_avx, non_temporal_down_avx512,
+    non_temporal_down_sse2, non_temporal_fill_avx, non_temporal_fill_avx512,
+    non_temporal_fill_sse2, store_down_avx, store_down_avx512, store_down_sse2,
+};
 
 /// Cache line size in bytes: CLWB and its relatives work on 64 bytes on every x86-64 processor
 /// that has them (cpuid 1.EBX bits 15:8 reports 8 quadwords).
