@@ -97,6 +97,25 @@ fn programs_read_one_object_a_line() {
     assert_eq!(objects[3]["target"], "other");
 }
 
+/// Which way copies go, where there are any; what is asked for is what is used.
+#[test]
+fn copies_go_the_way_that_is_asked_for() {
+    let asked = "persist=64,flush=4096,cached-domain=never,direct=0,partial-lines=false";
+    let output = Command::new(daxmap())
+        .args(["probe", "--json", "/dev/shm", "/"])
+        .env("DAXMAP_COPIES", asked)
+        .output()
+        .unwrap();
+    let objects = json_lines(&output);
+    if cfg!(target_arch = "x86_64") {
+        assert_eq!(objects[0]["copies"]["sizes"], asked);
+        assert_eq!(objects[0]["copies"]["basis"], "DAXMAP_COPIES");
+    }
+    assert!(objects[1]["copies"].is_null(), "{}", objects[1]);
+    let words = text(&probe(&["/dev/shm"]).stdout).to_owned();
+    assert!(words.contains("CPU copies") && words.contains("persist="), "{words}");
+}
+
 #[test]
 fn without_a_path_every_mount() {
     let objects = json_lines(&probe(&["--json"]));

@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::ops::Range;
 use std::path::Path;
 
+use daxmap::Backend;
 use daxmap::probe::{
     BlockDevice, Cap, FilesystemLog, HugePages, MapSync, MemoryDevice, MemoryRegion, Namespace,
     Reason, Report, Security, Target,
@@ -40,6 +41,7 @@ struct JsonReport<'a> {
     huge_pages_aligned: Option<u64>,
     huge_pages_total: Option<u64>,
     write_back: &'static str,
+    copies: Option<JsonCopies>,
     block_size: Option<u64>,
     read_only: bool,
     numa_node: Option<i32>,
@@ -177,6 +179,7 @@ fn convert(report: &Report) -> JsonReport<'_> {
         huge_pages_aligned: pieces.map(|(aligned, _)| aligned),
         huge_pages_total: pieces.map(|(_, total)| total),
         write_back: report.write_back.as_str(),
+        copies: (report.backend != Backend::PageCache).then(copies),
         block_size: report.block_size,
         read_only: report.read_only,
         numa_node: report.numa_node,
@@ -341,4 +344,16 @@ mod tests {
         assert_eq!(object["bad_ranges_known"], false);
         assert_eq!(object["bad_ranges"], serde_json::json!([[512, 1024], [4096, 8192]]));
     }
+}
+
+/// From how many bytes on copies go which way, and where that comes from.
+#[derive(Serialize)]
+struct JsonCopies {
+    sizes: String,
+    basis: String,
+}
+
+fn copies() -> JsonCopies {
+    let ways = daxmap::cpu::Cpu::get().ways();
+    JsonCopies { sizes: ways.to_string(), basis: ways.basis.to_string() }
 }

@@ -3,6 +3,8 @@
 use std::io::{self, Write};
 
 use comfy_table::{ContentArrangement, Table, presets};
+use daxmap::Backend;
+use daxmap::cpu::Cpu;
 use daxmap::probe::{BlockDevice, FALLBACKS, HugePages, MapSync, MemoryDevice, Report, Target};
 
 /// Writes the report.
@@ -101,6 +103,10 @@ fn facts(report: &Report) -> Vec<(&'static str, String)> {
     row("granularity", report.granularity.to_string());
     row("huge pages", huge_pages(report.huge_pages));
     row("CPU write-back", report.write_back.to_string());
+    if report.backend != Backend::PageCache {
+        let ways = Cpu::get().ways();
+        row("CPU copies", format!("{ways} ({})", ways.basis));
+    }
     if let Some(size) = report.block_size {
         row("block size", size.to_string());
     }
