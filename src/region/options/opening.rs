@@ -185,7 +185,7 @@ impl Options {
         if primitive!("create.named_when_synced", quirks.no_journal, false) {
             place.name_temporarily(fd.as_fd())?;
         }
-        primitive!("create.extend", storage::extend(fd.as_fd(), 0, len), Ok(0))?;
+        primitive!("create.extend", storage::extend(fd.as_fd(), 0, len), Ok(()))?;
         // Once more, now that there are extents to look at.
         let (report, _) = self.judge(fd.as_fd(), path)?;
         // Mapped before it has its name: what fails here leaves nothing.
