@@ -4,6 +4,7 @@
 //! cargo bench --bench log                     in memory, and on the filesystem of the target directory
 //! cargo bench --bench log -- DIR...           in memory, and in these, one table each
 //! cargo bench --bench log -- --quick          a tenth of the rounds
+//! cargo bench --bench log -- --report-only    the same as without: `ci/bench` passes it to all
 //! ```
 //!
 //! Persistent memory is emulated on DRAM: the times compare instruction sequences and say nothing
@@ -37,10 +38,22 @@ pub fn ratio(of: &[f64], to: &[f64]) -> f64 {
 }
 
 fn main() {
-    let arguments: Vec<_> = std::env::args_os().skip(1).filter(|a| a != "--bench").collect();
-    let quick = arguments.iter().any(|argument| argument == "--quick");
-    let mut directories: Vec<PathBuf> =
-        arguments.iter().filter(|a| *a != "--quick").map(PathBuf::from).collect();
+    let mut quick = false;
+    let mut directories: Vec<PathBuf> = Vec::new();
+    for argument in std::env::args_os().skip(1) {
+        match argument.to_str() {
+            // Cargo adds --bench. Nothing here fails for a target that is missed.
+            Some("--bench" | "--report-only") => {}
+            Some("--quick") => quick = true,
+            Some(option) if option.starts_with('-') => {
+                eprintln!(
+                    "log: unknown option {option}; --quick, --report-only and directories are known"
+                );
+                std::process::exit(2);
+            }
+            _ => directories.push(argument.into()),
+        }
+    }
     if directories.is_empty() {
         directories.push(PathBuf::from(env!("CARGO_TARGET_TMPDIR")));
     }
