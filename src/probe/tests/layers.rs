@@ -328,6 +328,19 @@ fn filesystems_that_send_no_flush_are_unverified() {
     }
 }
 
+/// What sysfs does not show of several devices is named by its number.
+#[test]
+fn a_member_that_is_not_shown_is_named() {
+    let mut tree = Tree::new();
+    tree.disk("8:0", "sda");
+    tree.root.write("/dev/sdb", "8:16");
+    tree.mount("0:41 / /b rw - bcachefs /dev/sda:/dev/sdb rw");
+    let report = FakeFile::new("/b/f", (0, 41)).probe(&tree.root);
+    assert_eq!(report.durability, Durability::Unverified);
+    let text = &report.reasons[0].text;
+    assert!(text.contains("/sys/dev/block/8:16 cannot be read"), "{text}");
+}
+
 /// f2fs over several devices has the number of the first, and the size of all.
 #[test]
 fn a_filesystem_larger_than_its_device_has_others() {

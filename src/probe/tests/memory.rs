@@ -132,6 +132,26 @@ fn each_flag_has_its_reason_and_lowers_the_level() {
     }
 }
 
+/// The sentence of a flag says what happened, on which device, and what to do.
+#[test]
+fn each_flag_says_what_it_means() {
+    for (flag, meaning, remedy) in [
+        ("not_armed", "nothing is ready to save its contents", "replace its battery"),
+        ("save_fail", "were not saved at the last power loss", "check the data against a copy"),
+        ("restore_fail", "were not restored after the last power loss", "check the data"),
+        ("flush_fail", "buffers did not reach it at the last power loss", "check the data"),
+        ("map_fail", "firmware could not map it", "check the data"),
+        ("new_flag", "does not know what that means", "look the flag up"),
+    ] {
+        let report = flags(flag);
+        let reason = &report.reasons[0];
+        let begin = "memory device nmem0 (8089-a2-1842-00000000) of NVDIMM region region0 reports";
+        assert!(reason.text.starts_with(&format!("{begin} {flag}: ")), "{reason}");
+        assert!(reason.text.contains(meaning), "{reason}");
+        assert!(reason.remedy.as_ref().unwrap().text.starts_with(remedy), "{reason}");
+    }
+}
+
 #[test]
 fn the_flags_of_power() {
     let papr = Region { bus: "platform/ibm,persistent-memory:0", provider: "papr", ..ADR };
@@ -151,6 +171,10 @@ fn the_flags_of_power() {
         tree.root.write(&format!("{nmem}/papr/flags"), words);
         let report = super::nmem::file_on(&mut tree).probe(&tree.root);
         assert_eq!((report.durability, codes(&report)), (level, expected), "{words}");
+        if words.starts_with("not_armed") {
+            let text = &report.reasons[0].text;
+            assert!(text.ends_with("its contents do not survive a power loss"), "{text}");
+        }
     }
 }
 
@@ -325,6 +349,14 @@ fn a_node_has_its_own_bad_bytes_from_its_own_start() {
         assert!(bad("").bad_ranges_known, "a region without any has none in the node");
         tree.root.write(&hidden, &kept);
     }
+    // The first eight are listed, and the others counted.
+    let ranges = |count: u64| (0..count).map(|i| format!("{} 8\n", 14336 + 64 * i)).collect();
+    let listed = |count| {
+        let text: String = ranges(count);
+        bad(&text).reasons[0].text.clone()
+    };
+    assert!(listed(8).ends_with("[1277952, 1282048)"), "{}", listed(8));
+    assert!(listed(9).ends_with("[1277952, 1282048) and 1 more"), "{}", listed(9));
     tree.root.write(&format!("/sys/devices/{}/ndbus0/commands", ADR.bus), "ars_cap\n");
     let remedy = bad("14336 8\n").reasons[0].remedy.as_ref().unwrap().to_string();
     assert!(remedy.contains("cannot clear errors"), "{remedy}");

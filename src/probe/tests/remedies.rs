@@ -177,6 +177,24 @@ fn what_is_read_only_is_made_writable_from_below() {
     assert!(found[1].text.starts_with("then remount /m"), "{}", found[1]);
 }
 
+/// A device that is made of others is made writable where it was made.
+#[test]
+fn a_made_device_is_made_writable_by_its_own_tool() {
+    for (name, mark, words) in [
+        ("loop0", "loop/offset", "attach loop0 again without --read-only (losetup)"),
+        ("md0", "md/level", "make md0 writable (mdadm --readwrite)"),
+        ("dm-0", "dm/name", "load the table of dm-0 without --readonly"),
+    ] {
+        let mut tree = Tree::new();
+        let attributes = [("ro", "1\n"), (mark, "x\n"), ("queue/dax", "0\n")];
+        tree.block("252:7", &format!("virtual/block/{name}"), &attributes);
+        tree.mount(&format!("252:7 / /m rw - xfs /dev/{name} rw"));
+        let report = FakeFile::new("/m/f", (252, 7)).probe(&tree.root);
+        let remedy = remedy(&report, ReasonCode::ReadOnly);
+        assert_eq!((remedy.text.as_str(), remedy.command.as_deref()), (words, None));
+    }
+}
+
 #[test]
 fn a_region_is_made_writable_only_if_each_device_is_in_order() {
     let region = "/sys/devices/LNXSYSTM:00/ACPI0012:00/ndbus0/region0";
