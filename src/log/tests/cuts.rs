@@ -39,7 +39,7 @@ fn assert_is(log: &Log<SimRegion>, records: &Records, what: &str) {
 #[test]
 fn what_is_void_stays_void_and_what_follows_counts() {
     let (mut cut_segments, mut opened) = (0, 0);
-    for seed in 0..60 {
+    for seed in 0..24 {
         let mut random = SplitMix64::new(seed);
         let region = region(8);
         let mut log = options().format(region.clone()).unwrap();
@@ -100,7 +100,7 @@ fn truncations_of_one_record_at_a_time_do_not_fill_a_log() {
     for lsn in 1..=21 {
         log.append(&payload(lsn)).unwrap();
     }
-    for round in 0..2000_u32 {
+    for round in 0..400_u32 {
         let lsn = log.append(&[round as u8; 30]).unwrap_or_else(|error| panic!("{round}: {error}"));
         assert_eq!(lsn, Lsn::new(22));
         log.truncate_after(Lsn::new(21)).unwrap();
@@ -318,8 +318,8 @@ fn every_crash_leaves_a_truncation_and_what_follows_whole() {
     for mode in Mode::ALL {
         let states = states.clone();
         let report = Explorer::new(mode, LEN)
-            .images(100)
-            .samples(16)
+            .images(40)
+            .samples(8)
             .depth(1)
             .setup(|region| {
                 let log = options().format(region.clone())?;
