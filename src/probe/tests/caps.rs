@@ -202,6 +202,41 @@ fn pmem_without_its_region_is_not_a_disk() {
     is_unverified(&xfs_on(&mut tree, (259, 0)), "no memory region is visible in /sys above pmem0");
 }
 
+/// MAP_SYNC on what shows no memory: a mapping is flushed to nobody knows where.
+#[test]
+fn a_mapping_without_a_visible_region_is_unverified() {
+    let mut tree = Tree::new();
+    tree.disk("8:0", "sda");
+    tree.mount("8:0 / /m rw - xfs /dev/sda rw,dax=always");
+    let report = FakeFile::dax("/m/f", (8, 0)).probe(&tree.root);
+    assert_eq!(report.backend, Backend::FsDax);
+    is_unverified(&report, "no memory region is visible in /sys under /m/f");
+}
+
+/// A device that is made of others is as good as they are, and of none it is not known.
+#[test]
+fn a_device_made_of_nothing_visible_is_unverified() {
+    for (name, mark) in [("dm-0", "dm/name"), ("md0", "md/level"), ("bcache0", "bcache/label")] {
+        let mut tree = Tree::new();
+        tree.block(
+            "252:7",
+            &format!("virtual/block/{name}"),
+            &[(mark, "x\n"), ("queue/dax", "0\n")],
+        );
+        std::fs::create_dir(tree.root.at(&format!("/sys/devices/virtual/block/{name}/slaves")))
+            .unwrap();
+        let report = xfs_on(&mut tree, (252, 7));
+        is_unverified(&report, &format!("what is below block device {name} is not visible"));
+    }
+    // What has devices below and is of no driver that joins them.
+    let mut tree = Tree::new();
+    tree.disk("8:0", "sda");
+    tree.disk("8:16", "sdb");
+    let slave = "/sys/devices/pci0000:00/virtio1/block/sda/slaves/sdb";
+    tree.root.link(slave, "../../sdb");
+    is_unverified(&xfs_on(&mut tree, (8, 0)), "sda belongs to a driver that is not known here");
+}
+
 /// A flush that the kernel leaves out, because somebody said so, over a cache that needs it.
 #[test]
 fn write_through_over_a_write_back_cache_drops_every_flush() {
