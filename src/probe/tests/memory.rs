@@ -350,9 +350,12 @@ fn a_node_has_its_own_bad_bytes_from_its_own_start() {
         tree.root.write(&hidden, &kept);
     }
     // The first eight are listed, and the others counted.
-    let ranges = |count: u64| (0..count).map(|i| format!("{} 8\n", 14336 + 64 * i)).collect();
+    let ranges = |count: u64| {
+        let lines: Vec<String> = (0..count).map(|i| format!("{} 8\n", 14336 + 64 * i)).collect();
+        lines.concat()
+    };
     let listed = |count| {
-        let text: String = ranges(count);
+        let text = ranges(count);
         bad(&text).reasons[0].text.clone()
     };
     assert!(listed(8).ends_with("[1277952, 1282048)"), "{}", listed(8));
