@@ -350,13 +350,9 @@ fn a_node_has_its_own_bad_bytes_from_its_own_start() {
         tree.root.write(&hidden, &kept);
     }
     // The first eight are listed, and the others counted.
-    let ranges = |count: u64| {
-        let lines: Vec<String> = (0..count).map(|i| format!("{} 8\n", 14336 + 64 * i)).collect();
-        lines.concat()
-    };
-    let listed = |count| {
-        let text = ranges(count);
-        bad(&text).reasons[0].text.clone()
+    let listed = |count: u64| {
+        let lines: Vec<_> = (0..count).map(|i| format!("{} 8\n", 14336 + 64 * i)).collect();
+        bad(&lines.concat()).reasons[0].text.clone()
     };
     assert!(listed(8).ends_with("[1277952, 1282048)"), "{}", listed(8));
     assert!(listed(9).ends_with("[1277952, 1282048) and 1 more"), "{}", listed(9));
