@@ -35,11 +35,14 @@ impl<R: Region> Log<R> {
     pub fn space(&self) -> Space {
         let core = &self.core;
         let released = core.released();
+        let spares = core.spare_segments();
         let pool = core.table.pool();
         let mut space = Space { segment_bytes: core.layout.segment, ..Space::default() };
         for (segment, life) in pool.lives.iter().enumerate() {
-            let end = core.table.progress[segment].end.load(Ordering::Acquire);
-            let is_free = core.table.is_free(life, segment, released);
+            let progress = &core.table.progress[segment];
+            let end = progress.end.load(Ordering::Acquire);
+            let is_free = core.table.is_free(life, segment, released)
+                || (spares.contains(&segment) && progress.last.load(Ordering::Acquire) <= released);
             space.segments += 1;
             let (used, free) = match life.usage {
                 _ if is_free => (0, core.layout.room()),

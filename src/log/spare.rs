@@ -91,6 +91,11 @@ impl<R: Region> Core<R> {
         idle.into_iter().filter_map(|state| state.give_up(self)).collect()
     }
 
+    /// Whose segments are called back before anything says `Full`.
+    pub(super) fn spare_segments(&self) -> Vec<usize> {
+        lock(&self.spares.pool).idle.iter().filter_map(State::segment).collect()
+    }
+
     /// How often something came back.
     pub(super) fn spare_returns(&self) -> u64 {
         lock(&self.spares.pool).returns

@@ -72,6 +72,11 @@ impl State {
         }
     }
 
+    /// The segment that it has.
+    pub(super) fn segment(&self) -> Option<usize> {
+        self.active.as_ref().map(|active| active.segment)
+    }
+
     /// Its segment, of which it does not say what it has left there. It is not used any more.
     pub(super) fn give_up<R: Region>(self, core: &Core<R>) -> Option<usize> {
         core.watermark.unregister(&self.bound);

@@ -107,7 +107,7 @@ impl Group {
     }
 
     /// As if the last sync had been for two.
-    #[cfg(all(test, not(loom)))]
+    #[cfg(test)]
     pub(super) fn expect_two(&self) {
         self.company.expected.store(2, Ordering::Relaxed);
     }

@@ -1,7 +1,6 @@
 //! A bad environment gives one clear error, the process lives, and nothing on disk changes.
 //! Here: full disks, read-only mounts, failing system calls, other processes.
 
-mod many;
 mod refused;
 mod together;
 
