@@ -219,9 +219,21 @@ calls! {
     }
 
     /// Whether [`link_open`] works for this file. Makes no name: `.` is there already, and the kernel
-    /// says so only once it has found the file (`do_linkat`, fs/namei.c).
+    /// says so only once it has found the file (`do_linkat`, fs/namei.c). What says nothing of rights
+    /// or calls, such as EIO, is no answer: whoever links meets it again.
     fn can_link_open(file: BorrowedFd<'_>, directory: BorrowedFd<'_>) -> bool {
-        kernel::link_open(file, directory, OsStr::new(".")) == Err(Errno::EXIST)
+        let refused = [
+            Errno::NOENT,
+            Errno::PERM,
+            Errno::ACCESS,
+            Errno::INVAL,
+            Errno::NOSYS,
+            Errno::OPNOTSUPP,
+        ];
+        !matches!(
+            kernel::link_open(file, directory, OsStr::new(".")),
+            Err(errno) if refused.contains(&errno)
+        )
     }
 
     /// linkat(2), within a directory.
