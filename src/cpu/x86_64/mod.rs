@@ -68,7 +68,11 @@ pub(super) unsafe fn call(routine: Routine, to: *mut u8, from: *const u8, len: u
             out("rax") failed,
             out("rcx") _,
             out("r8") _,
+            // VZEROUPPER changes all of the first sixteen.
             out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _,
+            out("xmm4") _, out("xmm5") _, out("xmm6") _, out("xmm7") _,
+            out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _,
+            out("xmm12") _, out("xmm13") _, out("xmm14") _, out("xmm15") _,
             out("xmm16") _, out("xmm20") _, out("xmm21") _, out("xmm22") _, out("xmm23") _,
         );
     }
