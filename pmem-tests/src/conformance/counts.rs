@@ -2,7 +2,7 @@
 //! is checked against the machine code elsewhere.
 
 use super::Verdict;
-use super::support::{Bench, PAGE};
+use super::support::Bench;
 
 #[cfg(not(feature = "counters"))]
 mod counting {
@@ -21,7 +21,8 @@ mod counting {
     use daxmap::cpu::{Counts, Cpu, LineCover, counts};
     use daxmap::{Backend, Granularity, Region, Result};
 
-    use super::{Bench, PAGE, Verdict};
+    use super::super::support::PAGE;
+    use super::{Bench, Verdict};
 
     #[track_caller]
     fn counted(call: impl FnOnce() -> Result<()>) -> Counts {

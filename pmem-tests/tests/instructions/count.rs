@@ -39,7 +39,8 @@ pub fn kind(instruction: &Instruction) -> Kind {
         | M::Movntq
         | M::Vmovntdq
         | M::Vmovntps
-        | M::Vmovntpd => Kind::NonTemporal,
+        | M::Vmovntpd
+        | M::Movdir64b => Kind::NonTemporal,
         M::Mfence
         | M::Lfence
         | M::Cpuid
