@@ -1,6 +1,7 @@
 //! How does a region change its length? The file first, then what is mapped of it, then the length.
 //!
-//! A growth costs what is new, however long the region is. Where `MAP_SYNC` maps the file, a sync of
+//! A growth costs what is new, however long the region is; on DAX, a look at each page besides. Where
+//! `MAP_SYNC` maps the file, a sync of
 //! the whole file would write-protect every dirty page (`dax_writeback_one`, fs/dax.c), and the next
 //! store to each would fault. So only what is new is synced there, through its mapping: msync(2) is
 //! `vfs_fsync_range` with `datasync` (mm/msync.c), which writes back the pages of its range, and
