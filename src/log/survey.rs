@@ -14,9 +14,8 @@ use super::cursor::Cursor;
 use super::layout::{BLOCKS, Layout, SEGMENTS_MIN};
 use super::recovery::Recovery;
 use super::root::{Root, RootCell};
-use super::scan::{Bounds, Contents, scan};
+use super::scan::{Contents, scan};
 use super::segment::{FoundHeader, Headers, SegmentHeader};
-use super::voids::Voids;
 
 /// How to open.
 pub(super) struct How {
@@ -180,8 +179,7 @@ fn has_more(
     if now.life != life || life == 0 {
         return Ok(now.life != life);
     }
-    let next =
-        Cursor::new(number, now, Voids::default(), contents.end).peek(region, headers.layout)?;
+    let next = Cursor::new(number, now, contents.end).peek(region, headers.layout)?;
     Ok(next.is_some() || contents.lsns.is_some_and(|(_, newest)| newest > last))
 }
 
@@ -233,26 +231,25 @@ fn find(
     let healed = found.other_is_invalid.then_some(at..at + BLOCKS);
     let on_medium = found.header;
     let header = &mut found.header;
-    // A mark that is missed is found to be damage.
-    let (voids, _) = Voids::found(region, headers.layout, segment, header)?;
-    // What the truncation has not reached yet, or one of two copies has lost.
-    let cut = root.cut.filter(|_| header.turn < root.cuts).map(|cut| (root.cuts, cut));
     // An unused segment, or one whose records are known to be released, has nothing to be read.
     let skipped = header.life == 0 || header.last != 0 && header.last <= root.released;
-    let mut contents = if skipped {
-        Contents::none(voids)
-    } else {
-        let (released, durable) = (root.released, root.durable);
-        scan(region, (at, size), header, voids, &Bounds { released, durable, last: bound, cut })?
-    };
-    let limited = contents.cut.is_some();
-    if let (Some((turn, cut)), Some(place)) = (cut, contents.cut) {
-        header.cut(cut, place, turn);
-        contents.voids.add(header.void, header.limit);
+    let before = header.limit;
+    if let Some(cut) = root.cut {
+        header.limit = primitive!("log.recover.cut", before.min(cut), before);
     }
-    // What is void, or not asked for, is not the last record any more.
-    let most = cut.map_or(bound, |(_, cut)| cut.min(bound));
-    header.last = primitive!("log.recover.last", header.last.min(most), header.last);
+    header.limit = header.limit.min(bound);
+    let contents = if skipped {
+        Contents { end: BLOCKS, durable: BLOCKS, ..Contents::default() }
+    } else {
+        scan(region, (at, size), header, (root.released, root.durable))?
+    };
+    if contents.last_written <= header.limit {
+        header.limit = before;
+    }
+    let limited = header.limit != before;
+    // What a truncation has voided is not the last record any more: a later one would take the limit
+    // for its own, and raise it.
+    header.last = primitive!("log.recover.last", header.last.min(header.limit), header.last);
     let dropped = contents.leftover.as_ref().map(|left| at + left.start..at + left.end);
     let segment = Some(Segment { found, on_medium, contents, limited });
     let lost = (size < headers.layout.segment).then_some(at + size..at + headers.layout.segment);
