@@ -156,7 +156,9 @@ fn count(segments: &[Option<Segment>], root: &Root, recovery: &mut Recovery) -> 
     recovery.records = kept.sum();
     recovery.missing = last.saturating_sub(root.released).saturating_sub(recovery.records);
     // Also what was given out and is lost: without damage, all of these are there, or below the floor.
-    let known = segments.iter().flatten().map(|segment| segment.found.header.last);
+    // A truncation writes its own number into the headers that it limits, which a later one may pass.
+    let headers = segments.iter().flatten().map(|segment| &segment.found.header);
+    let known = headers.filter(|header| header.limit == NO_LIMIT).map(|header| header.last);
     let gone = known.max().unwrap_or(0).max(root.durable).min(root.cut.unwrap_or(u64::MAX));
     last.max(gone).max(root.released).saturating_add(1).max(root.floor)
 }
