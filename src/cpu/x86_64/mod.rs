@@ -113,9 +113,9 @@ pub(super) fn detect() -> WriteBack {
 ///
 /// | vendor, features | from here on past the caches | ordered | source |
 /// |---|---|---|---|
-/// | AMD | 64 | 2048 | EPYC, 2026-11: 64 B 101 against 163 ns, fresh or cached |
-/// | Intel without MOVDIR64B | 512 | 2048 | Xeon, 2026-11: 256 B 229 against 195, 512 B 239 against 249 ns |
-/// | Intel with MOVDIR64B | | | two Xeons, 2026-11, do not agree: 64 B by it 174 against 206, and 152 against 122 ns |
+/// | AMD | 64 | 2048 | EPYC, family 19h, not measured again: 64 B 101 against 163 ns, fresh or cached |
+/// | Intel without MOVDIR64B | 512 | 2048 | Xeon, not measured again: 256 B 229 against 195, 512 B 239 against 249 ns |
+/// | Intel with MOVDIR64B | | | two Xeons do not agree: 64 B by it 174 against 206 ns, and (family 6 model 207, 2026-11-30) 152 against 122 |
 pub(super) fn known() -> Option<Ways> {
     let vendor = __cpuid(0);
     // "AuthenticAMD" (APM vol. 3, CPUID Fn0000_0000), "GenuineIntel" (SDM vol. 2, CPUID).
