@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use daxmap::state::{State, StateOptions};
@@ -23,33 +23,22 @@ type Root = Value<WORDS>;
 fn a_copy_made_in_use_is_whole_or_says_so() {
     let directory = Directory::new(MEMORY);
     let (path, copy) = (directory.path().join("root"), directory.path().join("copy"));
-    let state = Arc::new(State::create(&path, &value::<WORDS>(1, 1)).unwrap());
-    let done = Arc::new(AtomicBool::new(false));
-    let writer = {
-        let (state, done) = (Arc::clone(&state), Arc::clone(&done));
-        thread::spawn(move || {
-            let mut last = 1;
-            while !done.load(Ordering::Relaxed) {
-                last += 1;
-                state.store(&value(last, 1)).unwrap();
-            }
-            last
-        })
-    };
+    let state = State::create(&path, &value::<WORDS>(1, 1)).unwrap();
+    let last = AtomicU64::new(1);
+    let store = || state.store(&value(last.fetch_add(1, Ordering::Relaxed) + 1, 1)).unwrap();
     let (mut whole, mut damaged, mut seen) = (0, 0, BTreeSet::new());
-    for round in 0..4000 {
+    let mut copied = |piece: usize, between: &dyn Fn(usize)| {
         let before = state.load()[0];
-        // In pieces, so that stores come between and into them.
         let mut file = fs::File::open(&path).unwrap();
         let mut bytes = Vec::new();
-        let mut piece = vec![0; 300 + round % 700];
-        loop {
+        let mut piece = vec![0; piece];
+        for number in 0.. {
             let count = file.read(&mut piece).unwrap();
             if count == 0 {
                 break;
             }
             bytes.extend_from_slice(&piece[..count]);
-            thread::yield_now();
+            between(number);
         }
         let after = state.load()[0] + 1;
         fs::write(&copy, &bytes).unwrap();
@@ -66,11 +55,35 @@ fn a_copy_made_in_use_is_whole_or_says_so() {
                 damaged += 1;
             }
         }
+    };
+    // Stores between the pieces: after every piece, or after one in up to seven of them.
+    for round in 0..2000 {
+        copied(300 + round % 700, &|number| {
+            if (number + round) % (1 + round % 7) == 0 {
+                store();
+            }
+        });
     }
-    done.store(true, Ordering::Relaxed);
-    let last = writer.join().unwrap();
+    // Stores into the pieces, by a thread that never stops: chance says how many copies are whole.
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                store();
+            }
+        });
+        // A failed assertion ends the thread too.
+        let copies = panic::catch_unwind(AssertUnwindSafe(|| {
+            for round in 0..2000 {
+                copied(300 + round % 700, &|_| thread::yield_now());
+            }
+        }));
+        done.store(true, Ordering::Relaxed);
+        copies.unwrap_or_else(|panicked| panic::resume_unwind(panicked));
+    });
+    let last = last.into_inner();
     println!("{whole} copies of {} values whole, {damaged} damaged; {last} stores", seen.len());
-    assert!(whole > 0 && seen.len() > 10);
+    assert!(whole > 100 && seen.len() > 100 && damaged > 100);
     // Nothing was lost by being read.
     assert_eq!(state.load(), value(last, 1));
     drop(state);
