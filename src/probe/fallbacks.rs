@@ -64,8 +64,13 @@ pub const FALLBACKS: &[Fallback] = &[
         )
     },
     Fallback {
-        gives_up: "without a journal, the name may lead nowhere after a power loss",
-        ..same("take a name without a journal", "`renameat2`, `RENAME_EXCHANGE`", "`renameat`")
+        third: "`renameat`",
+        gives_up: "the name may lead nowhere after a power loss",
+        ..same(
+            "take a name without a journal",
+            "`renameat2`, `RENAME_EXCHANGE`",
+            "`linkat` of the old version, then `renameat`",
+        )
     },
     same(
         "keep the old version",

@@ -129,8 +129,9 @@ pub enum Commit<'a> {
     /// anybody who may read it can lock: `EAGAIN`). A file that has the other name is replaced.
     ///
     /// The commit fails with `ENOENT` if there is nothing to keep, and with `EINVAL` if the other name
-    /// is this one in another spelling, on a filesystem that folds case. Without `RENAME_EXCHANGE` the
-    /// old version is linked to the other name first; without hard links either, the commit fails.
+    /// is this one in another spelling, on a filesystem that folds case. Without `RENAME_EXCHANGE`, and
+    /// where a server might ignore that flag (FUSE, overlay, network), the old version is linked to the
+    /// other name first; without hard links either, the commit fails.
     Exchange(&'a OsStr),
 }
 

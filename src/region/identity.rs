@@ -32,6 +32,7 @@ const XFS: u64 = 0x5846_5342;
 const BTRFS: u64 = 0x9123_683e;
 const F2FS: u64 = 0xf2f5_2010;
 const TMPFS: u64 = 0x0102_1994;
+const MSDOS: u64 = 0x4d44;
 const HUGETLBFS: u64 = 0x9584_58f6;
 const OVERLAY: u64 = 0x794c_7630;
 
@@ -67,6 +68,14 @@ impl Driver {
     /// tmpfs and memfd: a file's pages are the file.
     pub(super) fn is_memory(self) -> bool {
         self.0 == TMPFS
+    }
+
+    /// Whether the kernel's own code does what the flags of renameat2(2) ask for, or refuses them. A
+    /// FUSE server is told of them, and may do a plain rename and report success, as cryfs and s3fs
+    /// have done (`fuse_rename2`, fs/fuse/dir.c); an overlay passes them on to the filesystem that
+    /// takes its writes (`ovl_do_rename`, fs/overlayfs/overlayfs.h).
+    pub(super) fn keeps_rename_flags(self) -> bool {
+        matches!(self.0, EXT | XFS | BTRFS | F2FS | TMPFS | MSDOS)
     }
 
     /// Whether inode numbers tell files apart.
@@ -123,6 +132,17 @@ mod tests {
         }
         for magic in [EXT, XFS, BTRFS, F2FS] {
             assert_eq!(identity(Driver(magic), &found), Some(own), "{magic:#x}");
+        }
+    }
+
+    #[test]
+    fn only_kernel_code_is_trusted_with_the_flags_of_a_rename() {
+        for magic in [EXT, XFS, BTRFS, F2FS, TMPFS, MSDOS] {
+            assert!(Driver(magic).keeps_rename_flags(), "{magic:#x}");
+        }
+        // FUSE, overlay, NFS.
+        for magic in [0x6573_5546, OVERLAY, 0x6969] {
+            assert!(!Driver(magic).keeps_rename_flags(), "{magic:#x}");
         }
     }
 

@@ -3,7 +3,7 @@
 //! | step | first way | second way | third way |
 //! |---|---|---|---|
 //! | a free name | link the unnamed file, or rename with `RENAME_NOREPLACE` | link, then remove the temporary name | look, then rename, with the directory locked |
-//! | a name that is taken | rename, or exchange without a journal | rename | |
+//! | a name that is taken | rename; without a journal, exchange | without a journal, link the old version, then rename | rename |
 //! | keep the old version | exchange twice | link the old version to the other name, then rename | |
 //! | make names durable | fsync of the directory | syncfs | |
 //!
@@ -11,6 +11,10 @@
 //! operation. A lack and a refused permission share errnos (link(2): `EPERM`), so the error of the
 //! last way is the one reported. Only the third way for a free name promises less: a file that a
 //! program other than this library makes between the look and the rename is replaced.
+//!
+//! A FUSE server may ignore the flags of a rename, replace what was to stay, and report success: no
+//! look afterwards brings that back. So flags are the first way only where the kernel's own code keeps
+//! them ([`Driver::keeps_rename_flags`]); elsewhere it is the second way.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -21,6 +25,7 @@ use rustix::io::Errno;
 
 use super::calls;
 use super::draft::{NAMES_MAX, Place, failed, temporary_name};
+use super::identity::Driver;
 use super::quirks::Quirks;
 use crate::error::{Error, Operation, Result};
 use crate::primitives::primitive;
@@ -54,13 +59,14 @@ impl Place {
     pub(crate) fn name_as_new(&mut self, fd: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
         let Some(temporary) = &self.temporary else { return self.link(fd, name) };
         let directory = self.directory();
-        let flags = primitive!("name.no_replace", RenameFlags::NOREPLACE, RenameFlags::empty());
-        match calls::renameat2(directory, temporary, name, flags) {
-            Err(errno) if lacks_rename_flags(errno) => {}
-            renamed => {
-                renamed.map_err(failed("renameat2"))?;
-                self.temporary = None;
-                return Ok(());
+        if self.keeps_rename_flags() {
+            match self.rename_as_new(temporary, name) {
+                Err(errno) if lacks_rename_flags(errno) => {}
+                renamed => {
+                    renamed.map_err(failed("renameat2"))?;
+                    self.temporary = None;
+                    return Ok(());
+                }
             }
         }
         match calls::linkat(directory, temporary, name) {
@@ -80,7 +86,17 @@ impl Place {
         }
     }
 
-    /// For filesystems that cannot refuse to replace.
+    fn rename_as_new(&self, temporary: &OsStr, name: &OsStr) -> std::result::Result<(), Errno> {
+        let flags = primitive!("name.no_replace", RenameFlags::NOREPLACE, RenameFlags::empty());
+        calls::renameat2(self.directory(), temporary, name, flags)
+    }
+
+    /// See [`Driver::keeps_rename_flags`]. What cannot be asked is not trusted.
+    fn keeps_rename_flags(&self) -> bool {
+        Driver::of(self.directory()).is_ok_and(Driver::keeps_rename_flags)
+    }
+
+    /// For filesystems that cannot refuse to replace, or may not: the flag is asked for all the same.
     fn rename_if_free(&mut self, name: &OsStr) -> Result<()> {
         let Some(temporary) = &self.temporary else { return Err(failed("renameat")(Errno::NOENT)) };
         match calls::statat(self.directory(), name) {
@@ -88,7 +104,12 @@ impl Place {
             Err(Errno::NOENT) => {}
             Err(errno) => return Err(failed("fstatat")(errno)),
         }
-        calls::renameat(self.directory(), temporary, name).map_err(failed("renameat"))?;
+        match self.rename_as_new(temporary, name) {
+            Err(errno) if lacks_rename_flags(errno) => {
+                calls::renameat(self.directory(), temporary, name).map_err(failed("renameat"))?;
+            }
+            renamed => renamed.map_err(failed("renameat2"))?,
+        }
         self.temporary = None;
         Ok(())
     }
@@ -137,19 +158,26 @@ impl Place {
     /// an unnamed file gets a temporary name first, immediately before the rename.
     ///
     /// Where nothing orders a name and the link count of the file that it led to, the old file gets
-    /// the temporary name in exchange, and keeps it until [`sync`](Self::sync): a rename would lower
-    /// its count to none, and if only that were on the medium, the name would lead to a deleted file.
+    /// a temporary name, by an exchange or a link, and keeps it until [`sync`](Self::sync): a rename
+    /// would lower its count to none, and if only that were on the medium, the name would lead to a
+    /// deleted file.
     pub(crate) fn name_over(&mut self, quirks: Quirks, fd: BorrowedFd<'_>) -> Result<()> {
         let temporary = self.name_temporarily(fd)?.to_owned();
+        let mut replaced = None;
         if primitive!("name.replaced_keeps_a_name", quirks.no_journal, false) {
-            let name = &self.name;
-            match calls::renameat2(self.directory(), &temporary, name, RenameFlags::EXCHANGE) {
-                Err(errno) if lacks_rename_flags(errno) => {}
-                result => return result.map_err(failed("renameat2")),
+            if self.exchange(&temporary, &self.name)? {
+                return Ok(());
             }
+            // Best effort: there may be no links either.
+            replaced = self.link_again(&self.name).ok().flatten();
         }
-        calls::renameat(self.directory(), &temporary, &self.name).map_err(failed("renameat"))?;
-        self.temporary = None;
+        calls::renameat(self.directory(), &temporary, &self.name).map_err(|errno| {
+            if let Some(replaced) = &replaced {
+                self.unname(replaced);
+            }
+            failed("renameat")(errno)
+        })?;
+        self.temporary = replaced;
         Ok(())
     }
 
@@ -172,8 +200,11 @@ impl Place {
     }
 
     /// Exchanges two names of the directory: each names a file at every moment. False where there
-    /// is no such operation.
+    /// is no such operation, or a server might replace one file by the other instead.
     pub(crate) fn exchange(&self, one: &OsStr, other: &OsStr) -> Result<bool> {
+        if !self.keeps_rename_flags() {
+            return Ok(false);
+        }
         match calls::renameat2(self.directory(), one, other, RenameFlags::EXCHANGE) {
             Err(errno) if lacks_rename_flags(errno) => Ok(false),
             result => result.map(|()| true).map_err(failed("renameat2")),
@@ -252,8 +283,8 @@ impl Place {
                 Err(errno) if lacks_links(errno) => {
                     let error = failed("linkat of the version to keep")(errno);
                     return Err(error.advise(
-                        "the filesystem has neither RENAME_EXCHANGE nor hard links, so it cannot \
-                         keep the old version: use Commit::Replace, or another filesystem",
+                        "the filesystem has no hard links, and no RENAME_EXCHANGE that the kernel \
+                         vouches for, so it cannot keep the old version: use Commit::Replace, or another filesystem",
                     ));
                 }
                 Err(errno) => return Err(failed("linkat of the version to keep")(errno)),

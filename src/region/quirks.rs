@@ -14,7 +14,8 @@
 //! each is written when its block is, and fsync of any file writes all inodes of its block. A rename
 //! over a file lowers that file's count to none; met alone on the medium, it leaves the name on a
 //! deleted file. So there the file that is replaced gets the temporary name in exchange, and loses it
-//! when the directory is synced. Where there is no RENAME_EXCHANGE either, it is a rename.
+//! when the directory is synced; by a second link where there is no RENAME_EXCHANGE that can be relied
+//! on; and where there are no links either, it is a rename.
 //!
 //! `pmem-tests/tests/sim_filesystem/` shows every crash state of a model of each;
 //! `pmem-tests/tests/publish_cut.rs` cuts the power of each after every system call, and takes

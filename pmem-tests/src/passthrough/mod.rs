@@ -39,6 +39,9 @@ pub static SYNCS: AtomicU64 = AtomicU64::new(0);
 /// Milliseconds that every sync of a file takes longer.
 pub static SYNC_DELAY_MS: AtomicU64 = AtomicU64::new(0);
 
+/// What the files of the other program hold: see [`Habits::has_rival`].
+pub const RIVAL: &[u8] = b"another program's";
+
 /// What a filesystem does differently, as others do.
 #[derive(Clone, Copy, Debug, Default)]
 #[allow(clippy::struct_excessive_bools)] // independent habits
@@ -49,6 +52,11 @@ pub struct Habits {
     pub no_links: bool,
     /// renameat2(2) knows no flags (EINVAL).
     pub no_rename_flags: bool,
+    /// Every rename is a plain one, whatever its flags ask for, and success is reported.
+    pub ignores_rename_flags: bool,
+    /// Whenever the kernel has found a name free and it is to be taken, another program makes a file of
+    /// that name first: see [`RIVAL`].
+    pub has_rival: bool,
     /// Files cannot be mapped shared (ENODEV), as with `direct_io`.
     pub no_shared_mappings: bool,
     /// A directory cannot be synced (EINVAL).
@@ -197,6 +205,19 @@ impl Server {
         match name.to_str() {
             Some(text) if self.habits.folds_case => Cow::Owned(text.to_lowercase().into()),
             _ => Cow::Borrowed(name),
+        }
+    }
+
+    /// Makes the file of the other program, unless the name is a temporary one or taken.
+    fn let_rival_in(&self, parent: &OwnedFd, name: &OsStr) -> Result<()> {
+        if !self.habits.has_rival || name.as_encoded_bytes().starts_with(b".") {
+            return Ok(());
+        }
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        match fs::openat(parent, name, flags, Mode::from_raw_mode(0o600)) {
+            Ok(file) => rustix::io::write(file, RIVAL).map(drop),
+            Err(Errno::EXIST) => Ok(()),
+            Err(errno) => Err(errno),
         }
     }
 

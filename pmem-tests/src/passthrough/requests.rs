@@ -143,12 +143,18 @@ impl Filesystem for Server {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let flags = fs::RenameFlags::from_bits_retain(flags.bits());
+        let mut flags = fs::RenameFlags::from_bits_retain(flags.bits());
         let renamed = self.inode(parent).and_then(|parent| {
             if self.habits.no_rename_flags && !flags.is_empty() {
                 return Err(Errno::INVAL);
             }
             let (name, newname) = (self.fold(name), self.fold(newname));
+            if flags.contains(fs::RenameFlags::NOREPLACE) {
+                self.let_rival_in(&parent, &newname)?;
+            }
+            if self.habits.ignores_rename_flags {
+                flags = fs::RenameFlags::empty();
+            }
             fs::renameat_with(&parent, &*name, &self.inode(newparent)?, &*newname, flags)
         });
         answer(reply, renamed);
@@ -167,6 +173,7 @@ impl Filesystem for Server {
                 return Err(Errno::PERM);
             }
             let (parent, newname) = (self.inode(newparent)?, self.fold(newname));
+            self.let_rival_in(&parent, &newname)?;
             fs::linkat(fs::CWD, through_proc(&fd), &parent, &*newname, AtFlags::SYMLINK_FOLLOW)
         });
         answer_entry(reply, linked.and_then(|()| self.find(newparent, newname)));

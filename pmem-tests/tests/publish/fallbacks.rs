@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use daxmap::publish::{Commit, replace};
 use daxmap::{Durability, ErrorKind, Options, Region};
 use pmem_tests::failing::with_failing;
-use pmem_tests::passthrough::Habits;
+use pmem_tests::passthrough::{Habits, RIVAL};
 use pmem_tests::scratch::{Directory, Filesystem};
 use pmem_tests::versions;
 
@@ -58,24 +58,82 @@ pub(crate) fn all_works_in(directory: &Path) {
     assert_eq!(names(directory), ["file", "new", "region"]);
 }
 
+/// FUSE servers that know the flags of a rename, refuse them, and ignore them. That of the first
+/// keeps versions as well, but nobody can tell it from the last.
 #[test]
 fn without_hard_links() {
-    let disk = habits(|habits| habits.no_links = true);
-    all_works_in(disk.path());
-    draft(&disk.path().join("file"), 4).commit(Commit::keep("kept")).unwrap();
-    assert_eq!(version(&disk.path().join("kept")), Some(2));
+    for (refuses, ignores) in [(false, false), (true, false), (false, true)] {
+        let disk = habits(|habits| {
+            habits.no_links = true;
+            (habits.no_rename_flags, habits.ignores_rename_flags) = (refuses, ignores);
+        });
+        all_works_in(disk.path());
+        // Here nothing is left to keep a version by.
+        let error = draft(&disk.path().join("file"), 4).commit(Commit::keep("kept")).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+        assert!(error.to_string().contains("Commit::Replace"), "{error}");
+        assert_eq!(version(&disk.path().join("file")), Some(2));
+        assert_eq!(names(disk.path()), ["file", "new", "region"]);
+    }
 }
 
+/// cryfs and s3fs reported success for an exchange that had replaced one file by the other.
 #[test]
-fn without_hard_links_and_rename_flags() {
-    let disk = habits(|habits| (habits.no_links, habits.no_rename_flags) = (true, true));
+fn a_server_that_ignores_the_flags_of_a_rename_loses_no_version() {
+    let disk = habits(|habits| habits.ignores_rename_flags = true);
     all_works_in(disk.path());
-    // Here nothing is left to keep a version by.
-    let error = draft(&disk.path().join("file"), 4).commit(Commit::keep("kept")).unwrap_err();
-    assert_eq!(error.raw_os_error(), Some(libc::EPERM));
-    assert!(error.to_string().contains("Commit::Replace"), "{error}");
-    assert_eq!(version(&disk.path().join("file")), Some(2));
-    assert_eq!(names(disk.path()), ["file", "new", "region"]);
+    let (file, kept) = (disk.path().join("file"), disk.path().join("kept"));
+    for next in 3..6 {
+        draft(&file, next).commit(Commit::keep("kept")).unwrap();
+        assert_eq!((version(&file), version(&kept)), (Some(next), Some(next - 1)));
+    }
+    assert_eq!(names(disk.path()), ["file", "kept", "new", "region"]);
+}
+
+/// The kernel finds the name free, and it is not when the server is told. With links, the server
+/// refuses what would replace a file.
+#[test]
+fn a_server_that_ignores_the_flags_of_a_rename_replaces_no_file_that_was_made_meanwhile() {
+    for ignores in [false, true] {
+        let disk =
+            habits(|habits| (habits.ignores_rename_flags, habits.has_rival) = (ignores, true));
+        let file = disk.path().join("file");
+        let created = Options::new().len(LEN as u64).create(&file).map(drop);
+        let published = draft(&disk.path().join("new"), 1).commit(Commit::CreateOnly).map(drop);
+        for refused in [created, published] {
+            let error = refused.unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EEXIST), "{error}");
+        }
+        // Whoever may replace meets the file, and replaces it knowingly.
+        assert_eq!(names(disk.path()), ["file", "new"]);
+        for name in ["file", "new"] {
+            assert_eq!(fs::read(disk.path().join(name)).unwrap(), RIVAL);
+        }
+    }
+}
+
+/// Of a file that is replaced, a second name stays until the directory is synced. Whether the server
+/// would exchange the two names is not tried.
+#[test]
+fn what_is_replaced_has_a_name_until_the_directory_is_synced() {
+    let disk = habits(|habits| habits.ignores_rename_flags = true);
+    let file = disk.path().join("file");
+    draft(&file, 1).commit(Commit::Replace).unwrap();
+    let (old, inode) = (File::open(&file).unwrap(), fs::metadata(&file).unwrap().ino());
+    let second = draft(&file, 2);
+    with_failing(libc::SYS_fsync, libc::EIO, || {
+        let error = second.commit(Commit::Replace).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::PublishedNotDurable(_)), "{error:?}");
+    });
+    assert_eq!(version(&file), Some(2));
+    assert_eq!((old.metadata().unwrap().ino(), old.metadata().unwrap().nlink()), (inode, 1));
+    let left = names(disk.path());
+    assert!(
+        matches!(&left[..], [one, two] if one.starts_with(".daxmap") && two == "file"),
+        "{left:?}"
+    );
+    draft(&file, 3).commit(Commit::Replace).unwrap();
+    assert_eq!(names(disk.path()).len(), 2);
 }
 
 #[test]
