@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use super::badblocks::{self, SECTOR_BYTES};
+use super::device_mapper;
 use super::filesystem::{self, Class};
 use super::filesystem_log::{self, Place};
 use super::loop_device;
@@ -238,6 +239,8 @@ impl Walk<'_> {
             self.backing(&mut device, &directory, depth);
         } else if has("dm") {
             "device-mapper".clone_into(&mut device.kind);
+            let uuid = sources.text(directory.join("dm/uuid")).unwrap_or_default();
+            device.mapping = Some(device_mapper::mapping(sources, &device.name, number, &uuid));
         } else if has("md") {
             "raid".clone_into(&mut device.kind);
         } else if has("bcache") {

@@ -1,6 +1,6 @@
 //! Questions that only an ioctl answers: the DAX flag of an inode, the extents of a file, the UUID of
-//! a btrfs, the file behind a loop device, and what an NVMe controller is. All read only; only the last
-//! needs privilege.
+//! a btrfs, the file behind a loop device, what an NVMe controller is, and the targets of a
+//! device-mapper device. All read only; only the last two need privilege.
 //!
 //! # Safety
 //!
@@ -42,6 +42,43 @@ const NVME_IDENTIFY: u8 = 0x06;
 const NVME_IDENTIFY_CONTROLLER: u32 = 0x01;
 /// What Identify answers with.
 pub(super) const NVME_IDENTIFY_BYTES: usize = 4096;
+
+/// `DM_TABLE_STATUS` (include/uapi/linux/dm-ioctl.h): `_IOWR(0xfd, 12, struct dm_ioctl)`.
+const DM_TABLE_STATUS: libc::Ioctl = 0xc138_fd0c_u32 as libc::Ioctl;
+/// Every kernel since 2.6 has version 4 of the interface, and takes any minor version up to its own.
+const DM_VERSION: [u32; 3] = [4, 0, 0];
+/// `DM_BUFFER_FULL_FLAG`: the answer did not fit.
+const DM_BUFFER_FULL: u32 = 1 << 8;
+/// `DM_NOFLUSH_FLAG`: without it, the status of a thin pool commits its metadata first.
+const DM_NOFLUSH: u32 = 1 << 11;
+/// A table of so many bytes is not asked for again with more room.
+const DM_BYTES_MAX: usize = 4 << 20;
+
+/// `struct dm_ioctl`.
+#[repr(C)]
+struct DmIoctl {
+    version: [u32; 3],
+    data_size: u32,
+    data_start: u32,
+    target_count: u32,
+    open_count: i32,
+    flags: u32,
+    event_number: u32,
+    padding: u32,
+    device: u64,
+    name: [u8; 128],
+    uuid: [u8; 129],
+    rest: [u8; 7],
+}
+const _: () = assert!(size_of::<DmIoctl>() == (DM_TABLE_STATUS >> 16 & 0x3fff) as usize);
+
+/// Where `target_count` and `flags` are in it, and `next` and `target_type` in each
+/// `struct dm_target_spec`, which has so many bytes.
+const DM_TARGET_COUNT: usize = std::mem::offset_of!(DmIoctl, target_count);
+const DM_FLAGS: usize = std::mem::offset_of!(DmIoctl, flags);
+const DM_SPEC_NEXT: usize = 20;
+const DM_SPEC_TYPE: usize = 24;
+const DM_SPEC_BYTES: usize = 40;
 
 /// `struct nvme_admin_cmd`, which is `struct nvme_passthru_cmd`.
 #[repr(C)]
@@ -199,4 +236,114 @@ pub(super) fn nvme_identify(fd: BorrowedFd<'_>) -> Option<[u8; NVME_IDENTIFY_BYT
     // compares, and writes at most `data_len` bytes to `address`, where `page` is.
     let answer = unsafe { libc::ioctl(fd.as_raw_fd(), NVME_IOCTL_ADMIN_CMD, &raw mut command) };
     (answer == 0).then_some(page)
+}
+
+/// The types of the targets of a device-mapper device, in the order of its table; `None` if it is no such
+/// device, or this process may not ask (`CAP_SYS_ADMIN`). Asks for the status and not for the table
+/// itself, which may hold keys.
+///
+/// # References
+///
+/// drivers/md/dm-ioctl.c `table_status`, `retrieve_status`.
+pub(super) fn device_mapper_targets((major, minor): (u32, u32)) -> Option<Vec<String>> {
+    let control = std::fs::File::open("/dev/mapper/control").ok()?;
+    // As `huge_encode_dev` does it (include/linux/kdev_t.h).
+    let device = u64::from(minor & 0xff | major << 8) | u64::from(minor & !0xff) << 12;
+    let mut len = 16 << 10;
+    while len <= DM_BYTES_MAX {
+        let request = DmIoctl {
+            version: DM_VERSION,
+            data_size: len as u32,
+            data_start: size_of::<DmIoctl>() as u32,
+            target_count: 0,
+            open_count: 0,
+            flags: DM_NOFLUSH,
+            event_number: 0,
+            padding: 0,
+            device,
+            name: [0; 128],
+            uuid: [0; 129],
+            rest: [0; 7],
+        };
+        let mut buffer = vec![0_u64; len / 8];
+        // SAFETY: `buffer` is aligned for a `DmIoctl` and longer than one. The request reads one, with
+        // a size that an assertion above compares, and writes at most `data_size` bytes to where it
+        // read it, which is what the buffer has.
+        let answer = unsafe {
+            buffer.as_mut_ptr().cast::<DmIoctl>().write(request);
+            libc::ioctl(control.as_raw_fd(), DM_TABLE_STATUS, buffer.as_mut_ptr())
+        };
+        if answer != 0 {
+            return None;
+        }
+        let bytes: Vec<u8> = buffer.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        if u32_at(&bytes, DM_FLAGS)? & DM_BUFFER_FULL == 0 {
+            return target_types(&bytes);
+        }
+        len *= 4;
+    }
+    None
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
+}
+
+/// The types in an answer. `next` of each target counts from the first.
+fn target_types(bytes: &[u8]) -> Option<Vec<String>> {
+    let targets = bytes.get(size_of::<DmIoctl>()..)?;
+    let mut at = 0;
+    (0..u32_at(bytes, DM_TARGET_COUNT)?)
+        .map(|_| {
+            let spec = targets.get(at..)?.get(..DM_SPEC_BYTES)?;
+            at = u32_at(spec, DM_SPEC_NEXT)? as usize;
+            let name = spec.get(DM_SPEC_TYPE..)?.split(|byte| *byte == 0).next()?;
+            Some(String::from_utf8_lossy(name).into_owned())
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An answer with these targets, each followed by this much status.
+    fn answer(targets: &[(&str, usize)]) -> Vec<u8> {
+        let mut bytes = vec![0; size_of::<DmIoctl>()];
+        bytes[DM_TARGET_COUNT..][..4].copy_from_slice(&(targets.len() as u32).to_ne_bytes());
+        let mut next = 0;
+        for (name, status) in targets {
+            next += DM_SPEC_BYTES + status;
+            let mut spec = vec![0; DM_SPEC_BYTES + status];
+            spec[DM_SPEC_NEXT..][..4].copy_from_slice(&(next as u32).to_ne_bytes());
+            spec[DM_SPEC_TYPE..][..name.len()].copy_from_slice(name.as_bytes());
+            bytes.extend(spec);
+        }
+        bytes
+    }
+
+    #[test]
+    fn the_targets_of_a_table_are_read_in_order() {
+        let table = [("linear", 8), ("sixteen-letters-", 0), ("flakey", 24)];
+        let expected: Vec<&str> = table.iter().map(|(name, _)| *name).collect();
+        assert_eq!(target_types(&answer(&table)).unwrap(), expected);
+        assert_eq!(target_types(&answer(&[])).unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_answer_that_ends_early_is_none() {
+        let whole = answer(&[("linear", 8), ("crypt", 0)]);
+        for len in 0..whole.len() {
+            assert_eq!(target_types(&whole[..len]), None, "{len}");
+        }
+        let mut astray = whole;
+        astray[size_of::<DmIoctl>() + DM_SPEC_NEXT..][..4].copy_from_slice(&[0xff; 4]);
+        assert_eq!(target_types(&astray), None);
+    }
+
+    #[test]
+    fn a_device_that_is_not_of_device_mapper_has_no_targets() {
+        assert_eq!(device_mapper_targets((0, 0)), None);
+        assert_eq!(device_mapper_targets((0xfff, 0xf_ffff)), None);
+    }
 }

@@ -26,6 +26,7 @@ mod badblocks;
 mod block;
 mod commands;
 mod devdax;
+mod device_mapper;
 mod extents;
 mod facts;
 mod fallbacks;
@@ -68,8 +69,8 @@ pub use fallbacks::{FALLBACKS, Fallback};
 pub use memory_device::{MemoryDevice, Security, Shutdowns};
 pub use remedy::{Recipe, Remedy};
 pub use report::{
-    BlockDevice, Cap, FilesystemLog, HugePages, Layer, LoopImage, MapSync, MemoryRegion, Mount,
-    Namespace, Reason, ReasonCode, Report, Scrubs, Target, WriteCache,
+    BlockDevice, Cap, FilesystemLog, HugePages, Layer, LoopImage, MapSync, Mapping, MemoryRegion,
+    Mount, Namespace, Reason, ReasonCode, Report, Scrubs, Target, WriteCache,
 };
 
 pub(crate) use reasons::{HUGETLBFS, cached_pages_stay};

@@ -108,6 +108,8 @@ pub struct BlockDevice {
     /// SCSI disks; Identify Controller of NVMe, which is asked as root and only where `write_cache` is
     /// write through.
     pub own_cache: Option<WriteCache>,
+    /// A device-mapper device: what it does with a flush, as far as that is known.
+    pub mapping: Option<Mapping>,
     /// `queue/dax`: whether the driver offers DAX at all. A partition has that of its disk.
     pub dax: Option<bool>,
     /// Logical sector size in bytes.
@@ -140,6 +142,21 @@ pub struct BlockDevice {
     /// The devices below it: the disk of a partition, the targets of a device-mapper device, the
     /// device of the filesystem that holds a loop device's file.
     pub below: Vec<BlockDevice>,
+}
+
+/// What a device-mapper device does with a flush.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Mapping {
+    /// Its targets, of these types, pass it on to the devices below. Only root may read the types.
+    PassesOn(Vec<String>),
+    /// Its UUID names this program (LVM, cryptsetup, multipath), whose targets pass it on. The targets
+    /// themselves could not be read.
+    MadeBy(String),
+    /// A target of this type may leave it out, or keep its own table in memory.
+    Foreign(String),
+    /// Neither its targets nor who made it could be read.
+    Unknown,
 }
 
 /// What a device does with a write before it calls it done.

@@ -277,7 +277,13 @@ fn device_mapper_keeps_its_region_and_the_weakest_counts() {
              dmsetup create --noudevsync two
          dmsetup mknodes --noudevsync two
          mkfs-dax ext4 /dev/mapper/two /mnt/two
-         ./guest create /mnt/two/file 8388608",
+         ./guest create /mnt/two/file 8388608
+         umount /mnt/two; dmsetup remove --noudevsync two
+         modprobe dm-flakey
+         dmsetup create --noudevsync --uuid LVM-not flaky --table \"0 $a flakey $nv 0 60 0\"
+         dmsetup mknodes --noudevsync flaky
+         mke2fs -q -F -t ext4 /dev/mapper/flaky; mkdir /mnt/flaky; mount /dev/mapper/flaky /mnt/flaky
+         ./guest create /mnt/flaky/file 8388608",
     );
     records.expect(
         "/mnt/one/file",
@@ -302,6 +308,12 @@ fn device_mapper_keeps_its_region_and_the_weakest_counts() {
         ],
     );
     assert!(records.get("/mnt/two/file", "reasons").contains("e820-region"));
+    // Whatever the UUID says: root is told the targets.
+    records.expect(
+        "/mnt/flaky/file",
+        &[("device", "dm-0"), ("region_backend", "page_cache"), ("region_durability", "Unverified")],
+    );
+    assert!(records.get("/mnt/flaky/file", "reasons").contains("layer-unverified"));
 }
 
 #[test]

@@ -2,7 +2,9 @@
 //!
 //! | device | cap | source |
 //! |---|---|---|
-//! | partition, device-mapper, md, bcache | the least of the devices below | a flush goes to every one of them |
+//! | partition, md, bcache | the least of the devices below | a flush goes to every one of them |
+//! | device-mapper, its targets read (as root), or made by LVM, cryptsetup, multipath | the least of the devices below | see `device_mapper` |
+//! | device-mapper of other targets, or of whose targets and maker nothing can be read | `Unverified` | dm-flakey and foreign targets leave flushes out |
 //! | loop, every block of its file allocated | as that file's filesystem | drivers/block/loop.c: a flush is an fsync of the file |
 //! | loop over holes or shared blocks | `Unverified` | see `loop_device`: a full disk below was not always an error above |
 //! | disk of a bus (virtio, SCSI, NVMe, ...) | `Fsync` | a flush reaches it; what its firmware does is assumed |
@@ -16,7 +18,7 @@ use super::{Ground, Way, ground, region, words};
 use crate::durability::Durability;
 use crate::probe::filesystem::{self, Class};
 use crate::probe::reasons;
-use crate::probe::report::{BlockDevice, Layer, LoopImage, WriteCache};
+use crate::probe::report::{BlockDevice, Layer, LoopImage, Mapping, WriteCache};
 use crate::probe::verdict::Judge;
 
 const LAYER: Layer = Layer::BlockStack;
@@ -60,8 +62,7 @@ pub(super) fn cap(judge: &mut Judge<'_>, device: &BlockDevice, way: Way) {
         "partition" | "device-mapper" | "raid" | "bcache" | "filesystem"
             if !device.below.is_empty() =>
         {
-            let evidence = format!("{name} ({kind}) passes every flush on to what is below it");
-            judge.grant(LAYER, Durability::PowerFail, evidence);
+            passes_on(judge, device);
             if !matches!(kind, "partition" | "filesystem") {
                 cache(judge, device);
             }
@@ -76,6 +77,27 @@ pub(super) fn cap(judge: &mut Judge<'_>, device: &BlockDevice, way: Way) {
         _ if device.unread.is_some() => {}
         _ => judge.limit(LAYER, Durability::Unverified, words::unknown_driver(name)),
     }
+}
+
+/// Whether a flush of a device that is made of others goes to those.
+fn passes_on(judge: &mut Judge<'_>, device: &BlockDevice) {
+    let (name, kind) = (&device.name, &device.kind);
+    let how = match &device.mapping {
+        None => String::new(),
+        Some(Mapping::PassesOn(targets)) => format!(" of {}", targets.join(", ")),
+        Some(Mapping::MadeBy(maker)) => format!(
+            ": its UUID says that {maker} made it; that it has the targets of {maker} still is assumed"
+        ),
+        Some(Mapping::Foreign(target)) => {
+            let reason = words::foreign_target(name, target);
+            return judge.limit(LAYER, Durability::Unverified, reason);
+        }
+        Some(Mapping::Unknown) => {
+            return judge.limit(LAYER, Durability::Unverified, words::unknown_targets(name));
+        }
+    };
+    let evidence = format!("{name} ({kind}{how}) passes every flush on to what is below it");
+    judge.grant(LAYER, Durability::PowerFail, evidence);
 }
 
 /// Whether the kernel sends the device the flushes that it needs.

@@ -168,6 +168,26 @@ pub(super) fn unknown_driver(name: &str) -> Reason {
     )
 }
 
+pub(super) fn foreign_target(name: &str, target: &str) -> Reason {
+    layer_unverified(
+        format!(
+            "device-mapper device {name} has a target of the type {target}, which may leave flushes out \
+             or forget what it was told when the machine stops"
+        ),
+        "use a device of LVM, or one of linear, striped or crypt targets",
+    )
+}
+
+pub(super) fn unknown_targets(name: &str) -> Reason {
+    layer_unverified(
+        format!(
+            "what device-mapper device {name} does with a flush is not known: only root may read its \
+             targets, and its UUID is not one of LVM, cryptsetup or multipath"
+        ),
+        "probe as root, where /dev/mapper/control can be opened, or make the device with LVM",
+    )
+}
+
 pub(super) fn pmem_without_region(name: &str) -> Reason {
     layer_unverified(format!("no memory region is visible in /sys above {name}"), reasons::SEE_SYS)
 }

@@ -372,6 +372,41 @@ fn garbage_in_sysfs_promises_nothing_and_breaks_nothing() {
 }
 
 #[test]
+fn a_device_mapper_device_passes_on_what_its_targets_do() {
+    let (adr, none) = (Durability::PowerFail, Durability::Unverified);
+    let unknown = "only root may read its targets";
+    for (targets, uuid, level, words) in [
+        (Some("linear"), "", adr, "dm-0 (device-mapper of linear) passes every flush on"),
+        (Some("linear striped linear"), "", adr, "(device-mapper of linear, striped)"),
+        (Some("crypt"), "test-x", adr, "of crypt"),
+        (Some("linear flakey"), "", none, "dm-0 has a target of the type flakey"),
+        (Some("linear flakey"), "LVM-x", none, "dm-0 has a target of the type flakey"),
+        (Some("snapshot"), "", none, "dm-0 has a target of the type snapshot"),
+        (Some("snapshot"), "LVM-x", adr, "of snapshot"),
+        (Some(""), "", none, unknown),
+        (None, "LVM-x", adr, "its UUID says that LVM made it"),
+        (None, "CRYPT-LUKS2-x", adr, "its UUID says that cryptsetup made it"),
+        (None, "part1-mpath-x", adr, "its UUID says that multipath made it"),
+        (None, "test-x", none, unknown),
+        (None, "", none, unknown),
+    ] {
+        let mut tree = Tree::new();
+        let below = tree.pmem(0, "259:0", ADR, "fsdax");
+        tree.device_mapper("253:0", "dm-0", true, &[&below]);
+        match targets {
+            Some(targets) => tree.root.write("/dev/dm-0.targets", targets),
+            None => std::fs::remove_file(tree.root.at("/dev/dm-0.targets")).unwrap(),
+        }
+        tree.root.write("/sys/devices/virtual/block/dm-0/dm/uuid", &format!("{uuid}\n"));
+        tree.mount("253:0 / /m rw - ext4 /dev/mapper/x rw,dax=always");
+        let report = FakeFile::dax("/m/f", (253, 0)).probe(&tree.root);
+        assert_eq!(report.durability, level, "{targets:?} {uuid}");
+        let says = report.caps.iter().any(|cap| cap.evidence.contains(words));
+        assert!(says, "{words}: {:#?}", report.caps);
+    }
+}
+
+#[test]
 fn devices_in_a_circle_end() {
     let mut tree = Tree::new();
     tree.device_mapper("253:0", "dm-0", true, &["virtual/block/dm-1", "virtual/block/dm-1"]);

@@ -192,11 +192,13 @@ impl Tree {
         );
     }
 
-    /// A device-mapper device over others, given by number and directory.
+    /// A device-mapper device over others, given by number and directory. Its targets are linear, as
+    /// the kernel tells root.
     pub(super) fn device_mapper(&self, number: &str, name: &str, dax: bool, below: &[&str]) {
         let directory = format!("virtual/block/{name}");
         let dax = if dax { "1" } else { "0" };
         self.block(number, &directory, &[("dm/name", "made-up\n"), ("queue/dax", dax)]);
+        self.root.write(&format!("/dev/{name}.targets"), "linear");
         for (i, target) in below.iter().enumerate() {
             self.root.link(
                 &format!("/sys/devices/{directory}/slaves/below{i}"),
