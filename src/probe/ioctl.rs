@@ -305,6 +305,8 @@ fn target_types(bytes: &[u8]) -> Option<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
 
     /// An answer with these targets, each followed by this much status.
@@ -320,6 +322,18 @@ mod tests {
             bytes.extend(spec);
         }
         bytes
+    }
+
+    /// Where the files of the build are, which is ext4, xfs or btrfs.
+    #[test]
+    fn the_flags_of_an_inode() {
+        let file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        assert_eq!(dax_flag(file.as_fd()), Some(false));
+        assert_eq!(is_realtime(file.as_fd()), Some(false));
+        assert_eq!(has_flag(file.as_fd(), DATA_JOURNAL | INLINE_DATA), Some(false));
+        let other = std::fs::File::open("/proc/self/stat").unwrap();
+        assert_eq!(dax_flag(other.as_fd()), None);
+        assert_eq!(has_flag(other.as_fd(), DATA_JOURNAL), None);
     }
 
     #[test]

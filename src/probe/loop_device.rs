@@ -58,8 +58,7 @@ pub(super) fn image(sources: &Sources, path: &Path, expected: Identity) -> LoopI
         return LoopImage::Elsewhere;
     }
     let again = format!("/proc/thread-self/fd/{}", named.as_raw_fd());
-    let flags = libc::O_NONBLOCK | libc::O_NOATIME;
-    let Ok(file) = open(Path::new(&again), flags) else { return LoopImage::Unknown };
+    let Ok(file) = open(Path::new(&again), libc::O_NONBLOCK) else { return LoopImage::Unknown };
     allocation(&file, found.len())
 }
 

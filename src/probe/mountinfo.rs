@@ -207,6 +207,36 @@ mod tests {
     }
 
     #[test]
+    fn a_device_is_known_by_the_first_mount_of_its_root() {
+        let by_device = |roots: &[&str]| {
+            let line =
+                |(n, root): (usize, &&str)| format!("{n} 0 8:1 {root} /{n} rw - ext4 /dev/x rw\n");
+            let table: String = roots.iter().enumerate().map(line).collect();
+            Mounts::parse(table.as_bytes()).by_device((8, 1)).map(|mount| mount.id)
+        };
+        for (roots, expected) in [
+            (&["/a", "/b"][..], 0),
+            (&["/a", "/", "/b"], 1),
+            (&["/", "/a"], 0),
+            (&["/", "/"], 0),
+            (&["/a", "/", "/"], 1),
+        ] {
+            assert_eq!(by_device(roots), Some(expected), "{roots:?}");
+        }
+    }
+
+    #[test]
+    fn a_table_is_read_when_it_is_asked_for() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("proc/self")).unwrap();
+        let path = root.path().join("proc/self/mountinfo");
+        std::fs::write(path, "1 0 8:1 / / rw - ext4 /dev/x rw\n").unwrap();
+        let mounts = Mounts::of(&Sources::tree(root.path()));
+        assert!(!mounts.is_read());
+        assert!(!mounts.is_empty() && mounts.is_read());
+    }
+
+    #[test]
     fn optional_fields_of_any_number() {
         for optional in ["", "shared:1 ", "shared:1 master:2 ", "propagate_from:3 unbindable "] {
             let mount =

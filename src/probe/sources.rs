@@ -272,3 +272,25 @@ pub(super) fn parse_number(text: &str) -> Option<Number> {
     let (major, minor) = text.split_once(':')?;
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_node_of_another_device_is_not_opened() {
+        let sources = Sources::system();
+        assert!(sources.open_block_node("null", (1, 3)).is_none(), "a character device");
+    }
+
+    /// A name in /dev may be anything, and a FIFO would be waited for.
+    #[test]
+    fn a_fifo_is_not_waited_for() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("dev")).unwrap();
+        let fifo = root.path().join("dev/sda");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        assert!(Sources::tree(root.path()).open_block_node("sda", (8, 0)).is_none());
+    }
+}

@@ -238,6 +238,20 @@ mod tests {
     }
 
     #[test]
+    fn a_mount_without_a_point_or_a_type_is_none() {
+        let whole = answer(ASKED, ASKED);
+        assert!(parse(&whole).is_some());
+        for at in [36, 108] {
+            // Where a string ends, an empty one begins.
+            let begin = STRINGS + u32::from_ne_bytes(whole[at..][..4].try_into().unwrap()) as usize;
+            let end = whole[begin..].iter().position(|&byte| byte == 0).unwrap() + begin - STRINGS;
+            let mut without = answer(ASKED & !FS_SUBTYPE, ASKED);
+            without[at..][..4].copy_from_slice(&u32::try_from(end).unwrap().to_ne_bytes());
+            assert_eq!(parse(&without), None, "{at}");
+        }
+    }
+
+    #[test]
     fn times_of_access() {
         let says = |attributes| of_the_mount(attributes).collect::<Vec<_>>().join(" ");
         assert_eq!(says(0), "rw relatime");

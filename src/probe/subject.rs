@@ -257,3 +257,119 @@ fn stat(sources: &Sources, fd: BorrowedFd<'_>) -> Result<Stat, Errno> {
     }
     Ok(stat)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::OpenOptionsExt;
+    use std::path::Path;
+
+    use super::*;
+
+    /// A `/proc` of the first process namespace, in which this inode is leased.
+    fn leased(inode: u64) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        let anybody = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(root.path(), anybody).unwrap();
+        std::fs::create_dir_all(root.path().join("proc/self/ns")).unwrap();
+        let link = root.path().join("proc/self/ns/pid");
+        std::os::unix::fs::symlink("pid:[4026531836]", link).unwrap();
+        let locks = format!("1: LEASE  ACTIVE  READ 5 08:01:{inode} 0 EOF\n");
+        std::fs::write(root.path().join("proc/locks"), locks).unwrap();
+        root
+    }
+
+    fn found(path: &Path) -> File {
+        File::options().read(true).custom_flags(libc::O_PATH).open(path).unwrap()
+    }
+
+    fn inode(file: &File) -> u64 {
+        std::os::unix::fs::MetadataExt::ino(&file.metadata().unwrap())
+    }
+
+    #[test]
+    fn a_file_is_opened_only_where_nobody_has_a_lease_on_it() {
+        let file = tempfile::NamedTempFile::new_in("/dev/shm").unwrap();
+        let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+        for (path, is_file) in [(file.path(), true), (directory.path(), false)] {
+            let found = found(path);
+            for (leased_inode, refused) in [(inode(&found), is_file), (0, false)] {
+                let root = leased(leased_inode);
+                let sources = Sources::tree(root.path());
+                let subject = OpenFile::new(&sources, found.as_fd()).unwrap();
+                let opened = subject.readable().map(|_| ()).map_err(Errno::raw_os_error);
+                let expected = if refused { Err(libc::EAGAIN) } else { Ok(()) };
+                assert_eq!(opened, expected, "{}", path.display());
+                if !is_file {
+                    assert!(subject.hands_on().is_some());
+                }
+            }
+        }
+    }
+
+    /// Neither looked at nor opened, a file that the kernel does not call DAX or not is not tried; one
+    /// that is open for reading is mapped as it is.
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn a_leased_file_is_tried_only_through_what_is_open() {
+        let refused = Some(MapSync::Refused(libc::EOPNOTSUPP));
+        let file = tempfile::NamedTempFile::new_in("/dev/shm").unwrap();
+        let root = leased(inode(file.as_file()));
+        let sources = Sources::tree(root.path());
+        let write_only = File::options().write(true).open(file.path()).unwrap();
+        for (opened, expected) in [
+            (&found(file.path()), None),
+            // The kernel looks at the flags before it looks at the rights.
+            (&write_only, refused),
+            (&File::open(file.path()).unwrap(), refused),
+        ] {
+            let mut subject = OpenFile::new(&sources, opened.as_fd()).unwrap();
+            subject.stat.dax = None;
+            assert_eq!(subject.map_sync(4096), expected);
+            subject.stat.dax = Some(false);
+            assert_eq!(subject.map_sync(4096), refused, "not tried at all");
+        }
+    }
+
+    /// `O_NOATIME` is the owner's: a directory is then opened without, a file not at all.
+    #[test]
+    fn what_is_anothers_is_not_accessed() {
+        let root = leased(0);
+        let sources = Sources::tree(root.path());
+        let nobody = move || {
+            // SAFETY: changes the identity that this thread has towards filesystems, and nothing in
+            // memory.
+            #[allow(unsafe_code)]
+            unsafe {
+                libc::setfsuid(65534);
+            }
+            for (path, expected) in [("/usr", Ok(())), ("/etc/passwd", Err(libc::EPERM))] {
+                let found = found(Path::new(path));
+                let subject = OpenFile::new(&sources, found.as_fd()).unwrap();
+                let opened = subject.readable().map(|_| ()).map_err(Errno::raw_os_error);
+                assert_eq!(opened, expected, "{path}");
+            }
+        };
+        std::thread::spawn(nobody).join().unwrap();
+    }
+
+    /// Where the flag cannot be asked for, blocks tell that a file is kept in its inode.
+    #[test]
+    fn inline_files_are_told_by_their_blocks() {
+        let file = tempfile::NamedTempFile::new_in("/dev/shm").unwrap();
+        let found = found(file.path());
+        let sources = Sources::system();
+        let mut subject = OpenFile::new(&sources, found.as_fd()).unwrap();
+        let whole = subject.filesystem().unwrap().1 / 512;
+        for (size, blocks, expected) in [
+            (100, 1, true),
+            (0, 1, false),
+            (100, 0, false),
+            (100, whole, false),
+            (9000, 3 * whole, false),
+        ] {
+            (subject.stat.size, subject.stat.blocks) = (size, blocks);
+            assert_eq!(subject.is_inline(), expected, "{size} {blocks}");
+        }
+    }
+}

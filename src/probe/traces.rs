@@ -33,6 +33,30 @@ fn is_leased(locks: &str, inode: u64) -> bool {
 mod tests {
     use super::*;
 
+    /// In another process namespace /proc/locks leaves leases out, and without it nothing is known.
+    #[test]
+    fn only_in_the_first_namespace_is_the_list_whole() {
+        for (namespace, locks, inode, free) in [
+            (Some(FIRST_NAMESPACE), Some("1: LEASE  ACTIVE  READ 5 08:01:8 0 EOF\n"), 9, true),
+            (Some(FIRST_NAMESPACE), Some("1: LEASE  ACTIVE  READ 5 08:01:8 0 EOF\n"), 8, false),
+            (Some(FIRST_NAMESPACE), None, 9, false),
+            (Some("pid:[4026532201]"), Some(""), 9, false),
+            (None, Some(""), 9, false),
+        ] {
+            let root = tempfile::tempdir().unwrap();
+            std::fs::create_dir_all(root.path().join("proc/self/ns")).unwrap();
+            if let Some(namespace) = namespace {
+                let link = root.path().join("proc/self/ns/pid");
+                std::os::unix::fs::symlink(namespace, link).unwrap();
+            }
+            if let Some(locks) = locks {
+                std::fs::write(root.path().join("proc/locks"), locks).unwrap();
+            }
+            let found = is_free_of_leases(&Sources::tree(root.path()), inode);
+            assert_eq!(found, free, "{namespace:?} {locks:?} {inode}");
+        }
+    }
+
     #[test]
     fn leases_are_told_by_inode() {
         let locks = "1: FLOCK  ADVISORY  WRITE 713 fe:00:131 0 EOF\n\

@@ -43,3 +43,20 @@ pub(crate) fn map_sync(fd: BorrowedFd<'_>, len: usize) -> MapSync {
         Err(errno) => MapSync::NotTried(errno.raw_os_error()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    /// Memory has no `MAP_SYNC`, and says so by the errno of mmap(2). (QEMU's user mode has words of
+    /// its own.)
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn what_is_no_persistent_memory_is_refused() {
+        let file = tempfile::tempfile_in("/dev/shm").unwrap();
+        let refused = MapSync::Refused(Errno::OPNOTSUPP.raw_os_error());
+        assert_eq!(map_sync(file.as_fd(), 4096), refused);
+    }
+}

@@ -311,7 +311,11 @@ fn device_mapper_keeps_its_region_and_the_weakest_counts() {
     // Whatever the UUID says: root is told the targets.
     records.expect(
         "/mnt/flaky/file",
-        &[("device", "dm-0"), ("region_backend", "page_cache"), ("region_durability", "Unverified")],
+        &[
+            ("device", "dm-0"),
+            ("region_backend", "page_cache"),
+            ("region_durability", "Unverified"),
+        ],
     );
     assert!(records.get("/mnt/flaky/file", "reasons").contains("layer-unverified"));
 }

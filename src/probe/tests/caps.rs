@@ -57,6 +57,28 @@ fn known_memory_is_power_fail_by_every_layer() {
     assert_eq!(region.evidence, "region0 names the persistence domain memory_controller");
 }
 
+/// Memory has no layer but its filesystem, and what is found out later lowers a level like a layer.
+#[test]
+fn memory_and_what_is_met_later() {
+    let mut tree = Tree::new();
+    tree.mount("0:7 / /m rw - tmpfs tmpfs rw");
+    let report = FakeFile::new("/m/f", (0, 7)).probe(&tree.root);
+    let layers: Vec<_> = report.caps.iter().map(|cap| cap.layer).collect();
+    assert_eq!((report.durability, layers), (Durability::ProcessOnly, vec![Layer::Filesystem]));
+
+    let mut tree = Tree::new();
+    tree.disk("8:0", "sda");
+    let mut report = xfs_on(&mut tree, (8, 0));
+    crate::probe::lower(&mut report, Durability::Unverified, "met".to_owned(), "go elsewhere");
+    assert_eq!(report.durability, Durability::Unverified);
+    check(&report);
+    let reason = report.reasons.last().unwrap();
+    assert_eq!((reason.text.as_str(), reason.code.as_str()), ("met", "layer-unverified"));
+    assert_eq!(reason.remedy.as_ref().unwrap().text, "go elsewhere");
+    crate::probe::lower(&mut report, Durability::Fsync, "met".to_owned(), "go elsewhere");
+    assert_eq!(report.durability, Durability::Unverified, "it is never raised");
+}
+
 /// Options, log and region each count under a mapping, whatever the other layers bear.
 #[test]
 fn each_layer_alone_lowers_a_mapping() {
@@ -162,7 +184,10 @@ fn a_device_that_cannot_be_read_is_not_a_disk() {
         } else {
             std::fs::remove_file(at).unwrap();
         }
-        is_unverified(&xfs_on(&mut tree, (8, 0)), words);
+        let report = xfs_on(&mut tree, (8, 0));
+        is_unverified(&report, words);
+        let kind = if path == "queue" { "unknown" } else { "disk" };
+        assert_eq!(report.device.unwrap().kind, kind);
     }
     let mut tree = Tree::new();
     tree.block("252:3", "virtual/block/nullb0", &[("queue/dax", "0\n")]);

@@ -7,7 +7,7 @@ use super::{FakeFile, codes};
 use crate::cpu::WriteBack;
 use crate::durability::{Backend, Durability, Granularity, PersistenceDomain};
 use crate::probe::extents::Extent;
-use crate::probe::report::{HugePages, MapSync};
+use crate::probe::report::{BlockDevice, HugePages, MapSync};
 
 const M: u64 = 1 << 20;
 
@@ -406,6 +406,13 @@ fn a_device_mapper_device_passes_on_what_its_targets_do() {
     }
 }
 
+/// How many devices there are, and how many levels below the first.
+fn size(device: &BlockDevice) -> (usize, usize) {
+    let below: Vec<_> = device.below.iter().map(size).collect();
+    let deepest = below.iter().map(|(_, depth)| depth + 1).max().unwrap_or_default();
+    (1 + below.iter().map(|(count, _)| count).sum::<usize>(), deepest)
+}
+
 #[test]
 fn devices_in_a_circle_end() {
     let mut tree = Tree::new();
@@ -414,11 +421,32 @@ fn devices_in_a_circle_end() {
     tree.mount("253:0 / /m rw - ext4 /dev/mapper/x rw");
     let report = FakeFile::new("/m/f", (253, 0)).probe(&tree.root);
     assert_eq!(report.durability, Durability::Unverified);
+    // Two below each, and so many more than are looked at, and deeper.
+    assert_eq!(size(&report.device.unwrap()), (512, 16));
     tree.loop_device("7:0", "loop0", "/l/image");
     tree.image("/l/image", "allocated");
     tree.mount("7:0 / /l rw - ext4 /dev/loop0 rw");
     let report = FakeFile::new("/l/f", (7, 0)).probe(&tree.root);
     assert_eq!(report.durability, Durability::Unverified);
+}
+
+/// A stack is followed to its end, or what is below the last that was looked at is not known.
+#[test]
+fn a_stack_of_devices_has_an_end() {
+    for (stacked, level) in [(16, Durability::Fsync), (17, Durability::Unverified)] {
+        let mut tree = Tree::new();
+        tree.disk("8:0", "sda");
+        for n in 0..stacked {
+            let below = match n + 1 {
+                next if next < stacked => format!("virtual/block/dm-{next}"),
+                _ => "pci0000:00/virtio1/block/sda".to_owned(),
+            };
+            tree.device_mapper(&format!("253:{n}"), &format!("dm-{n}"), false, &[&below]);
+        }
+        tree.mount("253:0 / /m rw - ext4 /dev/mapper/x rw");
+        let report = FakeFile::new("/m/f", (253, 0)).probe(&tree.root);
+        assert_eq!(report.durability, level, "{stacked}");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use rustix::fs::FileType;
 use super::tree::{ADR, EADR, Tree};
 use super::{FakeFile, FilesystemSize, codes};
 use crate::durability::{Backend, Durability};
-use crate::probe::report::{MapSync, Target};
+use crate::probe::report::{Layer, MapSync, Target};
 
 #[test]
 fn only_xfs_falls_back() {
@@ -250,6 +250,13 @@ fn overlay_answers_for_what_is_in_its_upper() {
         unverified(probe(option, &["/u/d/f"], &|_| {}), "lower layer");
         assert_eq!(probe(option, &[], &|file| file.writable = true).0, Durability::Fsync);
     }
+    // The upper's layers count under its own name.
+    let mut tree = ordinary();
+    tree.mount("0:50 / /o rw - overlay overlay rw,lowerdir=/l,upperdir=/u");
+    tree.root.write("/u/f", "");
+    let report = FakeFile::new("/o/f", (0, 50)).probe(&tree.root);
+    let cap = report.caps.iter().find(|cap| cap.layer == Layer::Filesystem).unwrap();
+    assert!(cap.evidence.contains("ext4") && !cap.evidence.contains("overlay"), "{cap:?}");
     // The same path, and another filesystem.
     let other = |file: &mut FakeFile| (file.size.blocks, file.writable) = (2, true);
     unverified(probe("", &["/u/d/f"], &other), "is not visible from here");

@@ -6,7 +6,7 @@ use super::nmem::with;
 use super::tree::{ADR, CXL, Region, Tree};
 use super::{FakeFile, codes};
 use crate::durability::{Backend, Durability};
-use crate::probe::report::{MapSync, ReasonCode, Report};
+use crate::probe::report::{Layer, MapSync, ReasonCode, Report};
 
 const EACCES: i32 = 13;
 const EPERM: i32 = 1;
@@ -301,6 +301,44 @@ fn each_errno_of_a_node_has_its_own_reason() {
         let remedy = reason(errno).remedy.unwrap().to_string();
         assert!(remedy.contains(word), "{errno}: {remedy}");
     }
+}
+
+/// What a file answers with the errno of a node without a driver says nothing of a driver.
+#[test]
+fn an_errno_of_a_node_is_not_that_of_a_file() {
+    let mut tree = Tree::new();
+    tree.disk("8:0", "sda");
+    tree.mount("8:0 / /m rw - ext4 /dev/sda rw");
+    for errno in [ENXIO, ENODEV] {
+        let file = FakeFile::new("/m/f", (8, 0));
+        let file = file.with(|file| file.map_sync = Some(MapSync::NotTried(errno)));
+        assert_eq!(
+            codes(&file.probe(&tree.root)),
+            ["map-sync-not-tried", "no-dax-device"],
+            "{errno}"
+        );
+    }
+}
+
+/// What was seen of a device that lowers nothing.
+#[test]
+fn a_device_that_reports_no_fault_is_evidence() {
+    let evidence = |report: &Report| {
+        let cap = report.caps.iter().find(|cap| cap.layer == Layer::RegionDevices);
+        cap.unwrap().evidence.clone()
+    };
+    assert_eq!(
+        evidence(&flags("\n")),
+        "nmem0 reports no fault; security: without security commands"
+    );
+    assert_eq!(
+        evidence(&flags("smart_notify \n")),
+        "nmem0 reports no fault, but smart_notify; security: without security commands"
+    );
+    assert_eq!(
+        evidence(&security(CXL, "unlocked\n")),
+        "nmem0 counts unsafe shutdowns; security: unlocked"
+    );
 }
 
 #[test]

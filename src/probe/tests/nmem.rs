@@ -182,7 +182,18 @@ fn what_leads_to_a_device_and_cannot_be_read_is_named() {
         assert!(unread.len() == 1 && unread[0].ends_with(ends), "{ends}: {unread:?}");
         assert_eq!(report.shutdowns(), None, "{ends}");
     }
-    for garbage in ["", "nmem0", "nmem,0,1,0", "dimm0,0,1,0", "nmem0,0,1", "../nmem0,0,1,0"] {
+    for garbage in [
+        "",
+        "nmem0",
+        "nmem,0,1,0",
+        "nmemx,0,1,0",
+        "dimm0,0,1,0",
+        "nmem0,0,1",
+        "nmem0,0,1,0,0",
+        "nmem0,,1,0",
+        "nmem0,0,x,0",
+        "../nmem0,0,1,0",
+    ] {
         let report = broken(|tree, region, _| {
             tree.root.write(&format!("{region}/mapping0"), garbage);
         });

@@ -171,6 +171,10 @@ fn what_rules_dax_out_is_named() {
             assert_eq!(codes(&report), ["never-dax"], "{case:?}: {:?}", report.reasons);
             assert!(report.reasons[0].text.contains(word), "{}", report.reasons[0]);
         }
+        let (foretold, file) = made(&case);
+        let begins = |report: &Report, words| report.reasons[0].text.starts_with(words);
+        assert!(begins(&foretold, "a file made in /m/d "), "{}", foretold.reasons[0]);
+        assert!(begins(&file, "/m/d/f "), "{}", file.reasons[0]);
     }
     // A directory that cannot be opened may hand on anything.
     let mut tree = Tree::new();
@@ -180,6 +184,9 @@ fn what_rules_dax_out_is_named() {
     let report = closed.probe(&tree.root);
     assert_eq!(report.map_sync, MapSync::Predicted(false));
     assert_eq!(codes(&report), ["never-dax"]);
+    // A file that cannot be opened is what the kernel said of it.
+    let closed = FakeFile::new("/m/f", (259, 0)).with(|file| file.hands_on = None);
+    assert_eq!(codes(&closed.probe(&tree.root)), ["map-sync-refused"]);
 }
 
 /// A file that could not be tried without a trace is what its inode says.
@@ -204,6 +211,11 @@ fn a_file_that_is_not_opened_is_foretold() {
         if expected {
             assert_eq!(report.durability, Durability::PowerFail);
             assert!(report.caps[0].evidence.contains("was not opened"), "{:?}", report.caps[0]);
+            let directory = FakeFile::directory("/m", (259, 0))
+                .with(|file| file.dax_flag = Some(true))
+                .probe(&tree.root);
+            let evidence = &directory.caps[0].evidence;
+            assert_eq!(evidence, "MAP_SYNC is foretold for a file at /m");
         }
     }
 }

@@ -272,6 +272,21 @@ fn before_the_flag_of_an_inode_the_mount_decides() {
     assert!(remedy.text.contains("-o dax (") && remedy.command.is_none(), "{remedy}");
 }
 
+/// A filesystem without DAX is the reason, where the device has it.
+#[test]
+fn only_what_is_in_the_way_is_named() {
+    let f2fs = pmem(ADR, "fsdax", "f2fs", "");
+    assert_eq!(super::codes(&file().probe(&f2fs.root)), ["filesystem-without-dax"]);
+    let blocks = |filesystem: &str| {
+        let file = file().with(|file| file.filesystem = Some((0xef53, 1024)));
+        let report = file.probe(&pmem(ADR, "fsdax", filesystem, "").root);
+        assert_eq!(super::codes(&report), ["block-size-not-page-size"]);
+        report.reasons[0].remedy.as_ref().unwrap().to_string()
+    };
+    assert!(blocks("xfs").contains("mkfs.xfs -b size=4096"));
+    assert!(blocks("ext4").contains("mkfs.ext4 -b 4096"));
+}
+
 #[test]
 fn einval_on_a_new_kernel_is_not_an_old_kernel() {
     let tree = pmem(ADR, "fsdax", "ext4", ",dax=always");
@@ -286,6 +301,13 @@ fn an_old_kernel_is_foretold() {
     let report = FakeFile::directory("/m", (259, 0)).probe(&tree.root);
     assert_eq!(report.map_sync, MapSync::Predicted(false));
     assert_eq!(super::codes(&report), ["kernel-too-old"]);
+    let tree_without = pmem(ADR, "fsdax", "ext4", "");
+    tree_without.root.write("/proc/sys/kernel/osrelease", "4.9.0");
+    assert_eq!(super::codes(&file().probe(&tree_without.root)), ["kernel-too-old"]);
+    // What has no DAX on any kernel is not helped by a newer one.
+    let disk = disk("ext4", "");
+    disk.root.write("/proc/sys/kernel/osrelease", "4.9.0");
+    assert_eq!(super::codes(&file().probe(&disk.root)), ["no-dax-device"]);
     // The first that has it.
     tree.root.write("/proc/sys/kernel/osrelease", "4.15.0");
     let report = FakeFile::directory("/m", (259, 0)).probe(&tree.root);

@@ -119,6 +119,41 @@ fn xfs_on_a_partition_is_left_alone() {
     }
 }
 
+/// ext4 does not say where its journal is; a mount finds it by what the superblock holds.
+#[test]
+fn an_ext4_with_a_journal_elsewhere_is_left_alone() {
+    for (kind, offered) in [("xfs", true), ("ext4", false)] {
+        let options = if kind == "xfs" { ",logdev=/dev/vda" } else { "" };
+        let tree =
+            pmem(&[&format!("259:0 / /m rw,noatime - {kind} /dev/pmem0 rw,dax=never{options}")]);
+        if kind == "ext4" {
+            std::fs::remove_dir_all(tree.root.at("/proc/fs/jbd2/pmem0-8")).unwrap();
+            tree.root.write("/sys/fs/ext4/pmem0/journal_task", "77\n");
+            tree.root.write("/proc/77/comm", "jbd2/vda\n");
+            tree.root.write("/sys/class/block/vda/dev", "259:9\n");
+        }
+        let report = FakeFile::new("/m/f", (259, 0)).probe(&tree.root);
+        assert_eq!(report.durability, Durability::Fsync, "the log is found: {:#?}", report.caps);
+        let found = command(&report, ReasonCode::MountedDaxNever);
+        assert_eq!(found.is_some(), offered, "{found:?}");
+    }
+}
+
+/// mount(8) would change the one on top.
+#[test]
+fn a_point_with_another_mount_on_it_is_left_alone() {
+    for (options, code) in [
+        ("rw,noatime - ext4 /dev/vda rw,nobarrier", ReasonCode::NoBarrier),
+        ("ro,noatime - ext4 /dev/vda ro", ReasonCode::ReadOnly),
+    ] {
+        let mount = format!("259:9 / /m {options}");
+        assert!(command(&on_disk(&mount), code).is_some());
+        let tree = pmem(&[&mount, "259:0 / /m rw - xfs /dev/pmem0 rw"]);
+        let file = FakeFile::new("/m/f", (259, 9)).with(|file| file.stat.mount_id = Some(1));
+        assert_eq!(command(&file.probe(&tree.root), code), None, "{code}");
+    }
+}
+
 fn on_disk(mount: &str) -> Report {
     let tree = pmem(&[mount]);
     FakeFile::new("/m/f", (259, 9)).with(|file| file.stat.mount_id = Some(1)).probe(&tree.root)
