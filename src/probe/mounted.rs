@@ -8,7 +8,7 @@
 use super::block::Context;
 use super::facts::Facts;
 use super::filesystem::{self, DaxMode};
-use super::mountinfo::{has_option, option};
+use super::mountinfo::has_option;
 use super::remedy::word;
 use super::report::{BlockDevice, FilesystemLog, Mount};
 
@@ -19,8 +19,8 @@ pub(super) struct Mounted {
     id: u64,
     /// Nothing else is mounted on its point: the point names it.
     alone: bool,
-    /// mount(8) can make it again once it is unmounted: the whole filesystem, mounted nowhere else
-    /// here, by the node of its device, with a log that it finds.
+    /// mount(8) can make it again once it is unmounted: the filesystem is mounted nowhere else here,
+    /// by the node of its device, with a log that it finds.
     again: bool,
 }
 
@@ -40,8 +40,6 @@ pub(super) fn look(context: &Context<'_>, mount: &Mount, device: Option<&BlockDe
         |same: &dyn Fn(&Mount) -> bool| context.mounts().iter().filter(|other| same(other)).count();
     let alone = count(&|other| other.point == mount.point) == 1;
     let again = never
-        && alone
-        && mount.root == std::path::Path::new("/")
         && count(&|other| other.device == mount.device) == 1
         && context.sources.block_node(mount.source.as_ref()) == Some(mount.device)
         && device.is_some_and(|device| finds_log(mount, device));
@@ -100,13 +98,10 @@ fn line(words: &str, mount: &Mount) -> Option<String> {
     Some(format!("mount {words} {} {}", word(mount.source.as_ref())?, word(&mount.point)?))
 }
 
-/// Mounts it again with `dax=always`, or as it was if that fails; not at all if it is in use.
+/// Mounts the whole filesystem again with `dax=always`, or as it was if that fails; not at all if it is
+/// in use. What makes `dax=always` fail is ruled out before.
 pub(super) fn with_dax_always(facts: &Facts, mount: &Mount) -> Option<String> {
-    // Each makes dax=always fail: fs/ext4/super.c; fs/xfs/xfs_super.c `xfs_setup_dax_always`,
-    // where a partition's filesystem has reflink.
-    let refused = option(mount, "data") == Some("journal")
-        || mount.filesystem == "xfs" && on_partition(facts.device.as_ref());
-    if !facts.mounted.is_alone(mount) || !facts.mounted.again || refused || is_mixed(mount) {
+    if !facts.mounted.is_alone(mount) || !facts.mounted.again || is_mixed(mount) {
         return None;
     }
     let kind = &mount.filesystem;

@@ -226,6 +226,14 @@ mod tests {
     }
 
     #[test]
+    fn a_line_without_a_point_or_a_type_is_left_out() {
+        for (point, kind, count) in [("/m", "ext4", 1), ("", "ext4", 0), ("/m", "", 0)] {
+            let line = format!("1 0 8:1 / {point} rw - {kind} /dev/x rw");
+            assert_eq!(Mounts::parse(line.as_bytes()).iter().count(), count, "{line}");
+        }
+    }
+
+    #[test]
     fn a_table_is_read_when_it_is_asked_for() {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(root.path().join("proc/self")).unwrap();

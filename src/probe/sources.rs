@@ -283,6 +283,14 @@ mod tests {
         assert!(sources.open_block_node("null", (1, 3)).is_none(), "a character device");
     }
 
+    #[test]
+    fn the_size_of_a_filesystem_has_three_parts() {
+        let found = rustix::fs::statfs(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let size = FilesystemSize::of(&found);
+        assert!(size.block_bytes >= 512 && size.blocks > 1, "{size:?}");
+        assert_ne!(size, FilesystemSize { files: size.files + 1, ..size });
+    }
+
     /// A name in /dev may be anything, and a FIFO would be waited for.
     #[test]
     fn a_fifo_is_not_waited_for() {

@@ -13,6 +13,7 @@ mod predictions;
 mod reasons;
 mod remedies;
 mod tree;
+mod write_cache;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};

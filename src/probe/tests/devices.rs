@@ -86,6 +86,19 @@ fn partition_start_decides_huge_pages() {
 }
 
 #[test]
+fn a_partition_between_pages_has_no_dax() {
+    let mut tree = Tree::new();
+    let disk = tree.pmem(0, "259:0", ADR, "fsdax");
+    let attributes = [("partition", "1\n"), ("start", "2047\n"), ("size", "409600\n")];
+    tree.block("259:1", &format!("{disk}/pmem0p1"), &attributes);
+    tree.mount("259:1 / /m rw - ext4 /dev/pmem0p1 rw");
+    let report = FakeFile::new("/m/f", (259, 1)).probe(&tree.root);
+    assert_eq!(codes(&report), ["no-dax-device"]);
+    let text = &report.reasons[0].text;
+    assert!(text.starts_with("partition pmem0p1 does not begin and end at multiples"), "{text}");
+}
+
+#[test]
 fn partition_has_its_own_bad_blocks() {
     let mut tree = Tree::new();
     let disk = tree.pmem(0, "259:0", ADR, "fsdax");

@@ -239,6 +239,14 @@ fn stacks_without_dax_say_what_they_are() {
         "{}",
         md.reasons[0]
     );
+    for disk in &below {
+        tree.root.write(&format!("/sys/devices/{disk}/queue/dax"), "0\n");
+    }
+    let md = FakeFile::directory("/md", (9, 0)).probe(&tree.root);
+    assert_eq!(md.reasons[0].text, "md0 (raid) is not a DAX device");
+    for disk in &below {
+        tree.root.write(&format!("/sys/devices/{disk}/queue/dax"), "1\n");
+    }
 
     for (i, target) in below.iter().enumerate() {
         let member = format!("/sys/fs/btrfs/11/devices/pmem{i}");
