@@ -12,5 +12,6 @@ mod game_of_life;
 mod kv;
 mod program;
 mod publish_mapped;
+mod readme;
 mod survive_kill;
 mod sync_errors;
