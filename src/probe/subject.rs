@@ -336,21 +336,23 @@ mod tests {
     fn what_is_anothers_is_not_accessed() {
         let root = leased(0);
         let sources = Sources::tree(root.path());
-        let nobody = move || {
-            // SAFETY: changes the identity that this thread has towards filesystems, and nothing in
-            // memory.
-            #[allow(unsafe_code)]
-            unsafe {
-                libc::setfsuid(65534);
-            }
-            for (path, expected) in [("/usr", Ok(())), ("/etc/passwd", Err(libc::EPERM))] {
-                let found = found(Path::new(path));
-                let subject = OpenFile::new(&sources, found.as_fd()).unwrap();
-                let opened = subject.readable().map(|_| ()).map_err(Errno::raw_os_error);
-                assert_eq!(opened, expected, "{path}");
-            }
-        };
-        std::thread::spawn(nobody).join().unwrap();
+        for (path, expected) in [("/usr", Ok(())), ("/etc/passwd", Err(libc::EPERM))] {
+            let found = found(Path::new(path));
+            let subject = OpenFile::new(&sources, found.as_fd()).unwrap();
+            let opened = std::thread::scope(|scope| {
+                let nobody = scope.spawn(move || {
+                    // SAFETY: changes the identity that this thread has towards filesystems, and
+                    // nothing in memory.
+                    #[allow(unsafe_code)]
+                    unsafe {
+                        libc::setfsuid(65534);
+                    }
+                    subject.readable().map(|_| ()).map_err(Errno::raw_os_error)
+                });
+                nobody.join().unwrap()
+            });
+            assert_eq!(opened, expected, "{path}");
+        }
     }
 
     /// Where the flag cannot be asked for, blocks tell that a file is kept in its inode.

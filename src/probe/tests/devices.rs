@@ -271,6 +271,8 @@ fn device_dax_of_an_unknown_kind_promises_nothing() {
     let report = dax_node(&tree);
     assert_eq!(report.durability, Durability::Unverified);
     assert_eq!(codes(&report), ["persistence-domain-unknown", "huge-pages-misaligned"]);
+    let remedy = report.reasons[1].remedy.as_ref().unwrap().to_string();
+    assert!(remedy.contains("ndctl create-namespace --align"), "{remedy}");
 }
 
 #[test]

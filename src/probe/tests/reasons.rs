@@ -277,6 +277,15 @@ fn before_the_flag_of_an_inode_the_mount_decides() {
 fn only_what_is_in_the_way_is_named() {
     let f2fs = pmem(ADR, "fsdax", "f2fs", "");
     assert_eq!(super::codes(&file().probe(&f2fs.root)), ["filesystem-without-dax"]);
+    // An xfs over two devices with DAX lacks only the flag of the inode.
+    let mut tree = Tree::new();
+    tree.pmem(0, "259:0", ADR, "fsdax");
+    tree.pmem(1, "259:1", ADR, "fsdax");
+    tree.root.write("/dev/pmem1", "259:1");
+    tree.mount("259:0 / /m rw - xfs /dev/pmem0 rw,rtdev=/dev/pmem1");
+    let report = file().probe(&tree.root);
+    assert_eq!(report.device.as_ref().unwrap().below.len(), 2);
+    assert_eq!(super::codes(&report), ["dax-inode-without-flag"]);
     let blocks = |filesystem: &str| {
         let file = file().with(|file| file.filesystem = Some((0xef53, 1024)));
         let report = file.probe(&pmem(ADR, "fsdax", filesystem, "").root);

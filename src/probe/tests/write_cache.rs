@@ -3,6 +3,7 @@
 use super::caps::{is_unverified, xfs_on};
 use super::tree::{ADR, Region, Tree};
 use crate::durability::Durability;
+use crate::probe::report::WriteCache;
 
 /// A flush that the kernel leaves out, because somebody said so, over a cache that needs it.
 #[test]
@@ -108,4 +109,16 @@ fn write_through_on_a_stack_drops_what_its_disks_need() {
     let pmem = tree.pmem(0, "259:0", virtio, "legacy");
     tree.root.write(&format!("/sys/devices/{pmem}/queue/write_cache"), "write through\n");
     is_unverified(&xfs_on(&mut tree, (259, 0)), "pmem0 flushes through its host");
+}
+
+#[test]
+fn a_cache_is_called_as_the_kernel_calls_it() {
+    for (cache, text) in [(WriteCache::Back, "write back"), (WriteCache::Through, "write through")]
+    {
+        assert_eq!(cache.as_str(), text);
+        let mut tree = Tree::new();
+        tree.disk("8:0", "sda");
+        tree.root.write("/sys/devices/pci0000:00/virtio1/block/sda/queue/write_cache", text);
+        assert_eq!(xfs_on(&mut tree, (8, 0)).device.unwrap().write_cache, Some(cache));
+    }
 }
