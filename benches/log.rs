@@ -5,6 +5,7 @@
 //! cargo bench --bench log -- DIR...           in memory, and in these, one table each
 //! cargo bench --bench log -- --quick          a tenth of the rounds
 //! cargo bench --bench log -- --report-only    the same as without: `ci/bench` passes it to all
+//! cargo bench --bench log -- --record         writes this processor's column of docs/processors.md
 //! ```
 //!
 //! Persistent memory is emulated on DRAM: the times compare instruction sequences and say nothing
@@ -21,6 +22,10 @@ mod hand;
 #[cfg(target_arch = "x86_64")]
 #[path = "log/memory.rs"]
 mod memory;
+
+#[cfg(target_arch = "x86_64")]
+#[path = "compare/processors.rs"]
+mod processors;
 
 use std::path::PathBuf;
 
@@ -43,11 +48,12 @@ fn main() {
     for argument in std::env::args_os().skip(1) {
         match argument.to_str() {
             // Cargo adds --bench. Nothing here fails for a target that is missed.
-            Some("--bench" | "--report-only") => {}
+            Some("--bench" | "--report-only" | "--record") => {}
             Some("--quick") => quick = true,
             Some(option) if option.starts_with('-') => {
                 eprintln!(
-                    "log: unknown option {option}; --quick, --report-only and directories are known"
+                    "log: unknown option {option}; --quick, --report-only, --record and directories are \
+                     known"
                 );
                 std::process::exit(2);
             }

@@ -15,10 +15,8 @@ pub fn describe() {
     };
     let kernel = read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     println!(
-        "machine: {} (family {}, model {}), {} cores, Linux {}",
-        field("model name"),
-        field("cpu family"),
-        field("model\t"),
+        "machine: {}, {} cores, Linux {}",
+        super::processors::processor(),
         std::thread::available_parallelism().map_or(0, usize::from),
         kernel.trim(),
     );

@@ -5,6 +5,7 @@
 //! cargo bench --bench compare -- persist eadr     these groups
 //! cargo bench --bench compare -- --quick          a tenth of the rounds
 //! cargo bench --bench compare -- --report-only    a missed target is no failure
+//! cargo bench --bench compare -- --record         writes this processor's column of docs/processors.md
 //! ```
 //!
 //! `ci/bench` runs this and the throughput curves. Persistent memory is emulated on DRAM: the
@@ -20,6 +21,8 @@ mod interleave;
 mod libpmem;
 #[cfg(target_arch = "x86_64")]
 mod machine;
+#[cfg(target_arch = "x86_64")]
+mod processors;
 #[cfg(target_arch = "x86_64")]
 mod session;
 // The same look at executed instructions that the tests take.

@@ -10,7 +10,7 @@ use super::groups::{
 use super::interleave::Outcome;
 use super::libpmem::Libpmem;
 use super::targets::{self, Row, size, time};
-use super::{hand, machine};
+use super::{hand, machine, processors};
 
 /// Long out of every cache by the time a line comes round again: several times a large L3.
 const REGION: u64 = 256 << 20;
@@ -62,6 +62,7 @@ pub fn main() -> ExitCode {
     informative(&wishes, &ground);
     println!();
     let missed = targets::print(&rows);
+    processors::compare(&rows.iter().map(Row::figure).collect::<Vec<_>>());
     if missed > 0 {
         println!("{missed} of {} targets missed", rows.len());
     }

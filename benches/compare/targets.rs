@@ -5,12 +5,15 @@ use super::groups::{
     PMEM_PERSIST, PMEM_SET, PROBE,
 };
 use super::interleave::{Outcome, Spread};
+use super::processors::Figure;
 
 /// One line of the table.
 pub struct Row {
     what: String,
     target: String,
     seen: String,
+    /// The same as one number, for the table of processors.
+    value: String,
     /// `None`: could not be measured here, or does not apply.
     met: Option<bool>,
 }
@@ -23,12 +26,18 @@ impl Row {
             what,
             target: format!("<= {most:.2} x"),
             seen: format!("{:.3} x {} ({own} : {other})", ratio.median, reference),
+            value: format!("{:.3}", ratio.median),
             met: Some(ratio.median <= most),
         }
     }
 
     fn missing(what: String, target: &str, why: &str) -> Self {
-        Self { what, target: target.into(), seen: why.into(), met: None }
+        Self { what, target: target.into(), seen: why.into(), value: String::new(), met: None }
+    }
+
+    pub fn figure(&self) -> Figure {
+        let (what, target, value) = (self.what.clone(), self.target.clone(), self.value.clone());
+        Figure { what, target, value }
     }
 
     pub fn missed(&self) -> bool {
@@ -122,6 +131,7 @@ pub fn trait_object(outcome: &Outcome) -> Vec<Row> {
                 what: format!("trait object, {call} of 64 B"),
                 target: "<= 3 ns more".into(),
                 seen: format!("{median:+.1} ns [{q1:+.1}, {q3:+.1}]"),
+                value: format!("{median:+.1} ns"),
                 met: Some(median <= 3.0),
             }
         })
@@ -134,6 +144,7 @@ pub fn probe(outcome: &Outcome, path: &str) -> Vec<Row> {
         what: format!("probe of {path}"),
         target: "< 2 ms".into(),
         seen: time(spread.median),
+        value: time(spread.median),
         met: Some(spread.median < 2e6),
     }]
 }

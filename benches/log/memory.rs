@@ -13,6 +13,7 @@ use daxmap::{AnyRegion, Emulation, Options, Region};
 use twox_hash::XxHash3_64;
 
 use crate::hand::{self, HANDS};
+use crate::processors::{self, Figure};
 use crate::{median, ratio};
 
 const LEN: u64 = 64 << 20;
@@ -259,7 +260,13 @@ fn timed(count: usize, mut work: impl FnMut()) -> f64 {
     began.elapsed().as_nanos() as f64 / count as f64
 }
 
-fn appends(log: &Log<AnyRegion>, pmemlog: Option<&Pmemlog>, base: *mut u8, rounds: usize) {
+fn appends(
+    log: &Log<AnyRegion>,
+    pmemlog: Option<&Pmemlog>,
+    base: *mut u8,
+    rounds: usize,
+) -> Vec<Figure> {
+    let mut figures = Vec::new();
     println!("append, durable on return, ns (medians)");
     for (len, target_peer, batch) in [(64, 2.2, 256), (512, 1.8, 128), (4096, 1.3, 64)] {
         let payload = vec![7_u8; len];
@@ -323,14 +330,25 @@ fn appends(log: &Log<AnyRegion>, pmemlog: Option<&Pmemlog>, base: *mut u8, round
             median(&mut least.clone()),
         );
         println!(
-            "     => libpmemlog / log {:.2} (target >= {target_peer}); log / bare {:.2} (target <= 1.10)",
+            "     => libpmemlog / log {:.2} (target >= {target_peer}); log / bare {:.3} (target <= 1.05)",
             ratio(&theirs, &ours),
             ratio(&ours, least),
         );
+        figures.push(Figure {
+            what: format!("log append, {len} B, the best by hand"),
+            target: "<= 1.05 x".to_owned(),
+            value: format!("{:.3}", ratio(&ours, least)),
+        });
         if let Some(counted) = bares.iter().position(|way| way.name == COUNTED) {
             println!("     => log / bare with a counter {:.2}", ratio(&ours, &by_hand[counted]));
+            figures.push(Figure {
+                what: format!("log append, {len} B, by hand with a counter that writers share"),
+                target: String::new(),
+                value: format!("{:.3}", ratio(&ours, &by_hand[counted])),
+            });
         }
     }
+    figures
 }
 
 fn batches(log: &Log<AnyRegion>, rounds: usize) {
@@ -456,7 +474,7 @@ pub fn run(rounds: usize) {
     let base = unsafe { mapped.slice_mut(0, LEN) }.expect("mapped").as_mut_ptr();
     let options = LogOptions::new().region(region()).segment_bytes(SEGMENT);
     let log = options.create(directory.path().join("log")).expect("a log");
-    appends(&log, pmemlog.as_ref().ok(), base, rounds);
+    let figures = appends(&log, pmemlog.as_ref().ok(), base, rounds);
     batches(&log, rounds);
     // The log, by hand with a counter, by hand without.
     let mut times = [const { (Vec::new(), Vec::new()) }; 3];
@@ -485,4 +503,5 @@ pub fn run(rounds: usize) {
     println!("     (target of the log's >= 1.7)");
     recovery(directory.path(), rounds.div_ceil(20));
     assert!(log.last() > Lsn::FIRST);
+    processors::compare(&figures);
 }

@@ -5,6 +5,7 @@
 //! cargo bench --bench state                     the table of targets
 //! cargo bench --bench state -- --quick          a tenth of the rounds
 //! cargo bench --bench state -- --report-only    a missed target is no failure
+//! cargo bench --bench state -- --record         writes this processor's column of docs/processors.md
 //! cargo bench --bench state -- --count N        N updates of each size and nothing else, for a
 //!                                               program that counts instructions
 //! ```
@@ -22,6 +23,9 @@ mod hand;
 mod interleave;
 #[cfg(target_arch = "x86_64")]
 mod libpmemobj;
+#[cfg(target_arch = "x86_64")]
+#[path = "../compare/processors.rs"]
+mod processors;
 #[cfg(target_arch = "x86_64")]
 mod updates;
 

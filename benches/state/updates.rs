@@ -17,6 +17,7 @@ use twox_hash::XxHash3_64;
 use super::hand::{self, HANDS};
 use super::interleave::{Competitor, Outcome, Plan, run};
 use super::libpmemobj::Pool;
+use super::processors::{self, Figure};
 
 const STATE: &str = "state update";
 /// Of a state that is not shared.
@@ -131,8 +132,8 @@ fn each<'a>(name: impl Into<String>, mut operation: impl FnMut() + 'a) -> Compet
     Competitor::new(name, move |_, ops| (0..ops).for_each(|_| operation()))
 }
 
-/// Prints what was seen. How many targets were missed.
-fn judge(title: &str, outcome: &Outcome, most: f64) -> usize {
+/// Prints what was seen, and adds it to the figures. How many targets were missed.
+fn judge(title: &str, outcome: &Outcome, most: f64, figures: &mut Vec<Figure>) -> usize {
     println!("\n{title}: median [quartiles] of a batch's mean");
     for name in outcome.names() {
         let spread = outcome.spread(name).expect("measured");
@@ -145,6 +146,12 @@ fn judge(title: &str, outcome: &Outcome, most: f64) -> usize {
         let ratio = outcome.ratio(ours, hand).expect("measured").median;
         missed += usize::from(ratio > most);
         println!("  {title}: {ours} / {hand} | <= {most:.2} x | {ratio:.3} x");
+        let than = if ours == OWNED { "the best by hand" } else { "the same under a mutex" };
+        figures.push(Figure {
+            what: format!("{ours}, {title}, {than}"),
+            target: format!("<= {most:.2} x"),
+            value: format!("{ratio:.3}"),
+        });
     }
     let ratio = outcome.ratio(STATE, best).expect("measured").median;
     println!("  {title}: {STATE} / {best} | | {ratio:.3} x");
@@ -176,8 +183,10 @@ pub fn main() -> ExitCode {
     }
     let pool = pool.as_ref().ok();
     let rounds = if has("--quick") { 200 } else { 2000 };
-    let missed = judge("update of 64 B", &compare::<64>(rounds, pool), 1.15)
-        + judge("update of 4 KiB", &compare::<4096>(rounds, pool), 1.10);
+    let mut figures = Vec::new();
+    let missed = judge("64 B", &compare::<64>(rounds, pool), 1.05, &mut figures)
+        + judge("4 KiB", &compare::<4096>(rounds, pool), 1.05, &mut figures);
+    processors::compare(&figures);
     if missed > 0 && !has("--report-only") { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
