@@ -24,7 +24,7 @@ use crate::region::{AnyRegion, Region};
 pub(super) fn complete(region: &AnyRegion) -> Result<()> {
     let len = region.len();
     primitive!("publish.persist", region.persist(0, len), Ok(()))?;
-    if region.backend() == Backend::PageCache {
+    if region.backend() == Backend::PageCache && !region.is_written() {
         let parts = calls::unwritten(region.as_fd(), len).unwrap_or_default();
         for part in &parts {
             primitive!("publish.write_unwritten", rewrite(region, part), Ok(()))?;

@@ -44,7 +44,7 @@
 //! | 1 | `openat` with `O_TMPFILE`, `fallocate` | a full disk would show at a later write, or a leftover |
 //! | 2 | `pwrite` by the caller | |
 //! | 3 | `fdatasync` of the file | the name, on a file of zeros or of no length: names are journalled, data is not, and nothing orders the two (ext4 with delayed allocation or preallocation, xfs, btrfs) |
-//! | 4 | `FS_IOC_FIEMAP`; rewrite and `fdatasync` of what was never written, if any | correct data, but an unwritten extent to convert at a later write |
+//! | 4 | unless all was written from the first byte to the last: `FS_IOC_FIEMAP`; rewrite and `fdatasync` of what was never written, if any | correct data, but an unwritten extent to convert at a later write |
 //! | 5 | owner, attributes, mode, if they differ | a file with other rights |
 //! | 6 | `linkat` to a temporary name; to the final one if that is free | no name to rename: linkat(2) cannot replace |
 //! | 7 | `renameat`, or `renameat2` to exchange | the old version under the name |
@@ -145,7 +145,8 @@ impl<'a> Commit<'a> {
 
 /// A region that has no name yet: write it as any other, then [`commit`](Self::commit) it.
 ///
-/// Dropping a draft leaves nothing behind. It grows like any region.
+/// Dropping a draft leaves nothing behind. It grows like any region. On the page cache it is mapped when
+/// it is read first; if that fails, reads ask the kernel, and growing and views are errors.
 #[derive(Debug)]
 #[must_use = "a draft that is not committed leaves nothing"]
 pub struct Draft {
@@ -338,6 +339,7 @@ impl Draft {
             })
             .map_err(|error| error.after_publish().at(&path))?;
         options.settle_lock(region.as_fd());
+        region.is_published();
         Ok(region)
     }
 }

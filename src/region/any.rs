@@ -76,6 +76,18 @@ impl AnyRegion {
         Self { shows, ..self }
     }
 
+    /// Of a draft: whether every byte of it was written, so that no part can be allocated and unwritten.
+    pub(crate) fn is_written(&self) -> bool {
+        matches!(&self.inner, Inner::PageCache(region) if region.is_written())
+    }
+
+    /// Of a draft: it has its name.
+    pub(crate) fn is_published(&mut self) {
+        if let Inner::PageCache(region) = &mut self.inner {
+            region.is_published();
+        }
+    }
+
     /// Changes the report, and has the region report no higher level than that.
     pub(crate) fn lower<T>(&mut self, change: impl FnOnce(&mut Report) -> T) -> T {
         let changed = change(&mut self.report);

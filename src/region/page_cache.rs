@@ -9,17 +9,17 @@
 //!
 //! | method | system calls |
 //! |---|---|
-//! | `read`, `load_u64` | none; `pread` without the fault guard, or where a file cannot be mapped |
+//! | `read`, `load_u64` | none; `mmap` twice for the first of a draft; `pread` without the fault guard, or where a file cannot be mapped |
 //! | `write`, `write_flush`, `store_u64` of at most 16 KiB | none if it touches the gathered run; else `pwrite` of the run |
 //! | `write` of more | `pwrite` for each 256 KiB, after the same for a gathered run that it overlaps |
 //! | `flush` | none; of more than 16 KiB while other threads drain too, `sync_file_range` |
 //! | `write` with a writable mapping | `pwrite` for each page |
 //! | `drain` | `pwrite` of a gathered run, `fdatasync`; none if another thread's covered it |
 //!
-//! Before a `pwrite` to the last page of the region, before every `pwrite` where a file cannot be
-//! mapped or a server may cut it, and without the fault guard, there is a `statx` as well: [`writes`]
-//! says why.
+//! Before a `pwrite` to the last page of the region, to a draft that nobody has read, without the fault
+//! guard, and where a file cannot be mapped or a server may cut it, there is a `statx`: see [`writes`].
 
+mod draft;
 mod open;
 mod reads;
 #[cfg(test)]
@@ -30,6 +30,7 @@ use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use rustix::mm::MapFlags;
 
@@ -40,12 +41,13 @@ use super::descriptor::{self, Descriptor};
 use super::group::Group;
 use super::growth::{self, End, Resize, Writers};
 use super::identity;
-use super::mapping::{Mapping, page_size};
+use super::mapping::page_size;
 use super::observer::Observer;
 use super::options::Growth;
 use super::siblings::Membership;
 use super::storage;
-use open::access;
+use draft::Written;
+use open::{How, View, access};
 pub(super) use open::{Parts, map};
 
 use crate::cpu::Fault;
@@ -62,22 +64,23 @@ use crate::primitives::primitive;
 pub(super) struct PageCacheRegion {
     path: PathBuf,
     fd: Descriptor,
-    mapping: Mapping,
+    /// Made when it is opened; of a draft, when it is read first.
+    view: OnceLock<View>,
+    how: How,
+    /// Held by who maps the file.
+    mapping: Mutex<()>,
+    /// What has been written of a draft that has no name yet.
+    draft: Option<Written>,
     read_only: bool,
     growth: Growth,
     /// Small writes may be kept back from the file for a while.
     gathers: bool,
     /// The caller may store through the mapping: see `Options::writable_mapping`.
     writable_mapping: bool,
-    guarded: bool,
     /// The file may be replaced by a copy under its descriptor.
     may_be_copied: bool,
     /// When the file was made that is mapped.
     born: Option<(i64, u32)>,
-    /// The file could be mapped. If not, all reads are `pread`.
-    mapped: bool,
-    /// A look at the mapping tells whether the file has been cut.
-    sees_length: bool,
     /// A clean close says so: see [`clean`].
     leaves_mark: bool,
     durability: Durability,
@@ -105,12 +108,11 @@ impl PageCacheRegion {
     pub(super) fn new(path: PathBuf, fd: OwnedFd, parts: Parts, file: Membership) -> Self {
         let fd = Descriptor::new(fd);
         let Parts {
-            mapping,
+            view,
+            how,
             len,
             read_only,
             writable_mapping,
-            guarded,
-            mapped,
             durability,
             gathers,
             growth,
@@ -122,8 +124,10 @@ impl PageCacheRegion {
         // Of a file that may be replaced under its descriptor, the mapping would show the old one.
         let may_be_copied = read_only && file.may_be_copied;
         let born = if may_be_copied { identity::born(fd.as_fd()) } else { None };
-        // A server may have cut a file of which pages are cached here.
-        let sees_length = guarded && file.known;
+        let draft = view.is_none().then(Written::default);
+        let view = view.map_or_else(OnceLock::new, |view| {
+            OnceLock::from(View { guarded: view.guarded && !may_be_copied, ..view })
+        });
         if writable_mapping {
             file.shared.lends_memory.store(true, Ordering::Relaxed);
         }
@@ -131,16 +135,16 @@ impl PageCacheRegion {
         Self {
             path,
             fd,
-            mapping,
+            view,
+            how,
+            mapping: Mutex::new(()),
+            draft,
             read_only,
             growth,
             gathers,
             writable_mapping,
-            guarded: guarded && !may_be_copied,
             may_be_copied,
             born,
-            mapped,
-            sees_length,
             leaves_mark,
             durability,
             len,
@@ -219,7 +223,8 @@ impl Resize for PageCacheRegion {
             fd: self.fd.as_fd(),
             file: &self.file,
             len: &self.len,
-            max: self.mapping.capacity() as u64,
+            // Mapped by `may_resize`.
+            max: self.view.get().map_or(0, |view| view.mapping.capacity() as u64),
             growth: self.growth,
             storable: self.writable_mapping,
             synced_when_mapped: false,
@@ -228,7 +233,11 @@ impl Resize for PageCacheRegion {
 
     fn may_resize(&self, operation: Operation) -> Result<()> {
         self.check_writable(operation)?;
-        self.check_ours(operation)
+        self.check_ours(operation)?;
+        if let Some(written) = &self.draft {
+            written.forget();
+        }
+        self.view(operation).map(drop)
     }
 
     fn alone(
@@ -249,17 +258,18 @@ impl Resize for PageCacheRegion {
     }
 
     fn take_in(&self, old_len: u64, new_len: u64) -> Result<()> {
+        let View { mapping, mapped, .. } = self.view(Operation::Grow)?;
         // Not mapped: reads are made by the kernel.
-        if !self.mapped {
+        if !mapped {
             return Ok(());
         }
         let from = (old_len as usize).next_multiple_of(page_size());
         let to = (new_len as usize).next_multiple_of(page_size());
-        self.mapping
+        mapping
             .map(self.fd.as_fd(), from, to, access(self.writable_mapping), MapFlags::SHARED)
             .map_err(|errno| Error::os(Operation::Grow, "mmap", errno))?;
         if self.writable_mapping {
-            let advise = || self.mapping.fault_single_pages(from, to);
+            let advise = || mapping.fault_single_pages(from, to);
             primitive!("page_cache.grow.single_pages", advise(), ());
         }
         Ok(())
@@ -297,8 +307,11 @@ impl Region for PageCacheRegion {
     }
 
     fn prefetch(&self, offset: u64, len: u64) {
-        if let (true, Ok((at, bytes))) = (self.guarded, self.range(Operation::Read, offset, len)) {
-            self.mapping.prefetch(at, bytes);
+        if let (Ok(view), Ok((at, bytes))) =
+            (self.view(Operation::Read), self.range(Operation::Read, offset, len))
+            && view.guarded
+        {
+            view.mapping.prefetch(at, bytes);
         }
     }
 
@@ -419,7 +432,8 @@ impl Region for PageCacheRegion {
         self.check_readable(Operation::View)?;
         let (at, len) = self.range(Operation::View, offset, len)?;
         self.check_not_copied(offset, len as u64)?;
-        if !self.mapped {
+        let View { mapping, mapped, .. } = self.view(Operation::View)?;
+        if !mapped {
             let why = "a view: the filesystem cannot map the file shared. `read` works";
             let error = Error::new(Operation::View, ErrorKind::Unsupported(why));
             return Err(error.at(&self.path).over(offset, len as u64));
@@ -427,7 +441,7 @@ impl Region for PageCacheRegion {
         self.send_for_view(at as u64, len)?;
         // SAFETY: the range is mapped for as long as self is borrowed, and the caller vouches
         // that nobody changes it meanwhile.
-        Ok(unsafe { std::slice::from_raw_parts(self.mapping.at(at), len) })
+        Ok(unsafe { std::slice::from_raw_parts(mapping.at(at), len) })
     }
 
     #[allow(unsafe_code, clippy::mut_from_ref)]
@@ -440,10 +454,11 @@ impl Region for PageCacheRegion {
             let error = Error::new(Operation::View, ErrorKind::Unsupported(why));
             return Err(error.at(&self.path).over(offset, len as u64));
         }
+        let View { mapping, .. } = self.view(Operation::View)?;
         self.send_for_view(at as u64, len)?;
         // SAFETY: the range is mapped for writing for as long as self is borrowed, and the caller
         // vouches that nobody else accesses it meanwhile.
-        Ok(unsafe { std::slice::from_raw_parts_mut(self.mapping.at(at), len) })
+        Ok(unsafe { std::slice::from_raw_parts_mut(mapping.at(at), len) })
     }
 
     fn grow(&self, new_len: u64) -> Result<()> {

@@ -176,3 +176,48 @@ fn a_limit_on_address_space_is_an_error() {
     let directory = Directory::new(HERE);
     in_a_child("limits::process_with_little_address_space", directory.path());
 }
+
+/// Not a test of its own: with the variable set it is the process of the next one.
+#[test]
+#[allow(unsafe_code)]
+fn process_whose_draft_cannot_be_mapped() {
+    const LARGE: u64 = 64 << 20;
+    let Some(directory) = std::env::var_os(CHILD) else { return };
+    let path = Path::new(&directory).join("file");
+    let draft = Options::new().len(LARGE).draft(&path).unwrap();
+    leave_address_space(8 << 20);
+    draft.write(LARGE - 9000, &[7; 9000]).unwrap();
+    let mut found = [9; 2];
+    let mut check = |region: &AnyRegion| {
+        region.read(LARGE - 9001, &mut found).unwrap();
+        assert_eq!(found, [0, 7]);
+        assert_eq!(region.load_u64(LARGE - 8).unwrap(), 0x0707_0707_0707_0707);
+        // SAFETY: nobody writes meanwhile.
+        let view = unsafe { region.slice(LARGE - 1, 1) }.map(|view| view[0]);
+        (view, region.grow(LARGE + 1))
+    };
+    let refused = |(view, grown): (Result<u8>, Result<()>)| {
+        for error in [view.unwrap_err(), grown.unwrap_err()] {
+            assert_eq!(error.raw_os_error(), Some(libc::ENOMEM), "{error}");
+            assert!(error.to_string().contains("mmap"), "{error}");
+        }
+    };
+    refused(check(&draft));
+    let region = draft.commit(Commit::Replace).unwrap();
+    refused(check(&region));
+    region.write_persist(0, b"text").unwrap();
+    let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: reads a structure; the limit is this process's own.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) }, 0);
+    let (view, grown) = check(&region);
+    assert_eq!(view.unwrap(), 7);
+    grown.unwrap();
+    assert_eq!(&std::fs::read(&path).unwrap()[..4], b"text");
+}
+
+/// What is read is what was written, and what needs a mapping is an error.
+#[test]
+fn a_draft_that_cannot_be_mapped_shows_what_was_written() {
+    let directory = Directory::new(HERE);
+    in_a_child("limits::process_whose_draft_cannot_be_mapped", directory.path());
+}

@@ -15,7 +15,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use daxmap::publish::{Commit, clean_leftovers};
-use daxmap::{ErrorKind, Options, Region};
+use daxmap::{ErrorKind, Growth, Options, Region};
 use pmem_tests::scratch::{self, Directory, Filesystem};
 use pmem_tests::unprivileged::as_nobody;
 use pmem_tests::versions;
@@ -188,6 +188,30 @@ fn what_was_not_written_is_zero_and_no_hole() {
             let hole = rustix::fs::seek(&file, rustix::fs::SeekFrom::Hole(0)).unwrap();
             assert_eq!(hole, len, "{name}");
         }
+    });
+}
+
+/// All of it was written; then it became shorter, and longer again.
+#[test]
+fn a_draft_that_changed_its_length_has_no_hole() {
+    on_each(|name, directory| {
+        let path = directory.join("file");
+        let options = Options::new().len(LEN as u64).growth(Growth::Allocated);
+        let draft = options.draft(&path).unwrap();
+        draft.write(0, &versions::content(1, LEN)).unwrap();
+        draft.shrink(LEN as u64 / 4).unwrap();
+        draft.grow(LEN as u64).unwrap();
+        drop(draft.commit(Commit::Replace).unwrap());
+        let file = fs::File::open(&path).unwrap();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        // The overlay is in memory, and FUSE does not say what was never written.
+        if !matches!(name, "tmpfs" | "overlay" | "FUSE") {
+            let hole = rustix::fs::seek(&file, rustix::fs::SeekFrom::Hole(0)).unwrap();
+            assert_eq!(hole, LEN as u64, "{name}");
+        }
+        let quarter = &versions::content(1, LEN)[..LEN / 4];
+        let content = fs::read(&path).unwrap();
+        assert!(content[..LEN / 4] == *quarter && content[LEN / 4..].iter().all(|byte| *byte == 0));
     });
 }
 

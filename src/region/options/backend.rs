@@ -66,7 +66,7 @@ impl Options {
             // Once more, now that there are extents to look at.
             report = calls::look(fd.as_fd(), path)?.0;
         }
-        self.attach_seen(path, fd, len, report, seen)
+        self.attach_seen(path, fd, len, report, seen, true)
     }
 
     /// Makes an empty file hold these bytes, durably.
@@ -132,7 +132,7 @@ impl Options {
         len: u64,
         report: Report,
     ) -> Result<AnyRegion> {
-        self.attach_seen(path, fd, len, report, None)
+        self.attach_seen(path, fd, len, report, None, false)
     }
 
     fn attach_seen(
@@ -142,11 +142,13 @@ impl Options {
         len: u64,
         report: Report,
         seen: Option<&Seen>,
+        is_draft: bool,
     ) -> Result<AnyRegion> {
-        let ready = self.prepare(path, fd.as_fd(), len, &report, seen).inspect_err(|_| {
-            // Closing alone keeps the lock for as long as a child that is just starting has the file.
-            let _ = fs::flock(&fd, FlockOperation::NonBlockingUnlock);
-        })?;
+        let ready =
+            self.prepare(path, fd.as_fd(), len, &report, seen, is_draft).inspect_err(|_| {
+                // Closing alone keeps the lock for as long as a child that is just starting has the file.
+                let _ = fs::flock(&fd, FlockOperation::NonBlockingUnlock);
+            })?;
         Ok(ready.finish(path, fd, report))
     }
 
@@ -158,6 +160,7 @@ impl Options {
         len: u64,
         report: &Report,
         seen: Option<&Seen>,
+        is_draft: bool,
     ) -> Result<Ready> {
         let exact = len as usize;
         let reserve = match self.max_len {
@@ -175,6 +178,7 @@ impl Options {
             gather: self.gather,
             growth: self.growth,
             leaves_mark: !self.read_only && self.lock_wanted() == Lock::Exclusive,
+            is_draft,
             observer: self.observer.clone(),
         };
         if self.emulate.is_some() && report.backend != Backend::Volatile {
@@ -230,6 +234,7 @@ pub(in crate::region) struct Plan {
     pub(in crate::region) growth: Growth,
     /// When it is closed, what is cached is known to be on the medium.
     pub(in crate::region) leaves_mark: bool,
+    pub(in crate::region) is_draft: bool,
     pub(in crate::region) observer: Option<Observer>,
 }
 

@@ -12,17 +12,18 @@ use crate::probe::Report;
 use crate::region::mapping::{Mapping, page_size};
 use crate::region::observer::Observer;
 use crate::region::options::{Growth, Plan};
+use crate::region::reserve::Reserve;
 use crate::region::storage;
 
-/// What mapping settles.
+/// What opening settles.
 #[allow(clippy::struct_excessive_bools)] // independent facts
 pub(in crate::region) struct Parts {
-    pub(super) mapping: Mapping,
+    /// None of a draft: it is mapped when it is read first.
+    pub(super) view: Option<View>,
+    pub(super) how: How,
     pub(super) len: u64,
     pub(super) read_only: bool,
     pub(super) writable_mapping: bool,
-    pub(super) guarded: bool,
-    pub(super) mapped: bool,
     pub(super) durability: Durability,
     pub(super) gathers: bool,
     pub(super) growth: Growth,
@@ -30,46 +31,80 @@ pub(in crate::region) struct Parts {
     pub(super) leaves_mark: bool,
 }
 
+/// A file as it is mapped, or the address space of one that cannot be.
+pub(super) struct View {
+    pub(super) mapping: Mapping,
+    /// The file could be mapped. If not, all reads are `pread`.
+    pub(super) mapped: bool,
+    /// Copies out of the mapping are errors where a page is gone. Without a mapping, reads go through
+    /// the kernel.
+    pub(super) guarded: bool,
+}
+
+/// How a file is to be mapped.
+#[derive(Clone, Copy)]
+pub(super) struct How {
+    len: u64,
+    reserve: Reserve,
+    read_only: bool,
+    writable_mapping: bool,
+    guard: bool,
+}
+
 pub(in crate::region) fn map(plan: &Plan, fd: BorrowedFd<'_>, report: &Report) -> Result<Parts> {
-    let failed = |errno| Error::os(Operation::Map, "mmap", errno);
+    let how = How {
+        len: plan.len,
+        reserve: plan.reserve,
+        read_only: plan.read_only,
+        writable_mapping: plan.writable_mapping,
+        guard: plan.guard,
+    };
     if plan.writable_mapping {
         primitive!("page_cache.open.storable", storage::make_storable(fd, 0, plan.len), Ok(()))?;
     }
-    let reserve = || Mapping::reserve(&plan.reserve, page_size(), plan.guard).map_err(failed);
-    let adopted = plan.read_only.then(|| read_mapping(fd, plan.len));
-    let (mapping, mapped) = match adopted {
-        Some(Err(errno)) if lacks_mappings(errno) => (reserve()?, false),
-        Some(mapping) => (Mapping::adopt(mapping.map_err(failed)?, plan.guard), true),
-        None => {
-            let mapping = reserve()?;
-            let to = (plan.len as usize).next_multiple_of(page_size());
-            match mapping.map(fd, 0, to, access(plan.writable_mapping), MapFlags::SHARED) {
-                Err(errno) if lacks_mappings(errno) && !plan.writable_mapping => (mapping, false),
-                done => {
-                    done.map_err(failed)?;
-                    (mapping, true)
-                }
-            }
-        }
-    };
-    if plan.writable_mapping {
-        let to = (plan.len as usize).next_multiple_of(page_size());
-        primitive!("page_cache.open.single_pages", mapping.fault_single_pages(0, to), ());
-    }
+    let now = !plan.is_draft || plan.writable_mapping;
+    let view = if now { Some(how.map(fd)) } else { None };
+    let failed = |errno| Error::os(Operation::Map, "mmap", errno);
     Ok(Parts {
-        mapping,
+        view: view.transpose().map_err(failed)?,
+        how,
         len: plan.len,
         read_only: plan.read_only,
         writable_mapping: plan.writable_mapping,
-        // Without a mapping, reads go through the kernel.
-        guarded: plan.guard && mapped,
-        mapped,
         durability: report.durability,
         gathers: plan.gather,
         growth: plan.growth,
         observer: plan.observer.clone(),
         leaves_mark: plan.leaves_mark,
     })
+}
+
+impl How {
+    pub(super) fn map(&self, fd: BorrowedFd<'_>) -> std::result::Result<View, Errno> {
+        let reserve = || Mapping::reserve(&self.reserve, page_size(), self.guard);
+        let adopted = self.read_only.then(|| read_mapping(fd, self.len));
+        let to = (self.len as usize).next_multiple_of(page_size());
+        let (mapping, mapped) = match adopted {
+            Some(Err(errno)) if lacks_mappings(errno) => (reserve()?, false),
+            Some(mapping) => (Mapping::adopt(mapping?, self.guard), true),
+            None => {
+                let mapping = reserve()?;
+                match mapping.map(fd, 0, to, access(self.writable_mapping), MapFlags::SHARED) {
+                    Err(errno) if lacks_mappings(errno) && !self.writable_mapping => {
+                        (mapping, false)
+                    }
+                    done => {
+                        done?;
+                        (mapping, true)
+                    }
+                }
+            }
+        };
+        if self.writable_mapping {
+            primitive!("page_cache.open.single_pages", mapping.fault_single_pages(0, to), ());
+        }
+        Ok(View { mapping, mapped, guarded: self.guard && mapped })
+    }
 }
 
 /// What mmap(2) answers where a file cannot be mapped shared: FUSE with `direct_io`, 9p without a

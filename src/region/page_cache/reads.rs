@@ -22,10 +22,9 @@ impl PageCacheRegion {
     /// One copy out of the page cache.
     #[inline]
     fn copy_cached(&self, at: usize, buf: &mut [u8]) -> std::result::Result<(), Fault> {
-        if self.guarded {
-            self.mapping.read(at, buf)
-        } else {
-            kernel_copy::read_file(self.fd.as_fd(), at as u64, buf)
+        match self.view(Operation::Read) {
+            Ok(view) if view.guarded => view.mapping.read(at, buf),
+            _ => kernel_copy::read_file(self.fd.as_fd(), at as u64, buf),
         }
     }
 

@@ -74,6 +74,14 @@ impl PageCacheRegion {
     /// Writes to the file. Page by page where others store through a mapping: a longer write
     /// would bring a large folio into the page cache, and a store would then dirty all of it.
     fn put(&self, at: u64, data: &[u8]) -> std::result::Result<(), Errno> {
+        self.put_pages(at, data)?;
+        if let Some(written) = &self.draft {
+            written.add(at, data.len() as u64);
+        }
+        Ok(())
+    }
+
+    fn put_pages(&self, at: u64, data: &[u8]) -> std::result::Result<(), Errno> {
         if self.observer.is_some() {
             self.sent.fetch_add(data.len() as u64, Ordering::Relaxed);
         }
@@ -214,8 +222,13 @@ impl PageCacheRegion {
     fn check_length(&self, end: u64) -> Result<()> {
         let len = self.len();
         let last_page = len.saturating_sub(1) / page_size() as u64 * page_size() as u64;
-        let whole = self.sees_length && end <= last_page && len > 0;
-        if whole && self.mapping.read(last_page as usize, &mut [0]).is_ok() {
+        // A server may have cut a file of which pages are cached here.
+        let whole = self.file.known && end <= last_page && len > 0;
+        if whole
+            && let Some(view) = self.view_to_write()
+            && view.guarded
+            && view.mapping.read(last_page as usize, &mut [0]).is_ok()
+        {
             return Ok(());
         }
         self.ask_for_length(len.max(end))
