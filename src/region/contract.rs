@@ -32,7 +32,9 @@ use crate::probe::Shutdowns;
 ///    takes new space, it is also one of `write` or `drain`, whatever its size, and final there: on
 ///    btrfs, and in an existing file that is sparse or shares extents.
 /// 5. **Safe methods stay safe.** They copy in and out. A page that is gone (file truncated by
-///    another process, memory poisoned) is [`ErrorKind::Gone`](crate::ErrorKind::Gone). Two
+///    another process, memory poisoned) is [`ErrorKind::Gone`](crate::ErrorKind::Gone). On the page
+///    cache, `drain` notices a file that was cut before its last page, and one that was cut within that
+///    page where it covers a write there; until then the bytes past such a cut read as zero. Two
 ///    threads or processes that access the same bytes at once get interleaved 8-byte pieces. (Of
 ///    another process's write through the page cache, smaller pieces may be seen: the kernel
 ///    copies it as it likes.)

@@ -92,6 +92,8 @@ pub(super) struct PageCacheRegion {
     observer: Option<Observer>,
     /// Bytes sent since the last sync, where somebody is told of it.
     sent: AtomicU64,
+    /// Writes to the last page that this region has synced: see `Shared::tails`.
+    tails: AtomicU64,
 }
 
 impl std::fmt::Debug for PageCacheRegion {
@@ -152,6 +154,7 @@ impl PageCacheRegion {
             group,
             observer,
             sent: AtomicU64::new(0),
+            tails: AtomicU64::new(0),
         }
     }
 

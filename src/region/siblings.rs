@@ -38,6 +38,8 @@ pub(super) struct Shared {
     pub(super) readers: AtomicU64,
     /// Writes finished so far.
     pub(super) written: AtomicU64,
+    /// Writes sent to the last page of a region so far.
+    pub(super) tails: AtomicU64,
     pub(super) gather: Mutex<Gather>,
     /// A region of the file lets callers store through a pointer, or has.
     pub(super) lends_memory: AtomicBool,

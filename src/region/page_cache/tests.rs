@@ -120,6 +120,37 @@ fn a_cut_within_the_last_page_is_found_by_who_writes_there() {
     }
 }
 
+/// What was written there and sent is not durable by a sync of a file that was cut since. What was
+/// durable before is not looked for, until somebody writes there again.
+#[test]
+fn a_cut_within_the_last_page_is_found_by_the_sync_of_what_was_written_there() {
+    let cut = |path: &PathBuf| {
+        File::options().write(true).open(path).unwrap().set_len(LEN - 50).unwrap();
+    };
+    // Sent by itself, and by the next run; with and without something else to send.
+    for (data, elsewhere) in [(20 << 10, &b""[..]), (20 << 10, b"else"), (100, b"else")] {
+        let (_directory, region, path) = made();
+        region.write(LEN - data as u64, &vec![1; data]).unwrap();
+        region.write(0, elsewhere).unwrap();
+        cut(&path);
+        let error = region.drain().unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Gone), "{data}, {elsewhere:?}: {error}");
+        assert_eq!(error.range(), Some(LEN - 50..LEN), "{error}");
+    }
+    let (_directory, region, path) = made();
+    region.write_persist(LEN - 20_000, &[1; 20_000]).unwrap();
+    region.write_persist(0, b"elsewhere").unwrap();
+    cut(&path);
+    region.write_persist(0, b"elsewhere").unwrap();
+    let mut found = [9; 2];
+    region.read(LEN - 51, &mut found).unwrap();
+    assert_eq!(found, [1, 0], "the kernel zeroes what is past the end");
+    assert!(matches!(
+        region.write_persist(LEN - 9, b"the tail").unwrap_err().kind(),
+        ErrorKind::Gone
+    ));
+}
+
 /// By page: before a write that is sent at once, before one that is gathered, and before a sync of
 /// writes that were sent already.
 #[test]

@@ -7,7 +7,8 @@
 //! sent, and before a sync, the file must still be as long as the region. No system call says so: the
 //! last page of the region is mapped, and a look at it faults once the file ends before it
 //! (`filemap_fault`, mm/filemap.c; truncation unmaps what it cuts, `truncate_pagecache`,
-//! mm/truncate.c). A cut within the last page shows in no fault: who writes there asks statx(2).
+//! mm/truncate.c). A cut within the last page shows in no fault: who writes there asks statx(2), and so
+//! does the next sync after that. One that cuts off what was durable before is not noticed until then.
 
 use std::ops::Range;
 use std::os::fd::AsFd;
@@ -75,6 +76,9 @@ impl PageCacheRegion {
     /// would bring a large folio into the page cache, and a store would then dirty all of it.
     fn put(&self, at: u64, data: &[u8]) -> std::result::Result<(), Errno> {
         self.put_pages(at, data)?;
+        if at + data.len() as u64 > self.last_page() {
+            self.file.shared.tails.fetch_add(1, Ordering::Release);
+        }
         if let Some(written) = &self.draft {
             written.add(at, data.len() as u64);
         }
@@ -218,10 +222,14 @@ impl PageCacheRegion {
         }
     }
 
+    /// Where the region's last page begins.
+    fn last_page(&self) -> u64 {
+        self.len().saturating_sub(1) / page_size() as u64 * page_size() as u64
+    }
+
     /// The file must still be as long as the region, and is about to be written up to `end`.
     fn check_length(&self, end: u64) -> Result<()> {
-        let len = self.len();
-        let last_page = len.saturating_sub(1) / page_size() as u64 * page_size() as u64;
+        let (len, last_page) = (self.len(), self.last_page());
         // A server may have cut a file of which pages are cached here.
         let whole = self.file.known && end <= last_page && len > 0;
         if whole
@@ -251,14 +259,17 @@ impl PageCacheRegion {
     /// that it covers. Run by one thread at a time.
     pub(super) fn sync(&self, told: &mut Option<Synced>) -> Result<u64> {
         let shared = &*self.file.shared;
-        let covers = {
+        let (covers, tails) = {
             let mut gather = lock(&shared.gather);
-            if gather.is_empty() {
-                primitive!("page_cache.sync.length", self.check_length(0), Ok(()))
+            let sent_tail =
+                shared.tails.load(Ordering::Acquire) != self.tails.load(Ordering::Relaxed);
+            if sent_tail || gather.is_empty() {
+                let end = if sent_tail { self.len() } else { 0 };
+                primitive!("page_cache.sync.length", self.check_length(end), Ok(()))
                     .map_err(|error| self.poison(&mut gather, error))?;
             }
             primitive!("page_cache.sync.send", self.send_gathered(&mut gather), Ok(()))?;
-            shared.written.load(Ordering::Acquire)
+            (shared.written.load(Ordering::Acquire), shared.tails.load(Ordering::Acquire))
         };
         let watched = self
             .observer
@@ -275,6 +286,7 @@ impl PageCacheRegion {
             let error = Error::os(Operation::Drain, "fdatasync", errno).at(&self.path);
             self.poison(&mut lock(&shared.gather), error.over(0, self.len()))
         })?;
+        self.tails.store(tails, Ordering::Relaxed);
         Ok(primitive!(
             "page_cache.sync.covers_before",
             covers,
