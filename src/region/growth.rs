@@ -1,12 +1,12 @@
 //! How does a region change its length? The file first, then what is mapped of it, then the length.
 //!
-//! A growth costs what is new, however long the region is; on DAX, a look at each page besides. Where
-//! `MAP_SYNC` maps the file, a sync of
+//! A growth costs what is new, however long the region is. Where `MAP_SYNC` maps the file, a sync of
 //! the whole file would write-protect every dirty page (`dax_writeback_one`, fs/dax.c), and the next
 //! store to each would fault. So only what is new is synced there, through its mapping: msync(2) is
 //! `vfs_fsync_range` with `datasync` (mm/msync.c), which writes back the pages of its range, and
 //! commits the new length and blocks whatever the range is (`ext4_sync_file`, fs/ext4/fsync.c;
-//! `xfs_file_fsync`, fs/xfs/xfs_file.c).
+//! `xfs_file_fsync`, fs/xfs/xfs_file.c). And what is new is written and not allocated first, which would
+//! unmap the old pages: see [`storage::extend_mapped`].
 
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -88,7 +88,7 @@ impl End<'_> {
     fn extend(&self, from: u64, known: u64, to: u64) -> Result<()> {
         if to > known {
             if self.synced_when_mapped {
-                storage::lengthen(self.growth, self.fd, known, to)?;
+                storage::extend_mapped(self.fd, known, to)?;
             } else {
                 storage::extend_by(self.growth, self.fd, known, to)?;
             }

@@ -12,7 +12,7 @@ use super::contract::{Region, joined, write_each};
 use super::cores::OtherCores;
 use super::descriptor::{self, Descriptor};
 use super::growth::{self, End, Resize, Writers};
-use super::mapping::{Mapping, page_size};
+use super::mapping::{HUGE_PAGE, Mapping, page_size};
 use super::options::Growth;
 use super::siblings::Membership;
 use crate::cpu::Fault;
@@ -239,9 +239,8 @@ impl Resize for MappedRegion {
                 .mapping
                 .msync(last_page, to - last_page)
                 .map_err(|errno| Error::os(Operation::Sync, "msync", errno))?;
-            // On xfs the sync write-protects huge pages before its range, too (seen on 6.12: each of
-            // them faulted once more). Where pages are mapped, this only looks at them.
-            populated = 0;
+            // The last page may be part of a huge one, which is write-protected as a whole.
+            populated = last_page / HUGE_PAGE * HUGE_PAGE;
         }
         primitive!("mapped.grow.populate", parts.mapping.populate(populated, to, true), Ok(()))
             .map_err(|errno| Error::os(Operation::Grow, "madvise", errno))

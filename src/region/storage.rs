@@ -55,8 +55,8 @@ pub(super) fn extend_by(how: Growth, fd: BorrowedFd<'_>, from: u64, to: u64) -> 
     })
 }
 
-/// The same, for the caller to sync.
-pub(super) fn lengthen(how: Growth, fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {
+/// The file as it is, which is `from` bytes long and is to be `to`.
+fn check_end(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<Stat> {
     if i64::try_from(to).is_err() {
         return Err(Error::new(Operation::Allocate, ErrorKind::TooLarge { max: i64::MAX as u64 }));
     }
@@ -71,6 +71,31 @@ pub(super) fn lengthen(how: Growth, fd: BorrowedFd<'_>, from: u64, to: u64) -> R
         let kind = ErrorKind::FileLonger { file: file_len, region: from };
         return Err(Error::new(Operation::Allocate, kind));
     }
+    Ok(found)
+}
+
+/// As [`extend`], of a file that `MAP_SYNC` maps, by writing alone, for the caller to sync. On xfs,
+/// fallocate(2) and ftruncate(2) first take every page of a DAX file out of all page tables, since a
+/// device might be using one (`xfs_break_layouts`, fs/xfs/xfs_file.c; `dax_layout_busy_page`,
+/// fs/dax.c); the next store to each would fault.
+pub(super) fn extend_mapped(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {
+    let before = Taken::by(&check_end(fd, from, to)?);
+    let missing = to.saturating_sub(before.file_len).saturating_sub(before.bytes);
+    if missing >= ASKED_FIRST {
+        check_room(fd, missing)
+            .map_err(|errno| Error::os(Operation::Allocate, "fstatvfs", errno))?;
+    }
+    let mut written = write_zeros(fd, from, to);
+    if written.as_ref().is_err_and(|error| error.errno() == Some(Errno::NOSPC)) {
+        sync_filesystem(fd);
+        written = write_zeros(fd, from, to);
+    }
+    written.inspect_err(|_| shrink_back(fd, from))
+}
+
+/// As [`extend_by`], for the caller to sync.
+fn lengthen(how: Growth, fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {
+    let found = check_end(fd, from, to)?;
     let extended =
         primitive!("storage.extend.allocate", allocate(fd, from, to, Taken::by(&found)), Ok(true))
             .and_then(|reserved| {
@@ -88,7 +113,7 @@ pub(super) fn lengthen(how: Growth, fd: BorrowedFd<'_>, from: u64, to: u64) -> R
                 )
             });
     if extended.is_err() {
-        primitive!("storage.extend.shrink_back", shrink_back(fd, file_len), ());
+        primitive!("storage.extend.shrink_back", shrink_back(fd, from), ());
     }
     extended
 }
@@ -386,15 +411,18 @@ mod tests {
             (100, 100, 2 * PIECE),
             (PIECE + 4096, PIECE + 4096, 3 * PIECE + 17),
         ] {
-            let file = file();
-            file.write_all_at(&vec![7; before], 0).unwrap();
-            extend(file.as_fd(), from as u64, to as u64).unwrap();
-            let bytes = contents(&file);
-            assert_eq!(bytes.len(), to, "{before} {from} {to}");
-            assert!(bytes[..from].iter().all(|&byte| byte == 7), "{before} {from} {to}");
-            assert!(bytes[from..to].iter().all(|&byte| byte == 0), "{before} {from} {to}");
-            // Written, not a hole.
-            assert!(file.metadata().unwrap().blocks() * 512 >= bytes.len() as u64);
+            for way in [extend, extend_mapped] {
+                let file = file();
+                file.write_all_at(&vec![7; before], 0).unwrap();
+                way(file.as_fd(), from as u64, to as u64).unwrap();
+                file.sync_all().unwrap();
+                let bytes = contents(&file);
+                assert_eq!(bytes.len(), to, "{before} {from} {to}");
+                assert!(bytes[..from].iter().all(|&byte| byte == 7), "{before} {from} {to}");
+                assert!(bytes[from..to].iter().all(|&byte| byte == 0), "{before} {from} {to}");
+                // Written, not a hole.
+                assert!(file.metadata().unwrap().blocks() * 512 >= bytes.len() as u64);
+            }
         }
     }
 
@@ -403,9 +431,11 @@ mod tests {
         let file = file();
         file.write_all_at(&[7; 9000], 0).unwrap();
         for to in [8193, 9000, 9001, 1 << 20] {
-            let error = extend(file.as_fd(), 8192, to).unwrap_err();
             let longer = ErrorKind::FileLonger { file: 9000, region: 8192 };
-            assert_eq!(format!("{:?}", error.kind()), format!("{longer:?}"));
+            for way in [extend, extend_mapped] {
+                let error = way(file.as_fd(), 8192, to).unwrap_err();
+                assert_eq!(format!("{:?}", error.kind()), format!("{longer:?}"));
+            }
         }
         assert!(contents(&file) == [7; 9000]);
     }
@@ -414,8 +444,10 @@ mod tests {
     fn a_file_that_was_cut_is_not_extended_and_not_made_storable() {
         let file = file();
         file.set_len(100 << 10).unwrap();
-        let error = extend(file.as_fd(), (100 << 10) + 1, 1 << 20).unwrap_err();
-        assert!(matches!(error.kind(), ErrorKind::Gone), "{error}");
+        for way in [extend, extend_mapped] {
+            let error = way(file.as_fd(), (100 << 10) + 1, 1 << 20).unwrap_err();
+            assert!(matches!(error.kind(), ErrorKind::Gone), "{error}");
+        }
         let error = make_storable(file.as_fd(), 0, 300 << 10).unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::Gone), "{error}");
         assert_eq!(error.range(), Some(100 << 10..300 << 10));

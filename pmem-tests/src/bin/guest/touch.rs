@@ -6,6 +6,7 @@ use daxmap::{Options, Region};
 
 /// Pages of 4 KiB.
 const PAGES: u64 = 8192;
+const STEP: u64 = 16;
 
 /// Minor and major faults of this thread so far.
 fn faults() -> i64 {
@@ -19,8 +20,8 @@ fn faults() -> i64 {
     usage.ru_minflt + usage.ru_majflt
 }
 
-/// Creates a region of 8,192 pages in `path`, stores to each, grows it to twice that, stores to
-/// each of the new ones, and prints the faults both times. The control maps the same file anew.
+/// Creates a region of 8,192 pages in `path`, stores to each, grows it by 16 and to twice that, stores to
+/// each again, and prints the faults of the stores both times, and of the first growth. The control maps the same file anew.
 pub(crate) fn run(path: &Path) -> daxmap::Result<()> {
     // The code that stores and counts is loaded page by page too: once through it first.
     Options::new().len(4096).in_memory()?.store_u64(0, faults().unsigned_abs())?;
@@ -31,6 +32,9 @@ pub(crate) fn run(path: &Path) -> daxmap::Result<()> {
     }
     println!("path={}", path.display());
     println!("faults_after_create={}", faults() - before);
+    before = faults();
+    region.grow((PAGES + STEP) * 4096)?;
+    println!("faults_of_grow={}", faults() - before);
     region.grow(2 * PAGES * 4096)?;
     before = faults();
     for page in 0..2 * PAGES {
