@@ -376,9 +376,11 @@ fn the_first_stores_to_a_new_region_do_not_fault() {
         for of in ["faults_after_create", "faults_after_grow"] {
             assert!(faults(of) <= 1, "{path}: {} {of}", faults(of));
         }
-        // A growth by 16 pages maps those, however many there were.
+        // A growth by 16 pages maps those, and as many of a buffer of zeros, however many there were:
+        // 16 huge ones, or 8,192.
         let grown = faults("faults_of_grow");
-        assert!((1..24).contains(&grown), "{path}: {grown} faults of the growth");
+        println!("{path}: {grown} faults of the growth");
+        assert!((1..40).contains(&grown), "{path}: {grown} faults of the growth");
         let control = faults("faults_of_control");
         assert!(control >= 16, "{control} faults of a mapping that nobody populated");
     }
