@@ -56,30 +56,87 @@ fn of_kind(code: &[Instruction], wanted: Kind) -> Vec<Mnemonic> {
     code.iter().filter(|i| kind(i) == wanted).map(Instruction::mnemonic).collect()
 }
 
+/// Write whole lines back, and nothing else.
+const WRITE_BACKS: [(&str, Mnemonic); 3] = [
+    ("write_back_clwb", Mnemonic::Clwb),
+    ("write_back_clflushopt", Mnemonic::Clflushopt),
+    ("write_back_clflush", Mnemonic::Clflush),
+];
+
+/// Copy by way of the caches, and write back what they copied.
+const STORES_WRITTEN_BACK: [(&str, Mnemonic); 9] = [
+    ("store_clwb_sse2", Mnemonic::Clwb),
+    ("store_clflushopt_sse2", Mnemonic::Clflushopt),
+    ("store_clflush_sse2", Mnemonic::Clflush),
+    ("store_clwb_avx", Mnemonic::Clwb),
+    ("store_clflushopt_avx", Mnemonic::Clflushopt),
+    ("store_clflush_avx", Mnemonic::Clflush),
+    ("store_clwb_avx512", Mnemonic::Clwb),
+    ("store_clflushopt_avx512", Mnemonic::Clflushopt),
+    ("store_clflush_avx512", Mnemonic::Clflush),
+];
+
+/// Copy or fill past the caches.
+const NON_TEMPORAL: [&str; 10] = [
+    "non_temporal_sse2",
+    "non_temporal_avx",
+    "non_temporal_avx512",
+    "non_temporal_direct",
+    "non_temporal_down_sse2",
+    "non_temporal_down_avx",
+    "non_temporal_down_avx512",
+    "non_temporal_fill_sse2",
+    "non_temporal_fill_avx",
+    "non_temporal_fill_avx512",
+];
+
+/// Copy or fill by way of the caches, which others write back.
+const CACHED: [&str; 12] = [
+    "store_sse2",
+    "store_avx",
+    "store_avx512",
+    "load_sse2",
+    "load_avx",
+    "load_avx512",
+    "store_down_sse2",
+    "store_down_avx",
+    "store_down_avx512",
+    "fill_sse2",
+    "fill_avx",
+    "fill_avx512",
+];
+
+/// Every routine, by name.
+pub fn routines() -> impl Iterator<Item = &'static str> {
+    let with_write_backs = WRITE_BACKS.iter().chain(&STORES_WRITTEN_BACK).map(|(name, _)| *name);
+    with_write_backs.chain(NON_TEMPORAL).chain(CACHED).chain(["compare_exchange"])
+}
+
+/// Whether `routines` has every one that the program contains.
+pub fn check_list(program: &Path) {
+    let listed: Vec<_> = routines().map(|name| format!("{}{name}", name.len())).collect();
+    let modules =
+        ["copies", "durable", "whole_lines"].map(|name| format!("4arch{}{name}", name.len()));
+    let functions = Functions::of(program);
+    let theirs = functions.0.keys().filter(|symbol| modules.iter().any(|m| symbol.contains(m)));
+    let mut found = 0;
+    for symbol in theirs {
+        assert!(listed.iter().any(|name| symbol.contains(name)), "{symbol} is in no list");
+        found += 1;
+    }
+    assert_eq!(found, listed.len());
+}
+
 pub fn check(program: &Path) {
     let functions = Functions::of(program);
-    for (name, mnemonic) in [
-        ("write_back_clwb", Mnemonic::Clwb),
-        ("write_back_clflushopt", Mnemonic::Clflushopt),
-        ("write_back_clflush", Mnemonic::Clflush),
-    ] {
+    for (name, mnemonic) in WRITE_BACKS {
         let code = functions.routine(name);
         assert_eq!(of_kind(&code, Kind::WriteBack), [mnemonic], "{name}");
         assert!(code.iter().all(|i| i.memory_base() != Register::RSI), "{name} reads its source");
         orders_nothing(name, &code);
         println!("{name}: one {mnemonic:?}, {} instructions", code.len());
     }
-    for (name, mnemonic) in [
-        ("store_clwb_sse2", Mnemonic::Clwb),
-        ("store_clflushopt_sse2", Mnemonic::Clflushopt),
-        ("store_clflush_sse2", Mnemonic::Clflush),
-        ("store_clwb_avx", Mnemonic::Clwb),
-        ("store_clflushopt_avx", Mnemonic::Clflushopt),
-        ("store_clflush_avx", Mnemonic::Clflush),
-        ("store_clwb_avx512", Mnemonic::Clwb),
-        ("store_clflushopt_avx512", Mnemonic::Clflushopt),
-        ("store_clflush_avx512", Mnemonic::Clflush),
-    ] {
+    for (name, mnemonic) in STORES_WRITTEN_BACK {
         let code = functions.routine(name);
         let found = of_kind(&code, Kind::WriteBack);
         assert!(!found.is_empty(), "{name} writes nothing back");
@@ -88,18 +145,7 @@ pub fn check(program: &Path) {
         orders_nothing(name, &code);
         println!("{name}: {mnemonic:?} in {} places, no other write-back", found.len());
     }
-    for name in [
-        "non_temporal_sse2",
-        "non_temporal_avx",
-        "non_temporal_avx512",
-        "non_temporal_direct",
-        "non_temporal_down_sse2",
-        "non_temporal_down_avx",
-        "non_temporal_down_avx512",
-        "non_temporal_fill_sse2",
-        "non_temporal_fill_avx",
-        "non_temporal_fill_avx512",
-    ] {
+    for name in NON_TEMPORAL {
         let code = functions.routine(name);
         let cached: Vec<_> = code
             .iter()
@@ -112,20 +158,7 @@ pub fn check(program: &Path) {
         orders_nothing(name, &code);
         println!("{name}: {stores} non-temporal stores, no other store to the destination");
     }
-    for name in [
-        "store_sse2",
-        "store_avx",
-        "store_avx512",
-        "load_sse2",
-        "load_avx",
-        "load_avx512",
-        "store_down_sse2",
-        "store_down_avx",
-        "store_down_avx512",
-        "fill_sse2",
-        "fill_avx",
-        "fill_avx512",
-    ] {
+    for name in CACHED {
         let code = functions.routine(name);
         assert!(of_kind(&code, Kind::NonTemporal).is_empty(), "{name} bypasses the cache");
         assert!(of_kind(&code, Kind::WriteBack).is_empty(), "{name} writes back");

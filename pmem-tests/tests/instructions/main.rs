@@ -116,3 +116,33 @@ fn what_is_missing_or_too_much_is_found() {
 fn the_routines_are_what_their_names_say() {
     disassembly::check(hot());
 }
+
+/// The library's unit tests and the stepper execute every routine whose instructions this processor has,
+/// chosen or not. Of the others there is the disassembly alone; the last lines of the step name them.
+#[test]
+fn routines_that_this_processor_lacks_are_named() {
+    disassembly::check_list(hot());
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").expect("/proc/cpuinfo");
+    let field = |name: &str| {
+        let line = cpuinfo.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+        line.split_once(": ").map_or("", |(_, value)| value).to_owned()
+    };
+    let flags = field("flags");
+    let has = |flag: &str| flags.split(' ').any(|found| found == flag);
+    let lacks = |name: &&str| {
+        name.split('_').any(|part| match part {
+            "avx512" => !has("avx512f") || !has("avx512vl"),
+            "direct" => !has("movdir64b"),
+            "clflush" => !has("clflush"),
+            "avx" | "clwb" | "clflushopt" => !has(part),
+            _ => false,
+        })
+    };
+    let lacking: Vec<_> = disassembly::routines().filter(lacks).collect();
+    let (count, model) = (disassembly::routines().count(), field("model name"));
+    println!("{} of {count} routines executed on {model}", count - lacking.len());
+    println!(
+        "not executed here: {}",
+        if lacking.is_empty() { "none".into() } else { lacking.join(" ") }
+    );
+}
