@@ -29,6 +29,7 @@
 //! - [`log`] is an append-only log on a region: one drain a commit, checked recovery.
 //! - [`publish`] creates or replaces a whole file atomically and keeps it mapped.
 //! - [`checkpoint`] saves a working set in memory on demand, all or nothing.
+//! - [`pages`] replaces pages of 4 to 64 KiB in place, old or new after any crash.
 //! - [`state`] keeps one plain value, old or new after any crash.
 //! - [`probe`] says what lies under a path, why it is or is not DAX, and what to change.
 //! - `sim`, behind the feature `sim`, crashes what is built on a region, in tests.
@@ -55,6 +56,7 @@ mod error;
 mod fiemap;
 mod format;
 pub mod log;
+pub mod pages;
 mod primitives;
 pub mod probe;
 pub mod publish;

@@ -25,6 +25,19 @@ impl<R> Killed<R> {
         self.drains_left.store(drains, Ordering::Relaxed);
     }
 
+    /// One drain less to go.
+    fn live(&self) -> Result<()>
+    where
+        R: Region,
+    {
+        if self.is_killed() {
+            // Any error: who gets it does nothing any more.
+            return self.region.read(u64::MAX, &mut [0]);
+        }
+        self.drains_left.fetch_sub(1, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Whether it was.
     pub fn is_killed(&self) -> bool {
         self.drains_left.load(Ordering::Relaxed) == 0
@@ -32,16 +45,17 @@ impl<R> Killed<R> {
 }
 
 impl<R: Region> Region for Killed<R> {
-    pass_on!(region: sync_all len durability granularity backend is_emulated read write write_flush
+    pass_on!(region: len durability granularity backend is_emulated read write write_flush
         fill_flush flush load_u64 store_u64 compare_exchange_u64 grow slices);
 
     fn drain(&self) -> Result<()> {
-        if self.is_killed() {
-            // Any error: who gets it does nothing any more.
-            return self.region.read(u64::MAX, &mut [0]);
-        }
-        self.drains_left.fetch_sub(1, Ordering::Relaxed);
+        self.live()?;
         self.region.drain()
+    }
+
+    fn sync_all(&self) -> Result<()> {
+        self.live()?;
+        self.region.sync_all()
     }
 
     fn deep_flush(&self, offset: u64, len: u64) -> Result<()> {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use daxmap::checkpoint::{self, Strategy, WorkingSet};
 use daxmap::log::{Log, LogOptions, Lsn};
+use daxmap::pages::{PageOptions, Pages};
 use daxmap::state::{State, StateOptions};
 use daxmap::{AnyRegion, Options, Result};
 
@@ -24,10 +25,12 @@ pub enum Structure {
     Shadow,
     /// A working set, saved by a redo record.
     Redo,
+    /// Pages that are replaced whole, in turn.
+    Pages,
 }
 
 impl Structure {
-    /// All of them.
+    /// All that can be stored into by [`Stores`].
     pub const ALL: [Self; 4] = [Self::State, Self::Log, Self::Shadow, Self::Redo];
 
     /// What it is called on the command line.
@@ -38,13 +41,15 @@ impl Structure {
             Self::Log => "log",
             Self::Shadow => "shadow",
             Self::Redo => "redo",
+            Self::Pages => "pages",
         }
     }
 
     /// The one that is called so.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|structure| structure.name() == name)
+        let all = Self::ALL.into_iter().chain([Self::Pages]);
+        all.into_iter().find(|structure| structure.name() == name)
     }
 }
 
@@ -83,6 +88,41 @@ pub const SET_BYTES: u64 = 32 * 4096;
 /// Places that change from one checkpoint to the next.
 const PLACES: u64 = 6;
 
+/// How many pages are replaced in turn, and their bytes.
+const PAGES: u64 = 4;
+const PAGE_BYTES: u64 = 16384;
+/// Bytes of all of them.
+pub const PAGES_BYTES: u64 = PAGES * PAGE_BYTES;
+
+/// Replaces the page whose turn it is at this number.
+///
+/// # Errors
+///
+/// Those of the library.
+pub fn replace(pages: &Pages, number: u64) -> Result<()> {
+    let page = number.to_le_bytes().repeat(PAGE_BYTES as usize / 8);
+    pages.write_atomic(number % PAGES * PAGE_BYTES, &page)
+}
+
+fn found_in_pages(path: &Path, region: Options) -> Result<u64> {
+    let pages = PageOptions::new().region(region).open(path)?;
+    let mut numbers = [0; PAGES as usize];
+    for (place, number) in (0..).zip(&mut numbers) {
+        let mut page = vec![0; PAGE_BYTES as usize];
+        pages.read(place * PAGE_BYTES, &mut page)?;
+        let (word, _) = page.split_first_chunk().expect("a page has words");
+        *number = u64::from_le_bytes(*word);
+        assert!(page == word.repeat(PAGE_BYTES as usize / 8), "page {place} is torn");
+    }
+    pages.abandon();
+    let last = numbers.into_iter().max().unwrap_or(0);
+    for (place, number) in (0..).zip(numbers) {
+        let newest = (last.saturating_sub(PAGES - 1)..=last).find(|n| n % PAGES == place);
+        assert_eq!(number, newest.unwrap_or(0), "page {place} is another: {numbers:?}");
+    }
+    Ok(last)
+}
+
 /// How the working set is made.
 #[must_use]
 pub fn set_options(region: Options, structure: Structure) -> checkpoint::Options {
@@ -116,6 +156,7 @@ pub fn found(structure: Structure, path: &Path, region: Options) -> Result<u64> 
             Ok(value[0])
         }
         Structure::Log => found_in_log(path, region),
+        Structure::Pages => found_in_pages(path, region),
         Structure::Shadow | Structure::Redo => found_in_set(structure, path, region),
     }
 }
@@ -249,6 +290,7 @@ impl Stores {
             }
             Structure::Shadow => save(&mut self.shadow, number)?,
             Structure::Redo => save(&mut self.redo, number)?,
+            Structure::Pages => unreachable!("it is none of all"),
         }
         self.steps += 1;
         Ok(self.steps)

@@ -84,6 +84,7 @@ impl Storer {
             Structure::Log => "appends to a log, and releases",
             Structure::Shadow => "takes checkpoints, shadow pages",
             Structure::Redo => "takes checkpoints, redo record",
+            Structure::Pages => "replaces pages of 16 KiB",
         };
         println!(
             "\nevidence: SIGKILL of a process that {what}, {} | {} kills, each reopened and \
@@ -143,4 +144,14 @@ fn redo_record_in_the_build_directory() {
 #[test]
 fn redo_record_on_tmpfs_as_persistent_memory() {
     on_tmpfs_as_persistent_memory(Structure::Redo);
+}
+
+#[test]
+fn pages_in_the_build_directory() {
+    in_the_build_directory(Structure::Pages);
+}
+
+#[test]
+fn pages_on_tmpfs_as_persistent_memory() {
+    on_tmpfs_as_persistent_memory(Structure::Pages);
 }

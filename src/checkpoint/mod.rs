@@ -69,7 +69,6 @@ mod shadow;
 #[cfg(test)]
 mod tests;
 mod working_set;
-mod writer;
 
 pub use choice::{Strategy, Tracking};
 pub use contents::{Contents, contents, contents_of};

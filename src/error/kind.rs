@@ -32,6 +32,11 @@ pub enum ErrorKind {
         /// Required alignment in bytes.
         align: u64,
     },
+    /// A page that is written whole has 4096, 8192, 16384, 32768 or 65536 bytes.
+    PageSize {
+        /// The bytes that were given.
+        bytes: u64,
+    },
     /// The file is shorter than the length asked for. To open a shorter file and make it longer,
     /// open it without [`Options::len`](crate::Options::len) and grow the region.
     TooShort {
@@ -174,6 +179,10 @@ impl fmt::Display for ErrorKind {
                 "no length: set `Options::len` to create a file, and open one that is not empty"
             ),
             Self::Unaligned { align } => write!(f, "not a multiple of {align} bytes"),
+            Self::PageSize { bytes } => write!(
+                f,
+                "{bytes} bytes, where a page of 4096, 8192, 16384, 32768 or 65536 bytes is needed"
+            ),
             Self::TooShort { len, asked } => {
                 write!(f, "{len} bytes, shorter than the {asked} that are needed")
             }

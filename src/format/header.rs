@@ -32,16 +32,18 @@ pub(crate) enum Kind {
     Log,
     State,
     Checkpoint,
+    Pages,
 }
 
 impl Kind {
-    const ALL: [Self; 3] = [Self::Log, Self::State, Self::Checkpoint];
+    const ALL: [Self; 4] = [Self::Log, Self::State, Self::Checkpoint, Self::Pages];
 
     pub(crate) const fn magic(self) -> [u8; 8] {
         match self {
             Self::Log => *b"daxmapLG",
             Self::State => *b"daxmapST",
             Self::Checkpoint => *b"daxmapCP",
+            Self::Pages => *b"daxmapPG",
         }
     }
 
@@ -51,6 +53,7 @@ impl Kind {
             Self::Log => "a daxmap log",
             Self::State => "a daxmap state",
             Self::Checkpoint => "a daxmap checkpoint file",
+            Self::Pages => "a daxmap page file",
         }
     }
 

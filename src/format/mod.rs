@@ -1,5 +1,5 @@
-//! How bytes on the medium say what they are: what `log`, `state` and `checkpoint` have in
-//! common.
+//! How bytes on the medium say what they are: what `log`, `state`, `checkpoint` and
+//! `pages` have in common.
 //!
 //! `FORMAT.md` has it byte by byte. All numbers are little-endian. Nothing is believed that does
 //! not validate: a check value covers it, keyed by a random salt and by its place, so that bytes of
@@ -12,6 +12,8 @@
 //! | `header` | what is this file, in which version, and is it complete? |
 //! | `opening` | is it open, and did its memory lose power unsaved since it was opened? |
 //! | `cell` | how is a small value replaced so that a crash leaves the old or the new one? |
+//! | `redo` | how are bytes of any number replaced in their places, so that it leaves the old or the new ones? |
+//! | `writer` | how are many pieces written in few calls? |
 
 use crate::error::Result;
 use crate::region::Region;
@@ -21,7 +23,9 @@ pub(crate) mod cell;
 pub(crate) mod check;
 pub(crate) mod header;
 pub(crate) mod opening;
+pub(crate) mod redo;
 pub(crate) mod salts;
+pub(crate) mod writer;
 
 /// What is laid out apart starts at a multiple of this many bytes: no write of one part touches a
 /// page, a sector or a line of the other, on any medium.

@@ -100,6 +100,10 @@ pub const FALLBACKS: &[Fallback] = &[
         gives_up: "`Draft::not_kept` lists what is not kept",
         ..same("hand attributes on", "`fchown`, `fsetxattr`, `fchmod`, `ioctl`", "go without")
     },
+    Fallback {
+        gives_up: "the page is written twice",
+        ..same("replace a page whole (`pages`)", "`pwritev2`, `RWF_ATOMIC`", "a record in the file")
+    },
 ];
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use rustix::fs::{
 };
 use rustix::io::{self, Errno, Result};
 
+use super::atomic_writes;
 use super::ground::{self, Seen};
 use super::quirks::Quirks;
 use super::reopen;
@@ -158,6 +159,22 @@ calls! {
     /// pwritev(2).
     fn pwritev(file: BorrowedFd<'_>, data: &[IoSlice<'_>], offset: u64) -> Result<usize> {
         io::pwritev(file, data, offset)
+    }
+
+    /// The file once more, for direct I/O (open(2), `O_DIRECT`), by way of /proc.
+    fn open_direct(file: BorrowedFd<'_>) -> Result<OwnedFd> {
+        atomic_writes::open_direct(file)
+    }
+
+    /// statx(2), `STATX_WRITE_ATOMIC`: the least and the most bytes that one write replaces whole. None:
+    /// not offered.
+    fn atomic_write_units(file: BorrowedFd<'_>) -> Result<Option<(u32, u32)>> {
+        atomic_writes::units(file)
+    }
+
+    /// pwritev2(2), `RWF_ATOMIC`.
+    fn pwrite_atomic(file: BorrowedFd<'_>, data: &[u8], offset: u64) -> Result<usize> {
+        atomic_writes::pwrite(file, data, offset)
     }
 
     /// fchmod(2).

@@ -143,6 +143,24 @@ pub trait Region: Send + Sync {
         self.write_flush(offset, data)
     }
 
+    /// Replaces an aligned page such that a crash leaves the old one or the new one, by what the
+    /// filesystem and the device offer for it (`RWF_ATOMIC`, pwritev2(2)). Flushed: durable after the
+    /// next [`drain`](Self::drain), and never torn before it. `page` has 4096, 8192, 16384, 32768 or
+    /// 65536 bytes, and `offset` is a multiple of its length. Only a crash finds it whole: a thread that
+    /// reads meanwhile may find old and new bytes.
+    ///
+    /// Where it is not offered, [`pages`](crate::pages) does the same by a record in the file.
+    ///
+    /// # Errors
+    ///
+    /// `PageSize`, `Unaligned` and `OutOfBounds`; `Unsupported` where filesystem, device or kernel do not
+    /// offer it for a page of this size: on persistent memory and in memory, before Linux 6.11, on a
+    /// filesystem other than ext4 and xfs, without /proc, and while a region of the file lends its
+    /// memory for storing. Nothing is written then. `Os` from `pwritev2`, which poisons the region.
+    fn write_atomic(&self, offset: u64, page: &[u8]) -> Result<()> {
+        bounds::not_whole(offset, page.len() as u64, self.len())
+    }
+
     /// Says that a range will be read soon: a hint, which has its first 256 KiB at most fetched from
     /// memory into the caches where the region is a mapping. It faults no page in, nothing waits for
     /// it, and nothing fails.
@@ -368,6 +386,7 @@ macro_rules! delegate {
             fn write_vectored(offset: u64, parts: &[std::io::IoSlice<'_>]) -> Result<()>;
             fn write_flush(offset: u64, data: &[u8]) -> Result<()>;
             fn write_stream(offset: u64, data: &[u8]) -> Result<()>;
+            fn write_atomic(offset: u64, page: &[u8]) -> Result<()>;
             fn prefetch(offset: u64, len: u64) -> ();
             fn fill_flush(offset: u64, len: u64, byte: u8) -> Result<()>;
             fn flush(offset: u64, len: u64) -> Result<()>;

@@ -348,6 +348,12 @@ impl Region for MappedRegion {
         write_each(self, offset, parts)
     }
 
+    /// Nothing makes more than a word whole here.
+    fn write_atomic(&self, offset: u64, page: &[u8]) -> Result<()> {
+        self.check_writable(Operation::Write)?;
+        bounds::not_whole(offset, page.len() as u64, self.len()).map_err(|e| e.at(&self.path))
+    }
+
     fn fill_flush(&self, offset: u64, len: u64, byte: u8) -> Result<()> {
         self.check_writable(Operation::Write)?;
         let (at, bytes) = self.range(Operation::Write, offset, len)?;

@@ -12,9 +12,11 @@
 //! | `mapped`, with `fsdax`, `devdax`, `volatile`, `cores` | stores into a shared mapping |
 //! | `adopted` | how do stores into a caller's own mapping become durable? |
 //! | `page_cache`, with `gather`, `group`, `event` | `pwrite` and `fdatasync`, few and shared |
+//! | `atomic_writes` | what does the kernel offer for pages that are written whole? |
 
 mod adopted;
 mod any;
+mod atomic_writes;
 pub(crate) mod bounds;
 pub(crate) mod calls;
 pub(crate) mod clean;

@@ -14,11 +14,13 @@
 //! | `write` of more | `pwrite` for each 256 KiB, after the same for a gathered run that it overlaps |
 //! | `flush` | none; of more than 16 KiB while other threads drain too, `sync_file_range` |
 //! | `write` with a writable mapping | `pwrite` for each page |
+//! | `write_atomic` | `pwritev2` past the page cache, after a gathered run that it overlaps |
 //! | `drain` | `pwrite` of a gathered run, `fdatasync`; none if another thread's covered it |
 //!
 //! Before a `pwrite` to the last page of the region, to a draft that nobody has read, without the fault
 //! guard, and where a file cannot be mapped or a server may cut it, there is a `statx`: see [`writes`].
 
+mod atomic;
 mod draft;
 mod open;
 mod reads;
@@ -46,6 +48,7 @@ use super::observer::Observer;
 use super::options::Growth;
 use super::siblings::Membership;
 use super::storage;
+use atomic::Direct;
 use draft::Written;
 use open::{How, View, access};
 pub(super) use open::{Parts, map};
@@ -94,6 +97,8 @@ pub(super) struct PageCacheRegion {
     sent: AtomicU64,
     /// Writes to the last page that this region has synced: see `Shared::tails`.
     tails: AtomicU64,
+    /// What pages are written whole by, once somebody has asked.
+    direct: OnceLock<Direct>,
 }
 
 impl std::fmt::Debug for PageCacheRegion {
@@ -155,6 +160,7 @@ impl PageCacheRegion {
             observer,
             sent: AtomicU64::new(0),
             tails: AtomicU64::new(0),
+            direct: OnceLock::new(),
         }
     }
 
@@ -331,6 +337,12 @@ impl Region for PageCacheRegion {
         self.check_writable(Operation::Write)?;
         self.range(Operation::Write, offset, joined(parts))?;
         write_each(self, offset, parts)
+    }
+
+    fn write_atomic(&self, offset: u64, page: &[u8]) -> Result<()> {
+        self.check_writable(Operation::Write)?;
+        bounds::check_page(offset, page.len() as u64, self.len()).map_err(|e| e.at(&self.path))?;
+        self.write_whole(offset, page)
     }
 
     fn fill_flush(&self, offset: u64, len: u64, byte: u8) -> Result<()> {

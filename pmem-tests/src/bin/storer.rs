@@ -1,11 +1,12 @@
 //! Stores into a file all the time and prints the number of what was stored when it is durable, for
-//! tests that kill it: `storer PATH state|log|shadow|redo plain|emulated`.
+//! tests that kill it: `storer PATH state|log|shadow|redo|pages plain|emulated`.
 
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
 use daxmap::log::Lsn;
+use daxmap::pages::PageOptions;
 use daxmap::state::StateOptions;
 use daxmap::{Emulation, Options};
 use pmem_tests::storing::{self, STATE_WORDS, Structure};
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
     let Err(error) = match Structure::named(structure) {
         Some(Structure::State) => store(path, region),
         Some(Structure::Log) => append(path, region),
+        Some(Structure::Pages) => replace(path, region),
         Some(set) => save(path, region, set),
         None => return ExitCode::from(2),
     };
@@ -54,6 +56,19 @@ fn append(path: &Path, region: Options) -> Result<Never, Failed> {
         if released > log.released() {
             log.release_up_to(released)?;
         }
+    }
+}
+
+fn replace(path: &Path, region: Options) -> Result<Never, Failed> {
+    let known = || storing::found(Structure::Pages, path, region.clone());
+    let mut number = if path.exists() { known()? } else { 0 };
+    let options = PageOptions::new().region(region);
+    let pages = options.open_or_create(path, storing::PAGES_BYTES)?;
+    let mut out = std::io::stdout();
+    loop {
+        number += 1;
+        storing::replace(&pages, number)?;
+        writeln!(out, "{number}")?;
     }
 }
 

@@ -11,6 +11,7 @@ mod counts;
 mod gone;
 mod growth;
 mod lifetime;
+mod opened;
 mod poison;
 mod subject;
 mod support;
@@ -88,6 +89,8 @@ checks! {
     visible::visible_before_drain: "a write is visible to another region of the file before drain";
     visible::reaches_the_file: "what was written is what read(2) finds in the file";
     visible::sent: "what was sent is what read(2) finds in the file";
+    visible::in_parts: "parts are written as all of them joined, or nothing of them";
+    visible::whole_pages: "a page is written whole by the kernel, or refused and not written";
     words::exchange: "compare-and-exchange replaces what is expected and reports what is there";
     words::exchange_counts: "increments by compare-and-exchange from many threads all count";
     words::stored_words_whole: "a word stored while another thread loads it is old or new";
@@ -112,6 +115,11 @@ checks! {
     lifetime::read_only: "a read-only region reads, refuses every change, and changes nothing";
     lifetime::close: "after close, calls are refused, views and the file stay";
     lifetime::one_writer: "a second writer is refused, readers are not, and drop gives the lock up";
+    opened::ungathered: "without gathering, a write is in the file before it is sent";
+    opened::locks: "readers share a lock, a writer has it alone, and who waits gets it or is refused in time";
+    opened::from_a_file: "a region of an open file is as one of its path";
+    opened::its_file: "path and descriptor lead to the file";
+    opened::drains_that_wait: "a drain that may wait for a device says so";
     views::views: "a view has the bytes of its range, and stores through it are stores";
     counts::flush_counts: "flush of n lines is n write-backs and no fence, drain one fence";
     counts::write_flush_counts: "every line of a write is written back, or bypasses the cache, once";

@@ -54,6 +54,29 @@ pub trait Subject: Sync {
     /// Opens a file made by `create`, at its full length.
     fn open(&self, file: &str, access: Access) -> Result<Box<dyn Region>>;
 
+    /// Opens a file made by `create` with options that `change` makes of the subject's; `None` if the
+    /// subject has none.
+    fn opened_with(
+        &self,
+        file: &str,
+        change: &dyn Fn(Options) -> Options,
+    ) -> Option<Result<AnyRegion>> {
+        let _ = (file, change);
+        None
+    }
+
+    /// A file made by `create`, open for reading and writing; `None` if it cannot be made a region of.
+    fn file(&self, file: &str) -> Option<File> {
+        let _ = file;
+        None
+    }
+
+    /// A region of an open file; `None` if there are no options to make it with.
+    fn adopt(&self, file: File) -> Option<Result<AnyRegion>> {
+        let _ = file;
+        None
+    }
+
     /// The report of a region of this file, and the region it was taken from; `None` if the
     /// subject makes none.
     fn report(&self, file: &str) -> Option<(Report, Box<dyn Region>)>;
@@ -113,6 +136,22 @@ impl Subject for FileSubject {
 
     fn open(&self, file: &str, access: Access) -> Result<Box<dyn Region>> {
         Ok(Box::new(with_access(&self.options, access).open(self.directory.join(file))?))
+    }
+
+    fn opened_with(
+        &self,
+        file: &str,
+        change: &dyn Fn(Options) -> Options,
+    ) -> Option<Result<AnyRegion>> {
+        Some(change(self.options.clone()).open(self.directory.join(file)))
+    }
+
+    fn file(&self, file: &str) -> Option<File> {
+        File::options().read(true).write(true).open(self.directory.join(file)).ok()
+    }
+
+    fn adopt(&self, file: File) -> Option<Result<AnyRegion>> {
+        Some(self.options.from_file(file))
     }
 
     fn report(&self, file: &str) -> Option<(Report, Box<dyn Region>)> {
@@ -180,6 +219,22 @@ impl Subject for MemorySubject {
         Ok(Box::new(with_access(&self.options, access).open(self.path(file))?))
     }
 
+    fn opened_with(
+        &self,
+        file: &str,
+        change: &dyn Fn(Options) -> Options,
+    ) -> Option<Result<AnyRegion>> {
+        Some(change(self.options.clone()).open(self.path(file)))
+    }
+
+    fn file(&self, file: &str) -> Option<File> {
+        File::options().read(true).write(true).open(self.path(file)).ok()
+    }
+
+    fn adopt(&self, file: File) -> Option<Result<AnyRegion>> {
+        Some(self.options.from_file(file))
+    }
+
     fn report(&self, file: &str) -> Option<(Report, Box<dyn Region>)> {
         Some(taken(self.options.open(self.path(file)).ok()?))
     }
@@ -243,6 +298,14 @@ impl Subject for DeviceSubject {
 
     fn open(&self, _file: &str, access: Access) -> Result<Box<dyn Region>> {
         Ok(Box::new(self.options(access).open(&self.device)?))
+    }
+
+    fn opened_with(
+        &self,
+        _file: &str,
+        change: &dyn Fn(Options) -> Options,
+    ) -> Option<Result<AnyRegion>> {
+        Some(change(self.options(Access::ReadWrite)).open(&self.device))
     }
 
     fn report(&self, _file: &str) -> Option<(Report, Box<dyn Region>)> {

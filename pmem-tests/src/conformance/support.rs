@@ -1,8 +1,10 @@
 //! What the checks share: a bench to work on, patterns, and how a refusal looks.
 
 use std::fmt::Debug;
+use std::fs::File;
+use std::io::IoSlice;
 
-use daxmap::{Backend, ErrorKind, Granularity, Region, Result};
+use daxmap::{AnyRegion, Backend, ErrorKind, Granularity, Options, Region, Result};
 
 use super::subject::{Access, Facts, Subject};
 
@@ -47,6 +49,21 @@ impl<'a> Bench<'a> {
             Ok(region) => region,
             Err(error) => panic!("open {access:?}: {error}"),
         }
+    }
+
+    pub(super) fn opened_with(
+        &self,
+        change: &dyn Fn(Options) -> Options,
+    ) -> Option<Result<AnyRegion>> {
+        self.subject.opened_with(self.file, change)
+    }
+
+    pub(super) fn file(&self) -> Option<File> {
+        self.subject.file(self.file)
+    }
+
+    pub(super) fn adopt(&self, file: File) -> Option<Result<AnyRegion>> {
+        self.subject.adopt(file)
     }
 
     pub(super) fn report(&self) -> Option<(daxmap::probe::Report, Box<dyn Region>)> {
@@ -206,6 +223,16 @@ pub(super) const METHODS: &[Method] = &[
         mutates: true,
         buffer: true,
         call: |region, offset, len| region.write_stream(offset, &bytes(len)),
+    },
+    Method {
+        name: "write_vectored",
+        mutates: true,
+        buffer: true,
+        call: |region, offset, len| {
+            let bytes = bytes(len);
+            let (one, other) = bytes.split_at(bytes.len() / 3);
+            region.write_vectored(offset, &[IoSlice::new(one), IoSlice::new(other)])
+        },
     },
     Method {
         name: "fill_flush",

@@ -1,5 +1,7 @@
 //! Who sees a write, and when.
 
+use std::io::IoSlice;
+
 use super::Verdict;
 use super::subject::Access;
 use super::support::{Bench, PAGE, Refusal, contents, pattern, refused, same};
@@ -100,5 +102,58 @@ pub(super) fn sent(bench: &Bench<'_>) -> Verdict {
     region.send().expect("there is nothing to send");
     region.close().expect("a region can be closed");
     refused("send after close", region.send(), Refusal::Closed);
+    Verdict::Passed
+}
+
+pub(super) fn in_parts(bench: &Bench<'_>) -> Verdict {
+    let region = bench.create(LEN);
+    let mut model = pattern(region.len(), 61);
+    region.write(0, &model).expect("the region can be written");
+    // No part, empty ones, small ones that are gathered, and ones that are not.
+    let few: &[&[usize]] = &[&[], &[0, 0], &[1, 0, 7, 8], &[100, 5000, 3, 4096], &[300; 40]];
+    for (round, lens) in (0..).zip(few) {
+        let offset = [0, 5, 4093, 77, 9][round as usize];
+        let data = pattern(lens.iter().sum::<usize>() as u64, round);
+        let mut rest = &data[..];
+        let parts: Vec<IoSlice<'_>> = (lens.iter())
+            .map(|&len| {
+                let (part, others) = rest.split_at(len);
+                rest = others;
+                IoSlice::new(part)
+            })
+            .collect();
+        region.write_vectored(offset, &parts).expect("parts inside work");
+        model[offset as usize..][..data.len()].copy_from_slice(&data);
+        same(&contents(&*region), &model, "the region after parts");
+    }
+    // Each of them fits, together they do not.
+    let part = vec![9; region.len() as usize / 2 + 1];
+    let parts = [IoSlice::new(&part), IoSlice::new(&part)];
+    refused("parts past the end", region.write_vectored(0, &parts), Refusal::OutOfBounds);
+    same(&contents(&*region), &model, "the region after parts that do not fit");
+    region.flush(0, region.len()).and_then(|()| region.drain()).expect("parts can be persisted");
+    Verdict::Passed
+}
+
+pub(super) fn whole_pages(bench: &Bench<'_>) -> Verdict {
+    let region = bench.create(LEN);
+    let mut model = pattern(region.len(), 62);
+    region.write_persist(0, &model).expect("the region can be written");
+    for (offset, len) in [(0, 2048), (0, 4097), (0, 128 << 10), (2048, 4096)] {
+        let refusal = region.write_atomic(offset, &vec![1; len]);
+        refusal.expect_err("no page is as long, or lies there");
+        same(&contents(&*region), &model, "after a page that is none");
+    }
+    region.write(PAGE - 10, &[3; 20]).expect("a small write");
+    model[PAGE as usize - 10..][..20].fill(3);
+    match region.write_atomic(PAGE, &[4; PAGE as usize]) {
+        Ok(()) => model[PAGE as usize..2 * PAGE as usize].fill(4),
+        refusal => drop(refused("a page", refusal, Refusal::Unsupported)),
+    }
+    same(&contents(&*region), &model, "after a page");
+    region.drain().expect("a page that was refused fails nothing");
+    if let Some(stored) = bench.stored() {
+        same(&stored, &model, "the file");
+    }
     Verdict::Passed
 }

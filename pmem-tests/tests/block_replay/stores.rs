@@ -1,4 +1,4 @@
-//! A state and two working sets among the files of a workload, each of numbers that are stored one
+//! A state, two working sets and pages among the files of a workload, each of numbers that are stored one
 //! after the other.
 
 use std::fs;
@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use daxmap::checkpoint::WorkingSet;
+use daxmap::pages::Pages;
 use daxmap::state::State;
 use daxmap::{AnyRegion, Options};
 use pmem_tests::storing::{self, STATE_WORDS, Structure};
@@ -14,12 +15,14 @@ use crate::facts::Span;
 use crate::log::between;
 
 /// Those that are not the log.
-pub const STRUCTURES: [Structure; 3] = [Structure::State, Structure::Shadow, Structure::Redo];
+pub const STRUCTURES: [Structure; 4] =
+    [Structure::State, Structure::Shadow, Structure::Redo, Structure::Pages];
 
 /// One that is open.
 pub enum Store {
     State(State<[u64; STATE_WORDS]>),
     Set(WorkingSet<AnyRegion>),
+    Pages(Pages),
 }
 
 fn path(directory: &Path, structure: Structure) -> PathBuf {
@@ -32,6 +35,9 @@ impl Store {
         let path = path(directory, structure);
         if structure == Structure::State {
             return State::create(path, &[0; STATE_WORDS]).map(Self::State);
+        }
+        if structure == Structure::Pages {
+            return Pages::create(path, storing::PAGES_BYTES).map(Self::Pages);
         }
         storing::set_options(Options::new(), structure).create(path).map(Self::Set)
     }
@@ -48,6 +54,10 @@ impl Store {
                 set.close()?;
                 storing::set_options(Options::new(), structure).open(path).map(Self::Set)
             }
+            Self::Pages(pages) => {
+                pages.close()?;
+                Pages::open(path).map(Self::Pages)
+            }
         }
     }
 
@@ -56,6 +66,7 @@ impl Store {
         match self {
             Self::State(state) => state.store(&[number; STATE_WORDS]),
             Self::Set(set) => storing::save(set, number),
+            Self::Pages(pages) => storing::replace(pages, number),
         }
     }
 }

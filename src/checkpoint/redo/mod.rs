@@ -22,18 +22,10 @@
 //! | *h* .. *r* | the working set |
 //! | *r* .. | the redo record |
 //!
-//! | offset in the redo record | bytes | what |
-//! |---|---|---|
-//! | 0 | 8 | check value of bytes 8 to the end of the parts' list |
-//! | 8 | 8 | sequence number of the checkpoint |
-//! | 16 | 8 | number of parts |
-//! | 24 | 8 | zero |
-//! | 32 | 24 each | of each part: where it goes (offset in the file), its bytes, its check value here |
-//! | next multiple of 64 | | the parts, one behind the other |
+//! The record is [`redo`](crate::format::redo)'s.
 
 mod blocks;
 mod note;
-mod record;
 
 use self::blocks::{
     BLOCK, BLOCKS, blank_check, block_check, decode_checks, encode_checks, runs, verify_page,
@@ -41,17 +33,16 @@ use self::blocks::{
 };
 pub(in crate::checkpoint) use self::note::NOTE_BYTES;
 use self::note::{State, note, read_note};
-use self::record::{HEAD, PART, Part, Record, RecordWriter, read_record};
 use super::changes::Changes;
 use super::memory::Memory;
 use super::record::Checkpoint;
 use super::settings::Settings;
-use super::writer::Writer;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::check::Key;
 use crate::format::header::HEADER_AREA;
-use crate::format::rewrite;
-use crate::format::{LINE, PAGE};
+use crate::format::redo::{self, HEAD, PART, RecordWriter, word};
+use crate::format::writer::Writer;
+use crate::format::{LINE, PAGE, rewrite};
 use crate::primitives::primitive;
 use crate::region::Region;
 
@@ -132,23 +123,39 @@ pub(super) fn format(region: &impl Region, settings: &Settings, key: Key) -> Res
     primitive!("checkpoint.redo.format_drain", region.drain(), Ok(()))
 }
 
+/// A record, and the note among its parts.
+struct Record {
+    record: redo::Record,
+    note: Option<(Checkpoint, State)>,
+}
+
+/// Reads the record, if all of it validates.
+fn read_record(region: &impl Region, key: Key, redo: u64) -> Result<Option<Record>> {
+    let Some(record) = redo::read_record(region, key, redo..region.len(), NOTE..redo)? else {
+        return Ok(None);
+    };
+    let (mut note, mut bytes) = (None, Vec::new());
+    for part in record.parts.iter().filter(|part| part.at == NOTE) {
+        if note.is_none() && part.read(region, key, &mut bytes)? {
+            note = read_note(key, &bytes);
+        }
+    }
+    Ok(Some(Record { record, note }))
+}
+
 /// Makes the record durable, then what it says in its places: until it is durable, these must not
 /// change, and until they are, the record must stay.
-fn replay(region: &impl Region, key: Key, redo: u64, record: &Record) -> Result<()> {
-    primitive!("checkpoint.redo.keep_record", rewrite(region, redo, record.end), Ok(()))?;
-    primitive!("checkpoint.redo.keep_record_drain", region.drain(), Ok(()))?;
-    let Some((newest, _)) = &record.note else {
+fn replay(region: &impl Region, key: Key, redo: u64, found: &Record) -> Result<()> {
+    found.record.keep(region)?;
+    let Some((newest, _)) = &found.note else {
         return Ok(()); // it was read with one
     };
-    let (mut parts, mut bytes) = (record.parts.iter().filter(|part| part.at != NOTE), Vec::new());
-    let mut put = |part: &Part| {
-        if !part.read(region, key, &mut bytes)? {
-            return Err(damaged("the redo record", redo, HEAD as u64));
-        }
-        region.write_flush(part.at, &bytes)
-    };
+    let put = || found.record.lay(region, key, |part| part.at != NOTE);
     lay(region, key, newest, || {
-        primitive!("checkpoint.redo.replay_places", parts.try_for_each(&mut put), Ok(()))
+        if primitive!("checkpoint.redo.replay_places", put()?, true) {
+            return Ok(());
+        }
+        Err(damaged("the redo record", redo, HEAD as u64))
     })
 }
 
@@ -169,10 +176,6 @@ fn lay(
     region.write_flush(NOTE, &note(key, newest, State::Whole))?;
     // The next record goes where this one is.
     primitive!("checkpoint.redo.whole_drain", region.drain(), Ok(()))
-}
-
-fn word(bytes: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
 }
 
 fn damaged(what: &'static str, at: u64, len: u64) -> Error {
@@ -245,7 +248,7 @@ impl Redo {
         let dispensable =
             read_note(key, &before).is_some_and(|(noted, state)| (noted.sequence, state) == whole);
         let (mut differed, mut bytes) = (false, Vec::new());
-        for part in found.iter().filter(|_| replayed).flat_map(|record| &record.parts) {
+        for part in found.iter().filter(|_| replayed).flat_map(|found| &found.record.parts) {
             if !part.read(region, key, &mut bytes)? {
                 if dispensable {
                     replayed = false;

@@ -2,8 +2,9 @@
 
 use super::super::record::{self, Checkpoint, RECORD_BYTES};
 use super::super::shadow::Entry;
-use super::{NOTE, word};
+use super::NOTE;
 use crate::format::check::Key;
+use crate::format::redo::word;
 use crate::primitives::primitive;
 
 /// Bytes of the note, in whole lines.

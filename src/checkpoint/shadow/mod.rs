@@ -20,12 +20,12 @@ use super::changes::Changes;
 use super::memory::Memory;
 use super::record::{self, Checkpoint, RECORD_BYTES};
 use super::settings::Settings;
-use super::writer::Writer;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::PAGE;
 use crate::format::cell::{self, Cell, Other, Stored};
 use crate::format::check::Key;
 use crate::format::header::HEADER_AREA;
+use crate::format::writer::Writer;
 use crate::primitives::primitive;
 use crate::region::Region;
 

@@ -10,6 +10,7 @@ mod packed;
 use self::packed::{pack, unpack};
 use crate::checkpoint::{self, Strategy, WorkingSet};
 use crate::log::{LogOptions, Lsn};
+use crate::pages::{FIRST, PageOptions};
 use crate::state::{StateOptions, region_bytes};
 use crate::{AnyRegion, Options, Region};
 
@@ -83,4 +84,24 @@ fn checkpoints_are_the_same_as_ever() {
         set.abandon();
         assert_golden(&region, golden, strategy.as_str());
     }
+}
+
+#[test]
+fn pages_are_the_same_as_ever() {
+    let region = region(FIRST + (64 << 10));
+    region.fill_flush(0, region.len(), 0).unwrap();
+    let options = PageOptions::new().seed(1);
+    let pages = options.format(&region).unwrap();
+    for number in 1..=4_u8 {
+        pages.write_atomic(u64::from(number % 3) * 8192, &[number; 8192]).unwrap();
+    }
+    pages.abandon();
+    assert_golden(&region, include_str!("pages-2-killed.txt"), "left by a kill");
+    options.open_region(&region).unwrap().close().unwrap();
+    let closed = bytes(&region);
+    // No record is left, and the pages are as they were.
+    assert!(closed[8192..8256] == [0; 64] && closed[77824..77888] == [0; 64]);
+    assert!(
+        closed[FIRST as usize..] == unpack(include_str!("pages-2-killed.txt"))[FIRST as usize..]
+    );
 }

@@ -6,11 +6,12 @@ use crate::checkpoint::{self, WorkingSet};
 use crate::format::PAGE;
 use crate::format::header::{Found, Header, Kind};
 use crate::log::LogOptions;
+use crate::pages::{FIRST, PageOptions};
 use crate::sim::{Explorer, Mode, SimRegion};
 use crate::state::StateOptions;
 
-const LEN: u64 = 64 << 10;
-const KINDS: [Kind; 3] = [Kind::Log, Kind::State, Kind::Checkpoint];
+const LEN: u64 = FIRST + (64 << 10);
+const KINDS: [Kind; 4] = [Kind::Log, Kind::State, Kind::Checkpoint, Kind::Pages];
 
 /// How a structure is opened and left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,7 @@ fn make(region: &SimRegion, kind: Kind) -> Result<()> {
             let options = checkpoint::Options::new(4096).seed(1);
             WorkingSet::format(region, &options)?.abandon();
         }
+        Kind::Pages => PageOptions::new().seed(1).format(region)?.abandon(),
     }
     Ok(())
 }
@@ -86,6 +88,20 @@ fn open(region: &SimRegion, kind: Kind, how: How, left: Left) -> Result<UnsafeSh
                 set.close()?;
             } else {
                 set.abandon();
+            }
+            found
+        }
+        Kind::Pages => {
+            let options = PageOptions::new().read_only(read_only);
+            let pages = options.refuse_unsafe_shutdown(refuse).open_region(region)?;
+            if !read_only {
+                pages.write_atomic(4096, &[1; 4096])?;
+            }
+            let found = pages.recovery().unsafe_shutdown;
+            if left == Left::Closed {
+                pages.close()?;
+            } else {
+                pages.abandon();
             }
             found
         }
@@ -277,6 +293,12 @@ fn is_closed(region: &SimRegion, kind: Kind) -> bool {
             // The slot of the mark may be torn.
             (seen.clean || seen.header_damaged) && seen.checkpoint == 2
         }
+        Kind::Pages => {
+            let pages = PageOptions::new().read_only(true).open_region(region).unwrap();
+            let mut page = [0; 4096];
+            pages.read(4096, &mut page).unwrap();
+            pages.recovery().completed == 0 && page == [1; 4096]
+        }
     }
 }
 
@@ -295,6 +317,7 @@ fn a_count_that_has_risen_is_told_by_the_first_opening_that_is_complete() {
                     let options = checkpoint::Options::new(4096).seed(1);
                     WorkingSet::open(region, &options)?.abandon();
                 }
+                Kind::Pages => PageOptions::new().open_region(region)?.abandon(),
             }
             Ok(())
         };

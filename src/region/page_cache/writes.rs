@@ -61,7 +61,7 @@ impl PageCacheRegion {
     /// Makes an error final for every region of the file, and forgets the gathered run: what was
     /// never drained must not turn up in the file's next life.
     #[cold]
-    fn poison(&self, gather: &mut Gather, error: Error) -> Error {
+    pub(super) fn poison(&self, gather: &mut Gather, error: Error) -> Error {
         let error = primitive!("page_cache.poison", self.file.shared.poison(error), error);
         let run = gather.start()..gather.end();
         primitive!(
@@ -76,13 +76,18 @@ impl PageCacheRegion {
     /// would bring a large folio into the page cache, and a store would then dirty all of it.
     fn put(&self, at: u64, data: &[u8]) -> std::result::Result<(), Errno> {
         self.put_pages(at, data)?;
-        if at + data.len() as u64 > self.last_page() {
+        self.was_put(at, data.len() as u64);
+        Ok(())
+    }
+
+    /// Notes what the file has got.
+    pub(super) fn was_put(&self, at: u64, len: u64) {
+        if at + len > self.last_page() {
             self.file.shared.tails.fetch_add(1, Ordering::Release);
         }
         if let Some(written) = &self.draft {
-            written.add(at, data.len() as u64);
+            written.add(at, len);
         }
-        Ok(())
     }
 
     fn put_pages(&self, at: u64, data: &[u8]) -> std::result::Result<(), Errno> {
@@ -228,7 +233,7 @@ impl PageCacheRegion {
     }
 
     /// The file must still be as long as the region, and is about to be written up to `end`.
-    fn check_length(&self, end: u64) -> Result<()> {
+    pub(super) fn check_length(&self, end: u64) -> Result<()> {
         let (len, last_page) = (self.len(), self.last_page());
         // A server may have cut a file of which pages are cached here.
         let whole = self.file.known && end <= last_page && len > 0;

@@ -9,7 +9,7 @@ const COLLECT_MAX: usize = 256 << 10;
 
 /// Collects what is written to adjacent places, where a write is a system call. Where it is a copy,
 /// it is made at once.
-pub(super) struct Writer<'a, R> {
+pub(crate) struct Writer<'a, R> {
     region: &'a R,
     collects: bool,
     at: u64,
@@ -18,13 +18,13 @@ pub(super) struct Writer<'a, R> {
 }
 
 impl<'a, R: Region> Writer<'a, R> {
-    pub(super) fn new(region: &'a R) -> Self {
+    pub(crate) fn new(region: &'a R) -> Self {
         let collects = region.granularity() == Granularity::Page;
         Self { region, collects, at: 0, bytes: Vec::new(), wrote: false }
     }
 
     /// Writes and flushes, now or with the next: seen by others, and durable, after the next drain.
-    pub(super) fn write(&mut self, at: u64, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn write(&mut self, at: u64, bytes: &[u8]) -> Result<()> {
         self.wrote = true;
         if !self.collects {
             return self.region.write_stream(at, bytes);
@@ -49,7 +49,7 @@ impl<'a, R: Region> Writer<'a, R> {
     }
 
     /// Writes the rest. Whether anything was written.
-    pub(super) fn finish(mut self) -> Result<bool> {
+    pub(crate) fn finish(mut self) -> Result<bool> {
         self.send()?;
         Ok(self.wrote)
     }
