@@ -184,7 +184,7 @@ impl fmt::Display for ErrorKind {
                 "{bytes} bytes, where a page of 4096, 8192, 16384, 32768 or 65536 bytes is needed"
             ),
             Self::TooShort { len, asked } => {
-                write!(f, "{len} bytes, shorter than the {asked} that are needed")
+                write!(f, "{len} bytes, where at least {asked} are needed")
             }
             Self::FileLonger { file, region } => write!(
                 f,
@@ -245,7 +245,11 @@ impl fmt::Display for ErrorKind {
                 f.write_str("busy: another process changed the file while it was read; ask again")
             }
             Self::Full { needed, free } => {
-                write!(f, "full: {needed} bytes are needed, {free} are free")
+                write!(
+                    f,
+                    "full: {needed} bytes are needed, {free} are free; release what is no longer \
+                     needed, or grow"
+                )
             }
             Self::TooManyWriters { segments } => write!(
                 f,
@@ -253,7 +257,10 @@ impl fmt::Display for ErrorKind {
                  the log"
             ),
             Self::SizeMismatch { found, asked } => {
-                write!(f, "it holds {found} bytes, {asked} were asked for")
+                write!(
+                    f,
+                    "it holds {found} bytes, {asked} were asked for; the size is fixed at creation"
+                )
             }
             Self::NoCheckpoint { sequence } => write!(f, "no checkpoint {sequence} is kept"),
         }
