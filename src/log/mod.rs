@@ -18,7 +18,7 @@
 //! assert_eq!(lsns, Lsn::new(2)..Lsn::new(5));
 //! drop(writer);
 //!
-//! for record in log.reader(Lsn::FIRST)? {
+//! for record in log.reader(Lsn::ZERO)? {         // from the oldest that is kept
 //!     let (lsn, payload) = record?;
 //!     println!("{lsn}: {} bytes", payload.len());
 //! }

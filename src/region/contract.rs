@@ -48,7 +48,8 @@ use crate::probe::Shutdowns;
 ///
 /// A `drain` covers the flushes of the calling thread: a store fence orders only the write-backs
 /// that its own core issued (SDM vol. 2, SFENCE; Arm ARM, DSB). A thread that wants another's
-/// data durable calls [`sync_all`](Self::sync_all).
+/// data durable calls [`sync_all`](Self::sync_all). An async task that awaits between a write and its
+/// `drain` may go on in another thread: do not await there, or call `sync_all`.
 ///
 /// After fork(2), a region is its parent's, be the child in a process namespace of its own or not.
 /// The child's changes of the length are refused, and on the page cache its `drain`, `sync_all` and
