@@ -90,7 +90,7 @@ enum Step {
     Background,
 }
 
-const STEPS: [Step; 34] = [
+const STEPS: [Step; 38] = [
     Step::Persist,
     Step::Persist,
     Step::Batch,

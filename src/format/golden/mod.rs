@@ -97,7 +97,7 @@ fn pages_are_the_same_as_ever() {
     }
     pages.abandon();
     assert_golden(&region, include_str!("pages-2-killed.txt"), "left by a kill");
-    options.open_region(&region).unwrap().close().unwrap();
+    drop(options.open_region(&region).unwrap());
     let closed = bytes(&region);
     // No record is left, and the pages are as they were.
     assert!(closed[8192..8256] == [0; 64] && closed[77824..77888] == [0; 64]);
