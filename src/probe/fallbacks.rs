@@ -55,7 +55,7 @@ pub const FALLBACKS: &[Fallback] = &[
         ..same("name an open file", "`linkat`, `AT_EMPTY_PATH`", "`linkat` of `/proc/self/fd/N`")
     },
     Fallback {
-        third: "look and `renameat`, directory locked",
+        third: "look and rename, directory locked",
         gives_up: "a file that another program makes between the two is replaced",
         ..same(
             "take a free name",
@@ -91,6 +91,17 @@ pub const FALLBACKS: &[Fallback] = &[
         ..same("read", "a shared mapping", "`pread`")
     },
     same("ask for a file's length", "`statx`", "`lseek`"),
+    same("start write-back at `flush`", "`sync_file_range`", "the next sync does it"),
+    Fallback {
+        third: "go without",
+        level: Some(Durability::Unverified),
+        gives_up: "what a failed sync has left in the cache may be shown",
+        ..same(
+            "show what the medium has, at an opening",
+            "`fadvise`, `cachestat`",
+            "pages that stay: written with what they show, `fsync`, if locked",
+        )
+    },
     same(
         "see what the file in place has",
         "`listxattrat`, `file_getattr`",

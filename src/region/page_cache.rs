@@ -69,9 +69,8 @@ pub(super) struct PageCacheRegion {
     fd: Descriptor,
     /// Made when it is opened; of a draft, when it is read first.
     view: OnceLock<View>,
-    how: How,
     /// Held by who maps the file.
-    mapping: Mutex<()>,
+    how: Mutex<How>,
     /// What has been written of a draft that has no name yet.
     draft: Option<Written>,
     read_only: bool,
@@ -143,8 +142,7 @@ impl PageCacheRegion {
             path,
             fd,
             view,
-            how,
-            mapping: Mutex::new(()),
+            how: Mutex::new(how),
             draft,
             read_only,
             growth,

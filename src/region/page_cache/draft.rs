@@ -58,15 +58,15 @@ impl PageCacheRegion {
     /// fails is tried again by whoever needs one next.
     #[cold]
     fn map_now(&self, operation: Operation) -> Result<&View> {
-        let alone = lock(&self.mapping);
+        let how = lock(&self.how);
         let view = if let Some(view) = self.view.get() {
             view
         } else {
-            let made = self.how.map(self.fd.as_fd());
+            let made = how.map(self.fd.as_fd());
             let made = made.map_err(|errno| Error::os(operation, "mmap", errno).at(&self.path))?;
             self.view.get_or_init(|| made)
         };
-        drop(alone);
+        drop(how);
         Ok(view)
     }
 
