@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use daxmap::{ErrorKind, Region};
+use daxmap::{Backend, ErrorKind, Region};
 
 use super::Verdict;
 use super::subject::Access;
@@ -273,6 +273,11 @@ pub(super) fn failed_growth(bench: &Bench<'_>) -> Verdict {
     }
     for (number, errno, call) in calls {
         let region = bench.create_growable(5000, 64 * PAGE);
+        // There it would unmap old pages, and what is new is written at once.
+        if number == libc::SYS_fallocate && region.backend() == Backend::FsDax {
+            with_failing(number, errno, || region.grow(20 * PAGE)).expect("it is not called");
+            continue;
+        }
         let mut model = pattern(5000, 34);
         region.write(0, &model).expect("the region can be written");
         let start = base(&*region);
