@@ -1,6 +1,7 @@
 //! What a log must be like after a crash, for the tests of `daxmap::log`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Once};
 
 use daxmap::log::{Log, LogOptions, Lsn};
@@ -16,6 +17,9 @@ pub const SEGMENT: u64 = 12288;
 /// Bytes of the largest record: a segment without the two pages of its header, and without the header
 /// of its block.
 pub const LARGEST: usize = SEGMENT as usize - 2 * 4096 - 40;
+
+/// Of how many recovered logs one is looked at for room.
+const ROOM_EVERY: u64 = 8;
 
 /// Bytes before the first segment (FORMAT.md).
 pub const SEGMENTS_AT: u64 = 16384;
@@ -339,17 +343,23 @@ impl Scenario {
         models
     }
 
-    /// Explores it.
+    /// Explores it: its crashes, and if `depth` is 2, those of the recovery.
     ///
     /// # Panics
     ///
     /// If a crash leaves what it must not.
-    pub fn explore(&self, mode: Mode, settings: impl FnOnce(Explorer) -> Explorer) -> Report {
+    pub fn explore(
+        &self,
+        mode: Mode,
+        depth: usize,
+        settings: impl FnOnce(Explorer) -> Explorer,
+    ) -> Report {
         let (models, before) = (self.models(mode), self.before.clone());
         let explorer = Explorer::new(mode, region_len(self.segments))
+            .depth(depth)
             .setup(move |region| prepare(region, &before).map(drop));
         let workload = workload(models[0].clone(), &self.ops);
-        let report = settings(explorer).run(workload, check(models));
+        let report = settings(explorer).run(workload, check(models, depth));
         if let Some(failure) = &report.failure {
             panic!("{mode:?} {self:?}: {failure}");
         }
@@ -461,13 +471,22 @@ fn without_probes(mut records: Records) -> Records {
 }
 
 /// A check: what was acknowledged is there, the commit that was on its way is there whole or not at
-/// all, and nothing else is.
+/// all, and nothing else is. Of recoveries that are not crashed (`depth` 1), one in [`ROOM_EVERY`] ends
+/// with a release of everything: then there is room.
 pub fn check(
     models: Vec<Model>,
+    depth: usize,
 ) -> impl Fn(&SimRegion, &History) -> std::result::Result<(), String> + Send + Sync {
+    let checked = AtomicU64::new(0);
     move |region, history| {
         let (acked, begun) = (history.acked().len(), history.begun().len());
         let (released, records) = recover(region, 0)?;
+        let number = checked.fetch_add(1, Ordering::Relaxed);
+        if depth == 1 && number.is_multiple_of(ROOM_EVERY) {
+            let log = options().open_region(region.clone()).map_err(|error| error.to_string())?;
+            has_room(&log)?;
+            log.abandon();
+        }
         history.recovered(&(acked, records.len(), released));
         let allowed = &models[acked..=begun];
         if allowed.iter().any(|model| model.records == records && model.released == released) {

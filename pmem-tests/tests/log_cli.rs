@@ -299,3 +299,21 @@ fn what_is_no_log_is_one_line() {
     let output = run("verify", &directory.path().join("a\u{1b}[31m"), &[]);
     assert!(!output.stderr.contains(&0x1b));
 }
+
+/// Of a file that was cut, whatever is left is printed.
+#[test]
+fn a_cut_file_is_dumped_as_far_as_it_goes() {
+    let directory = Directory::new(HERE);
+    let (path, log) = example(&directory);
+    log.close().unwrap();
+    let whole = lsns(&path, &[]);
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    for (lines, left) in [(64, whole.len()), (3, 2), (1, 0), (0, 0)] {
+        file.set_len((BLOCKS_AT + lines * 64) as u64).unwrap();
+        assert_eq!(lsns(&path, &[]), whole[..left], "{lines} lines");
+        for command in ["dump", "verify"] {
+            let output = run(command, &path, &[]);
+            assert_eq!(output.status.code(), Some(1), "{command}, {lines} lines");
+        }
+    }
+}

@@ -71,5 +71,36 @@ fn a_segment_is_begun_with_one_fence_more_and_a_release_is_one() {
     log.append_many([[2; 10]; 3]).unwrap();
     let before = counts();
     log.truncate_after(Lsn::new(4)).unwrap();
-    assert_eq!((counts().since(before).fences, log.last()), (3, Lsn::new(4)));
+    assert_eq!((counts().since(before).fences, log.last()), (2, Lsn::new(4)));
+}
+
+/// Of records that fill segments to the last line, too, and where a truncation follows another one.
+#[test]
+fn a_truncation_is_two_fences_and_the_append_after_it_one() {
+    for len in [10, 1984, 4056] {
+        for writers in [1, 2] {
+            let mut log =
+                LogOptions::new().segment_bytes(12288).format(region(Emulation::Adr)).unwrap();
+            for round in 0..40 {
+                {
+                    let mut writers: Vec<_> = (0..writers).map(|_| log.writer()).collect();
+                    for number in 0..4 {
+                        let turn = number % writers.len();
+                        let writer = &mut writers[turn];
+                        writer.append(&vec![1; len]).unwrap();
+                    }
+                }
+                let kept = Lsn::new(log.last().get() - 1 - round % 3);
+                let before = counts();
+                log.truncate_after(kept).unwrap();
+                assert_eq!(counts().since(before).fences, 2, "{len} bytes, round {round}");
+                if len == 10 {
+                    // There is room where the others were.
+                    let before = counts();
+                    log.append(&[2; 10]).unwrap();
+                    assert_eq!(counts().since(before).fences, 1, "round {round}");
+                }
+            }
+        }
+    }
 }

@@ -25,7 +25,7 @@ const MOST: Op = Op::Append(3900);
 
 /// Up to six operations each, after some that are not crashed: recycling, truncation, reopening
 /// and their neighbours.
-const SCENARIOS: [(u64, &[Op], &[Op]); 8] = [
+const SCENARIOS: [(u64, &[Op], &[Op]); 9] = [
     (
         3,
         &[],
@@ -62,6 +62,18 @@ const SCENARIOS: [(u64, &[Op], &[Op]); 8] = [
         &[Op::Append(8), Op::Truncate(1), Op::Append(8), Op::Truncate(1), Op::Append(8), Op::Kill],
     ),
     (3, &[], &[Op::Kill, Op::Append(8), Op::Kill, Op::Truncate(1), Op::Append(8), Op::Release(0)]),
+    (
+        3,
+        &[Op::Append(8), Op::Append(8), Op::Staged(2, 8), Op::Truncate(1)],
+        &[
+            Op::Truncate(1),
+            Op::Append(8),
+            Op::Truncate(1),
+            Op::Truncate(1),
+            Op::Append(8),
+            Op::Kill,
+        ],
+    ),
 ];
 
 fn scenarios() -> impl Iterator<Item = Scenario> {
@@ -77,7 +89,7 @@ fn every_crash_of_six_operations() {
     let mut sum = Report::default();
     for scenario in scenarios() {
         for mode in Mode::ALL {
-            let report = scenario.explore(mode, |explorer| explorer.depth(1).images(1 << 20));
+            let report = scenario.explore(mode, 1, |explorer| explorer.images(1 << 20));
             assert!(report.is_exhaustive(), "{mode:?} {scenario:?}: {report}");
             sum.add(&report);
         }
@@ -96,7 +108,7 @@ fn every_crash_of_every_sequence_of_few_operations() {
             .collect();
         let scenario = Scenario { before: before.clone(), ops, segments: 3 };
         for mode in Mode::ALL {
-            let report = scenario.explore(mode, |explorer| explorer.depth(1).images(1 << 20));
+            let report = scenario.explore(mode, 1, |explorer| explorer.images(1 << 20));
             assert!(report.is_exhaustive(), "{mode:?} {scenario:?}: {report}");
             sum.add(&report);
         }
@@ -110,9 +122,8 @@ fn crashes_of_the_recovery() {
     for scenario in scenarios() {
         for mode in Mode::ALL {
             sum.add(
-                &scenario.explore(mode, |explorer| {
-                    explorer.depth(2).images(6).samples(2).nested_images(8)
-                }),
+                &scenario
+                    .explore(mode, 2, |explorer| explorer.images(6).samples(2).nested_images(8)),
             );
         }
     }
@@ -136,7 +147,7 @@ fn crashes_of_records_that_are_not_staged() {
     let mut sum = Report::default();
     for mode in Mode::ALL {
         let scenario = Scenario { before: Vec::new(), ops: ops.to_vec(), segments: 4 };
-        sum.add(&scenario.explore(mode, |explorer| explorer.depth(1).images(400).samples(60)));
+        sum.add(&scenario.explore(mode, 1, |explorer| explorer.images(400).samples(60)));
     }
     println!("sampled, records that are not staged, in every mode | {sum}");
     assert!(sum.crash_points > 100);
@@ -184,8 +195,8 @@ fn sampled_crashes_of_longer_workloads() {
         let depth = if random.below(8) == 0 { 2 } else { 1 };
         let (images, samples) = if depth == 2 { (8, 2) } else { (500, 32) };
         let scenario = Scenario { before: Vec::new(), ops, segments };
-        sum.add(&scenario.explore(mode, |explorer| {
-            let explorer = explorer.seed(turn as u64).depth(depth).images(images);
+        sum.add(&scenario.explore(mode, depth, |explorer| {
+            let explorer = explorer.seed(turn as u64).images(images);
             explorer.samples(samples).nested_images(8)
         }));
         turn += 1;
@@ -316,9 +327,8 @@ fn several_threads_with_a_writer_each() {
 #[test]
 fn a_failed_drain_acknowledges_nothing_and_loses_nothing() {
     for scenario in scenarios() {
-        let report = scenario.explore(Mode::Adr, |explorer| {
-            explorer.depth(1).images(30).samples(4).fail_drains(true)
-        });
+        let report = scenario
+            .explore(Mode::Adr, 1, |explorer| explorer.images(30).samples(4).fail_drains(true));
         assert!(report.runs > 6, "{report}");
     }
 }

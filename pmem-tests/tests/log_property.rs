@@ -62,6 +62,24 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Truncations of few records, most of them killed, and short commits of several writers between.
+fn truncation_step() -> impl Strategy<Value = Step> {
+    let op = prop_oneof![
+        3 => (0_usize..70).prop_map(Op::Append),
+        1 => (900_usize..2000).prop_map(Op::Append),
+        2 => (1_usize..4, 0_usize..40).prop_map(|(count, len)| Op::Staged(count, len)),
+        1 => Just(Op::Panics(1, true)),
+        4 => (1_u64..4).prop_map(Op::Truncate),
+        1 => (1_u64..6).prop_map(Op::Release),
+        1 => Just(Op::Reopen),
+    ];
+    (op, 0_u32..4, prop::option::of(any::<u64>()), any::<bool>()).prop_map(
+        |(op, drains, power, is_killed)| {
+            if is_killed { Step::KilledIn { op, drains, power } } else { Step::Does(op) }
+        },
+    )
+}
+
 type Region = Arc<Killed<SimRegion>>;
 
 /// A log, and somebody who follows it from its first record.
@@ -234,6 +252,16 @@ proptest! {
         let machine = steps.into_iter().fold(Machine::new(mode, segments), Machine::step);
         machine.end();
     }
+
+    #[test]
+    fn truncations_that_are_killed_leave_what_the_model_has(
+        mode in prop::sample::select(Mode::ALL.to_vec()),
+        segments in 2_u64..4,
+        steps in prop::collection::vec(truncation_step(), 0..20),
+    ) {
+        let machine = steps.into_iter().fold(Machine::new(mode, segments), Machine::step);
+        machine.end();
+    }
 }
 
 fn does(ops: &[Op]) -> impl Iterator<Item = Step> + use<'_> {
@@ -298,6 +326,42 @@ fn a_truncation_that_was_killed_is_finished_once() {
                 .chain(does(&[Op::Append(60), Op::Reopen, Op::Append(70)]));
             let machine = steps.fold(Machine::new(mode, 4), Machine::step);
             assert!(machine.subject.model.records.len() >= 9, "{drains}, {cut}, {power:?}");
+        }
+    }
+}
+
+/// A truncation that recovery finished said nothing to a segment in which it voided nothing: the mark
+/// that was to follow gave the limit of the truncation before, above the Lsn of the block behind it,
+/// and that was damage. Found by the test above.
+#[test]
+fn a_truncation_that_recovery_finishes_is_the_last_one_of_every_segment_that_goes_on() {
+    for (drains, power) in (0..4).flat_map(|drains| [None, Some(7), Some(8)].map(|at| (drains, at)))
+    {
+        for mode in Mode::ALL {
+            let steps = does(&[Op::Append(537), Op::Append(0)])
+                .chain([Step::KilledIn { op: Op::Staged(2, 0), drains: 1, power: None }])
+                .chain(does(&[Op::Truncate(1)]))
+                .chain([Step::KilledIn { op: Op::Truncate(1), drains, power }])
+                .chain(does(&[Op::Append(0), Op::Truncate(1)]));
+            steps.fold(Machine::new(mode, 3), Machine::step).end();
+        }
+    }
+}
+
+/// The seal of a full segment is torn, and with it the copy of the header that knew of the truncation
+/// in it: the mark does, also for those who read the opened log. Found by the test above.
+#[test]
+fn a_torn_seal_brings_no_truncated_record_back() {
+    for seed in 0..64 {
+        for mode in Mode::ALL {
+            let before = [Op::Staged(2, 169), Op::Empty(8), Op::Truncate(1), Op::Empty(8)];
+            let killed = |op| Step::KilledIn { op, drains: 0, power: Some(seed) };
+            let steps = does(&before)
+                .chain([killed(Op::Append(3289))])
+                .chain(does(&[Op::Truncate(2), Op::Append(0)]))
+                .chain([killed(Op::Truncate(1)), killed(Op::Kill)])
+                .chain(does(&[Op::Append(0), Op::Truncate(3)]));
+            steps.fold(Machine::new(mode, 3), Machine::step).end();
         }
     }
 }

@@ -125,7 +125,7 @@ impl<'a, R: Region> ReverseReader<'a, R> {
         let core = self.core;
         let stretch = &mut self.stretches[index];
         let Some((_, at)) = stretch.blocks.pop() else { return Ok(()) };
-        let cursor = Cursor { at, ..stretch.cursor };
+        let cursor = Cursor { at, ..stretch.cursor.clone() };
         let block = cursor.peek(&core.region, core.layout)?;
         let Some(block) = block else { return self.lost(&cursor) };
         if !cursor.body(&core.region, core.layout, &block, &mut self.body)? {
@@ -133,7 +133,7 @@ impl<'a, R: Region> ReverseReader<'a, R> {
         }
         let (mut places, mut lsn) = (Places::of(&block), block.lsn);
         while let Some(range) = places.next(&self.body) {
-            if lsn <= self.from.min(cursor.header.limit) {
+            if lsn <= self.from.min(cursor.limit()) {
                 self.records.push((lsn, range));
             }
             lsn += 1;
@@ -147,11 +147,11 @@ impl<'a, R: Region> ReverseReader<'a, R> {
         let stretch = &mut self.stretches[index];
         while stretch.blocks.is_empty() {
             let Some(start) = stretch.index.pop() else { return Ok(()) };
-            let mut cursor = Cursor { at: start, ..stretch.cursor };
+            let mut cursor = Cursor { at: start, ..stretch.cursor.clone() };
             while cursor.at < stretch.end {
                 match cursor.peek(&core.region, core.layout)? {
                     Some(block) => {
-                        if block.lsn <= self.from {
+                        if block.has(0, self.from.min(cursor.limit())) {
                             stretch.blocks.push((block.lsn, cursor.at));
                         }
                         cursor.at += block.bytes();
@@ -181,7 +181,8 @@ fn stretch<R: Region>(core: &Core<R>, life: &Life, segment: usize) -> Stretch {
     let end = core.table.progress[segment].end.load(Ordering::Acquire);
     let starts = life.index.iter().map(|(_, at)| u64::from(*at));
     let index = starts.filter(|&at| at < end).collect();
-    Stretch { cursor: Cursor::new(segment, life.header, 0), index, end, blocks: Vec::new() }
+    let cursor = Cursor::new(segment, life.header, life.voids.clone(), 0);
+    Stretch { cursor, index, end, blocks: Vec::new() }
 }
 
 /// There is no block where one was.

@@ -13,6 +13,11 @@
 //!
 //! Then zeros up to a multiple of 64: a block begins on a line of its own, so no line is written by
 //! two commits.
+//!
+//! A block without a record is a mark, the first that is written into a segment after a truncation:
+//! records of this life before it with its Lsn and higher ones are void. Instead of the body's check
+//! value it has the turn of the truncation, instead of the first record's length the place of the mark
+//! before it.
 
 use crate::format::check::Key;
 use crate::primitives::primitive;
@@ -83,10 +88,13 @@ impl Block {
             first: (long(32) >> 32) as u32,
         };
         // First what is cheap: a place that holds none is refused without a check value.
+        let made = match block.count {
+            0 => block.len == 0 && u64::from(block.first) < offset,
+            _ => block.first <= block.len,
+        };
         let possible = block.lsn > 0
             && block.lsn.checked_add(u64::from(block.count)).is_some()
-            && block.count > 0
-            && block.first <= block.len
+            && made
             && u64::from(block.durable) >= BLOCKS
             && u64::from(block.durable) <= offset
             && offset + block.bytes() <= segment;
@@ -95,6 +103,24 @@ impl Block {
             primitive!("log.block.header_check", right, true)
         };
         (possible && checked()).then_some(block)
+    }
+
+    /// The mark that nothing before it above `limit` counts.
+    pub(super) fn mark(limit: u64, (turn, before): (u64, u32), durable: u32) -> Self {
+        Self { lsn: limit + 1, count: 0, len: 0, durable, first: before, body: turn }
+    }
+
+    /// What a mark says; none of a block with records.
+    #[inline]
+    pub(super) fn as_mark(&self) -> Option<Mark> {
+        let (limit, turn, before) = (self.lsn - 1, self.body, self.first);
+        (self.count == 0).then_some(Mark { limit, turn, before })
+    }
+
+    /// Whether it has a record from `next` on that is not above `limit`.
+    #[inline]
+    pub(super) fn has(&self, next: u64, limit: u64) -> bool {
+        self.count > 0 && self.lsn <= limit && self.last().min(limit) >= next
     }
 
     /// Bytes that it takes, in whole lines.
@@ -114,6 +140,17 @@ impl Block {
     pub(super) fn owns(&self, key: &Key, at: u64, body: &[u8]) -> bool {
         primitive!("log.block.body_check", check_body(key, at, body) == self.body, true)
     }
+}
+
+/// A block without a record: what was truncated before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    /// Records before it with higher Lsns are void.
+    pub(super) limit: u64,
+    /// The number of the truncation.
+    pub(super) turn: u64,
+    /// Offset of the mark before it in this life, or 0.
+    pub(super) before: u32,
 }
 
 /// The check value of the body of a block at `at` in the region.
@@ -168,6 +205,25 @@ mod tests {
             let mut flipped = bytes;
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(Block::decode(key, 9000, 8192, 12288, &flipped), None, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_block_without_records_is_a_mark() {
+        let key = &Key::new(3);
+        let mark = Block::mark(6, (5, 8191), 8192);
+        let bytes = mark.encode(key, 9000);
+        let found = Block::decode(key, 9000, 8192, 12288, &bytes).unwrap();
+        assert_eq!(found.as_mark(), Some(Mark { limit: 6, turn: 5, before: 8191 }));
+        assert!(!found.has(1, u64::MAX) && found.bytes() == 64);
+        assert!(BLOCK.as_mark().is_none());
+        // One mark is before another one.
+        let bytes = Block { first: 8192, ..mark }.encode(key, 9000);
+        assert_eq!(Block::decode(key, 9000, 8192, 12288, &bytes), None);
+        for (next, limit, has) in
+            [(7, 6, false), (7, 7, true), (8, 7, false), (8, 8, true), (9, 9, false)]
+        {
+            assert_eq!(BLOCK.has(next, limit), has, "{next} {limit}");
         }
     }
 

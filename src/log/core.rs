@@ -126,6 +126,17 @@ impl<R: Region> Core<R> {
         left
     }
 
+    /// The same where nothing is to be noted of what is full.
+    pub(super) fn take_back(&self) {
+        for active in self.idle_segments() {
+            self.table.leave(active);
+        }
+        if let Some(active) = lock(&self.shared).active.take() {
+            self.table.leave(active.segment);
+        }
+        self.table.leave_all(self.watermark.get() == self.watermark.next());
+    }
+
     /// Gives a segment up for the next writer, or notes that it is full: nothing will be written behind
     /// its last block, which would show that this one was there.
     pub(super) fn leave(&self, active: &Active) -> Result<()> {
@@ -149,6 +160,8 @@ impl<R: Region> Core<R> {
             let end = self.table.progress[segment].end.load(Ordering::Acquire);
             if life.usage == Usage::Idle && end != u64::from(life.header.end) && end > BLOCKS {
                 ends.push((segment, end as u32));
+            } else if life.is_half {
+                ends.push((segment, life.header.end));
             }
         }
         let mut headers = Vec::with_capacity(ends.len());
@@ -162,6 +175,8 @@ impl<R: Region> Core<R> {
         let floor = self.watermark.next();
         self.change_root(|root| {
             root.closed = true;
+            // All headers know of it, twice.
+            root.cut = None;
             root.floor = floor;
             root.durable = self.watermark.get() - 1;
         })?;

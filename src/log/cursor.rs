@@ -8,9 +8,10 @@ use crate::region::Region;
 use super::block::{Block, HEADER};
 use super::layout::Layout;
 use super::segment::SegmentHeader;
+use super::voids::Voids;
 
 /// A place in a life.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Cursor {
     pub(super) segment: usize,
     pub(super) header: SegmentHeader,
@@ -20,11 +21,19 @@ pub(super) struct Cursor {
     pub(super) key: Key,
     /// No more blocks will come in this life.
     pub(super) complete: bool,
+    /// What of it is void.
+    pub(super) voids: Voids,
 }
 
 impl Cursor {
-    pub(super) fn new(segment: usize, header: SegmentHeader, at: u64) -> Self {
-        Self { segment, header, at, key: header.key(), complete: header.last != 0 }
+    pub(super) fn new(segment: usize, header: SegmentHeader, voids: Voids, at: u64) -> Self {
+        Self { segment, header, at, key: header.key(), complete: header.last != 0, voids }
+    }
+
+    /// Records of the block here above this Lsn are void.
+    #[inline]
+    pub(super) fn limit(&self) -> u64 {
+        self.voids.limit_at(self.at)
     }
 
     fn place(&self, layout: Layout) -> u64 {

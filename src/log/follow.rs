@@ -22,6 +22,7 @@ use super::merge::{Look, Merge};
 use super::reader::{Open, Record};
 use super::root::Root;
 use super::segment::{Headers, SegmentHeader};
+use super::voids::Voids;
 use super::{Lsn, VERSIONS};
 
 /// Reads a log that another process has open for writing, record by record, as a poll: it keeps no
@@ -45,8 +46,8 @@ pub struct LogReader<R: Region> {
     root: Cell,
     next: u64,
     merge: Merge,
-    /// The life of each segment that was taken up, or 0.
-    known: Vec<u64>,
+    /// The life of each segment that was taken up, or 0, and the last truncation that its header knew of.
+    known: Vec<(u64, u64)>,
     /// A segment that cannot be read: its header, or what was durable of it.
     lost: Option<Error>,
     /// The root up to which this reader has seen to truncations, openings and releases.
@@ -265,14 +266,19 @@ impl<R: Region> LogReader<R> {
     /// Whether a record that was given is still in the log: its block, and not another one.
     fn is_there(&self, lsn: u64, place: &Place, root: &Root) -> Result<bool> {
         let Place { segment, life, at, block } = *place;
-        let header = match beside::header(&self.region, &self.headers, segment) {
-            Ok(found) => limited(found.header, root),
+        let found = beside::header(&self.region, &self.headers, segment).and_then(|found| {
+            let voids =
+                Voids::beside(&self.region, self.headers.layout, segment, &found.header, root)?;
+            Ok((found.header, voids))
+        });
+        let (header, voids) = match found {
+            Ok(found) => found,
             Err(error) if matches!(error.kind(), ErrorKind::Damaged(_)) => return Ok(false),
             Err(error) => return Err(error),
         };
-        let cursor = Cursor::new(segment, header, at);
+        let cursor = Cursor::new(segment, header, voids, at);
         let now = cursor.peek(&self.region, self.headers.layout)?;
-        Ok(header.life == life && lsn <= header.limit && now == Some(block))
+        Ok(header.life == life && lsn <= cursor.limit() && now == Some(block))
     }
 
     /// Sees to it that all segments of the log can be read.
@@ -299,11 +305,11 @@ impl<R: Region> LogReader<R> {
     fn refresh(&mut self, root: &Root) -> Result<()> {
         self.follow_growth(root)?;
         self.lost = None;
-        self.known.resize(root.segments as usize, 0);
+        self.known.resize(root.segments as usize, (0, 0));
         let mut found = Vec::with_capacity(self.known.len());
         for segment in 0..self.known.len() {
-            match beside::header(&self.region, &self.headers, segment) {
-                Ok(header) => found.push(Some(limited(header.header, root))),
+            match self.look(segment, root) {
+                Ok(now) => found.push(Some(now)),
                 // It may hold the next record, or not.
                 Err(error) if matches!(error.kind(), ErrorKind::Damaged(_)) => {
                     found.push(None);
@@ -313,20 +319,52 @@ impl<R: Region> LogReader<R> {
             }
         }
         self.merge.retain_waiting(|cursor| {
-            let now = found[cursor.segment].filter(|header| header.life == cursor.header.life);
-            if let Some(header) = now {
-                *cursor = Cursor::new(cursor.segment, header, cursor.at);
+            let Some((header, voids)) = &found[cursor.segment] else { return false };
+            if header.life != cursor.header.life {
+                return false;
             }
-            now.is_some()
+            let same = (header.turn == cursor.header.turn).then_some(&cursor.voids);
+            // An older copy, while the other one is written, says nothing of what is behind a mark. Of a
+            // younger one that was seen before, the cursor learns at the mark.
+            let younger = voids.as_ref().filter(|_| header.turn > cursor.header.turn);
+            if let Some(voids) = younger.or(same) {
+                *cursor = Cursor::new(cursor.segment, *header, voids.clone(), cursor.at);
+            }
+            true
         });
-        for (segment, header) in found.into_iter().enumerate() {
-            let Some(header) = header.filter(|header| header.life != 0) else { continue };
-            if self.known[segment] != header.life {
-                self.known[segment] = header.life;
-                self.merge.add(&Cursor::new(segment, header, BLOCKS));
+        for (segment, found) in found.into_iter().enumerate() {
+            let Some((header, voids)) = found.filter(|(header, _)| header.life != 0) else {
+                continue;
+            };
+            let (life, turn) = self.known[segment];
+            let is_new = life != header.life;
+            let least = if is_new { 0 } else { turn };
+            self.known[segment] = (header.life, header.turn.max(least));
+            if is_new {
+                self.merge.add(Cursor::new(segment, header, voids.unwrap_or_default(), BLOCKS));
             }
         }
         Ok(())
+    }
+
+    /// The header of a segment, and what of it is void if that is not known yet.
+    fn look(&self, segment: usize, root: &Root) -> Result<(SegmentHeader, Option<Voids>)> {
+        let (region, headers) = (&self.region, &self.headers);
+        for _ in 0..beside::TRIES {
+            let header = beside::header(region, headers, segment)?.header;
+            let (life, turn) = self.known[segment];
+            if life == header.life && header.turn <= turn {
+                return Ok((header, None));
+            }
+            match Voids::beside(region, headers.layout, segment, &header, root) {
+                // Unless the segment is used again.
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::Damaged(_))
+                        && beside::header(region, headers, segment)?.header != header => {}
+                voids => return Ok((header, Some(voids?))),
+            }
+        }
+        Err(beside::busy())
     }
 
     /// Looks for the block with the next Lsn. If it is all there, its body is in the buffer.
@@ -352,12 +390,18 @@ impl<R: Region> LogReader<R> {
 
     /// Looks at the next blocks of the cursors of which it is not known.
     fn poll(&mut self) -> Result<()> {
-        let (region, layout, next) = (&self.region, self.headers.layout, self.next);
+        let (region, headers, next) = (&self.region, &self.headers, self.next);
+        let seen = &self.seen;
         self.merge.poll(|cursor| {
-            while let Some(block) = cursor.peek(region, layout)? {
-                let limit = cursor.header.limit;
-                if block.lsn <= limit && block.last().min(limit) >= next {
+            while let Some(block) = cursor.peek(region, headers.layout)? {
+                if block.has(next, cursor.limit()) {
                     return Ok(Look::Block(block.lsn));
+                }
+                if let Some(mark) = block.as_mark()
+                    && mark.turn > cursor.header.turn
+                    && !renew(region, headers, seen, cursor, mark.turn)?
+                {
+                    return Ok(Look::Nothing);
                 }
                 cursor.at += block.bytes();
             }
@@ -373,7 +417,7 @@ impl<R: Region> LogReader<R> {
         let (region, layout) = (&self.region, self.headers.layout);
         let Some(cursor) = self.merge.cursor() else { return Ok(None) };
         if let Some(block) = cursor.peek(region, layout)?
-            && block.last().min(cursor.header.limit) >= self.next
+            && block.has(self.next, cursor.limit())
         {
             let whole = cursor.body(region, layout, &block, &mut self.open.body)?;
             if primitive!("log.follow.whole", whole, true) {
@@ -388,7 +432,7 @@ impl<R: Region> LogReader<R> {
     /// Opens the block whose body is in the buffer: that of the lowest Lsn.
     fn begin(&mut self, place: Place) {
         if let Some(cursor) = self.merge.cursor() {
-            self.open.start(&place.block, cursor.header.limit);
+            self.open.start(&place.block, cursor.limit());
             cursor.at += place.block.bytes();
         }
         self.merge.taken(true);
@@ -409,12 +453,25 @@ impl<R: Region> LogReader<R> {
     }
 }
 
-/// A header, where a truncation that is on its way has not reached it yet.
-fn limited(mut header: SegmentHeader, root: &Root) -> SegmentHeader {
-    if let Some(cut) = root.cut {
-        header.limit = header.limit.min(cut);
+/// What is behind the mark of a truncation was written since the header has it. False if the segment is
+/// used again.
+#[cold]
+fn renew(
+    region: &impl Region,
+    headers: &Headers,
+    root: &Root,
+    cursor: &mut Cursor,
+    turn: u64,
+) -> Result<bool> {
+    let mut header = beside::header(region, headers, cursor.segment)?.header;
+    if header.life != cursor.header.life {
+        return Ok(false);
     }
-    header
+    // Less, where the copy that had it is damaged.
+    header.turn = header.turn.max(turn);
+    let voids = Voids::beside(region, headers.layout, cursor.segment, &header, root)?;
+    *cursor = Cursor::new(cursor.segment, header, voids, cursor.at);
+    Ok(true)
 }
 
 impl<R: Region> Iterator for LogReader<R> {

@@ -31,12 +31,12 @@ pub(super) struct Merge {
 
 impl Merge {
     /// Adds a cursor that waits.
-    pub(super) fn add(&mut self, cursor: &Cursor) {
+    pub(super) fn add(&mut self, cursor: Cursor) {
         let index = self.done.pop().unwrap_or(self.cursors.len());
         if index == self.cursors.len() {
-            self.cursors.push(*cursor);
+            self.cursors.push(cursor);
         } else {
-            self.cursors[index] = *cursor;
+            self.cursors[index] = cursor;
         }
         self.waiting.push(index);
     }

@@ -48,7 +48,7 @@
 //! A commit is whole cache lines, each written and flushed once, and one
 //! [`drain`](Region::drain): a fence on persistent memory, one `fdatasync` elsewhere, there shared by
 //! all threads that wait. Where a segment is begun, there is one drain more (two, where the unit of a
-//! flush is a page). [`Log::release_up_to`] takes one, [`Log::truncate_after`] three.
+//! flush is a page). [`Log::release_up_to`] takes one, [`Log::truncate_after`] two.
 //!
 //! # Segments and writers
 //!
@@ -56,7 +56,8 @@
 //! segment of its own, and threads do not wait for each other; so there should be at least twice as
 //! many segments as writers. Elsewhere all writers share one, and their commits become durable
 //! together. A segment is used again when all of its records are released and no writer has it,
-//! whoever wrote into it and however full it is.
+//! whoever wrote into it and however full it is. What is truncated stays in its place: a segment goes on
+//! being used behind it, and is used again as if it had not been there.
 //!
 //! # A full log
 //!
@@ -73,18 +74,22 @@
 //! |---|---|
 //! | `layout`, `root`, `segment`, `block` | what is where in the region? |
 //! | `table`, `place`, `watermark` | which segment does a writer get, which Lsn, and who may see it? |
+//! | `truncate`, `cut`, `voids` | how are records given up, and which are void? |
 //! | `staging`, `writer`, `spare` | how does a commit become durable, and by whose hand? |
+//! | `copy` | how is a copy made of a log in use, and lost space won back? |
 //! | `options`, `recovery`, `survey`, `scan` | how is a log made, and what is in it after a crash? |
 //! | `catalog`, `cursor`, `merge` | where are the records from an Lsn on? |
 //! | `reader`, `backwards`, `follow`, `beside` | how is it read? |
-//! | `truncate`, `space` | how are records given up, and how much is free? |
+//! | `space` | how much is free? |
 
 mod backwards;
 mod beside;
 mod block;
 mod catalog;
+mod copy;
 mod core;
 mod cursor;
+mod cut;
 mod follow;
 mod layout;
 mod lsn;
@@ -105,6 +110,7 @@ mod table;
 #[cfg(all(test, feature = "sim", not(loom)))]
 mod tests;
 mod truncate;
+mod voids;
 mod watermark;
 mod writer;
 

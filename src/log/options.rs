@@ -257,6 +257,11 @@ impl LogOptions {
 
     /// Writes an empty log, and the header last.
     fn lay_out(&self, region: &impl Region) -> Result<()> {
+        self.lay_out_from(region, 0)
+    }
+
+    /// The same of a log whose records up to an Lsn are released.
+    pub(super) fn lay_out_from(&self, region: &impl Region, released: u64) -> Result<()> {
         let layout = Layout::choose(region.len(), self.segment)?;
         Header::erase(region, Kind::Log)?;
         let salt = self.salts(0).draw()?;
@@ -270,7 +275,9 @@ impl LogOptions {
         }
         opening::write_new(region, key, false)?;
         // The root's drain is theirs, too.
-        let root = Root { segments: count, floor: 1, closed: true, ..Root::default() };
+        let (floor, durable) = (released + 1, released);
+        let new = Root { segments: count, closed: true, ..Root::default() };
+        let root = Root { released, floor, durable, ..new };
         RootCell::format(Layout::root(key), region, root)?;
         let numbers = [layout.segment, 0, 0, 0];
         Header { kind: Kind::Log, version: VERSION, salt, numbers }.complete(region)

@@ -3,11 +3,12 @@
 use std::sync::atomic::Ordering;
 
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::format::LINE;
 use crate::format::check::Key;
 use crate::primitives::primitive;
 use crate::region::Region;
 
-use super::block::HEADER;
+use super::block::{Block, HEADER};
 use super::core::Core;
 use super::layout::BLOCKS;
 use super::scan::INDEX_STEP;
@@ -133,13 +134,21 @@ impl<R: Region> Core<R> {
         } else if sealed.is_some() {
             self.region.drain()?;
         }
+        let Taken { segment, header, at } = taken;
+        let (base, mut at) = (self.layout.at(segment), at.unwrap_or(BLOCKS));
+        if header.needs_mark(at) {
+            // Durable with the first block.
+            let mark = Block::mark(header.limit, (header.turn, header.mark), at as u32);
+            let mut line = [0; LINE as usize];
+            line[..HEADER].copy_from_slice(&mark.encode(&header.key(), base + at));
+            self.region.write_flush(base + at, &line)?;
+            at += LINE;
+        }
         // Not before its header is durable: the next life of the segment writes the other copy, and
         // a crash that tore both would leave none.
         if let Some((segment, header)) = sealed {
             self.table.retire(segment, header);
         }
-        let Taken { segment, header, at } = taken;
-        let (base, at) = (self.layout.at(segment), at.unwrap_or(BLOCKS));
         Ok(Active { segment, base, at, key: header.key(), index_from: at })
     }
 

@@ -99,6 +99,11 @@ impl<'a, R: Region> Reader<'a, R> {
         })
     }
 
+    /// Begins with this Lsn, be it released, and has read nothing so far.
+    pub(super) fn begin_at(&mut self, lsn: u64) {
+        self.next = lsn;
+    }
+
     /// The next record, in the reader's buffer; `None` if the log has no further one yet. A commit
     /// that was begun is given to its end.
     ///
@@ -167,8 +172,8 @@ impl<'a, R: Region> Reader<'a, R> {
         let Some(block) = cursor.peek(&core.region, core.layout)? else {
             return self.pass_over();
         };
-        let limit = cursor.header.limit;
-        let wanted = block.last().min(limit) >= self.next;
+        let limit = cursor.limit();
+        let wanted = block.has(self.next, limit);
         if wanted && !cursor.body(&core.region, core.layout, &block, &mut self.open.body)? {
             return self.pass_over();
         }
@@ -210,7 +215,7 @@ impl<'a, R: Region> Reader<'a, R> {
                 let end = progress.end.load(Ordering::Acquire);
                 let passed = progress.last.load(Ordering::Acquire) < self.next;
                 let at = if passed { end } else { life.start(self.next) };
-                self.merge.add(&cursor(life, segment, at));
+                self.merge.add(cursor(life, segment, at));
             }
         }
         self.merge.retain_waiting(|cursor| {
@@ -227,7 +232,7 @@ impl<'a, R: Region> Reader<'a, R> {
         let pool = self.core.table.pool();
         if let Some((key, segment)) = pool.catalog.after(self.horizon) {
             self.horizon = key;
-            self.merge.add(&cursor(&pool.lives[segment], segment, BLOCKS));
+            self.merge.add(cursor(&pool.lives[segment], segment, BLOCKS));
         }
         self.upcoming = pool.catalog.after(self.horizon).map_or(u64::MAX, |(key, _)| key.0);
     }
@@ -239,8 +244,10 @@ impl<'a, R: Region> Reader<'a, R> {
             let end = &core.table.progress[cursor.segment].end;
             while cursor.at < end.load(Ordering::Acquire) {
                 match cursor.peek(&core.region, core.layout)? {
-                    Some(block) if block.last() >= next => return Ok(Look::Block(block.lsn)),
-                    // All of it is before what is wanted.
+                    Some(block) if block.has(next, cursor.limit()) => {
+                        return Ok(Look::Block(block.lsn));
+                    }
+                    // All of it is before what is wanted, or void.
                     Some(block) => cursor.at += block.bytes(),
                     None if lost(core, next, cursor)? => {}
                     None => return Ok(Look::Done),
@@ -258,7 +265,8 @@ impl<'a, R: Region> Reader<'a, R> {
 }
 
 fn cursor(life: &Life, segment: usize, at: u64) -> Cursor {
-    Cursor { complete: is_complete(life), ..Cursor::new(segment, life.header, at) }
+    let voids = life.voids.clone();
+    Cursor { complete: is_complete(life), ..Cursor::new(segment, life.header, voids, at) }
 }
 
 /// Whether nothing is added to a life any more. Of a full one the end is known.

@@ -19,7 +19,7 @@ use super::core::Core;
 use super::layout::Layout;
 use super::place::Shared;
 use super::root::{Root, RootCell};
-use super::segment::{Headers, NO_LIMIT, SegmentHeader};
+use super::segment::{Headers, SegmentHeader};
 use super::spare::Spares;
 use super::survey::{How, Segment, survey};
 use super::table::{Life, Table, Usage};
@@ -81,7 +81,7 @@ pub(super) fn open<R: Region>(region: R, header: Header, copies: u8, how: How) -
     report_damage(&headers, &segments, (&root, next), &how, &mut recovery)?;
     let mut lives: Vec<Life> =
         segments.iter().map(|segment| life(segment.as_ref(), &root, headers.layout)).collect();
-    recovery.finished_truncation = root.cut.is_some();
+    recovery.finished_truncation = segments.iter().flatten().any(|segment| segment.limited);
     if copies < 2 || mark.is_damaged() {
         recovery.healed.push(0..crate::format::header::HEADER_AREA);
     }
@@ -102,7 +102,7 @@ pub(super) fn open<R: Region>(region: R, header: Header, copies: u8, how: How) -
         cell.store(&region, Root { cut: None, closed: false, ..after })?;
         opening::told(&region, key)?;
     }
-    let mut table = Table::default();
+    let mut table = Table::of_turn(root.cuts);
     for (life, segment) in lives.into_iter().zip(&segments) {
         table.push(life, segment.as_ref().map(|segment| &segment.contents));
     }
@@ -156,10 +156,8 @@ fn count(segments: &[Option<Segment>], root: &Root, recovery: &mut Recovery) -> 
     recovery.records = kept.sum();
     recovery.missing = last.saturating_sub(root.released).saturating_sub(recovery.records);
     // Also what was given out and is lost: without damage, all of these are there, or below the floor.
-    // A truncation writes its own number into the headers that it limits, which a later one may pass.
-    let headers = segments.iter().flatten().map(|segment| &segment.found.header);
-    let known = headers.filter(|header| header.limit == NO_LIMIT).map(|header| header.last);
-    let gone = known.max().unwrap_or(0).max(root.durable).min(root.cut.unwrap_or(u64::MAX));
+    let known = segments.iter().flatten().map(|segment| segment.found.header.last);
+    let gone = known.max().unwrap_or(0).max(root.durable);
     last.max(gone).max(root.released).saturating_add(1).max(root.floor)
 }
 
@@ -228,17 +226,16 @@ fn life(segment: Option<&Segment>, root: &Root, layout: Layout) -> Life {
     };
     let header = found.header;
     let kept = contents.lsns.is_some_and(|(_, last)| last > root.released);
-    let goes_on = header.limit == NO_LIMIT
-        && header.last == 0
-        && contents.damage.is_empty()
-        && contents.end + LINE <= layout.segment;
+    let goes_on =
+        header.last == 0 && contents.damage.is_empty() && contents.end + LINE <= layout.segment;
     let usage = match (kept, goes_on) {
         (false, _) if contents.damage.is_empty() => Usage::Free,
         (true, true) => Usage::Idle,
         _ => Usage::Full,
     };
     let first = contents.lsns.map(|(first, _)| first);
-    Life { header, usage, first, index: contents.index.clone() }
+    let (index, voids) = (contents.index.clone(), contents.voids.clone());
+    Life { header, usage, first, index, voids, is_half: false }
 }
 
 /// Makes the log on the medium what it was found to be.
@@ -283,8 +280,8 @@ fn repair(
 
 /// Keeps what was found at the end of a segment, and wipes what must not follow it.
 fn settle_end(region: &impl Region, at: u64, segment: &Segment) -> Result<()> {
-    let Segment { found, contents, .. } = segment;
-    if u64::from(found.header.end) < contents.end {
+    let Segment { on_medium, contents, .. } = segment;
+    if u64::from(on_medium.end) < contents.end {
         let (from, end) = (at + contents.durable, at + contents.end);
         primitive!("log.recover.tail", rewrite(region, from, end), Ok(()))?;
     }
@@ -298,18 +295,17 @@ fn settle_end(region: &impl Region, at: u64, segment: &Segment) -> Result<()> {
 
 /// The header that a segment is to have, if it has another one.
 fn repaired(segment: &Segment, life: &mut Life, next: u64) -> Option<SegmentHeader> {
-    let Segment { found, contents, limited, .. } = segment;
+    let Segment { found, on_medium, contents, .. } = segment;
     let header = &mut life.header;
-    let was = *header;
     if !contents.damage.is_empty() {
         // Nothing follows in this life, and what was damaged was in the log.
         let last = if header.last == 0 { next - 1 } else { header.last };
-        header.last = last.min(header.limit);
+        header.last = last;
     } else if life.usage != Usage::Free {
         header.end = contents.end as u32;
         if life.usage == Usage::Full && header.last == 0 {
             header.last = contents.lsns.map_or(0, |(_, last)| last);
         }
     }
-    (found.other_is_stale || *header != was || *limited).then_some(*header)
+    (found.other_is_stale || header != on_medium).then_some(*header)
 }

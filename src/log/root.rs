@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | 0 | 8 | released: records up to this Lsn are no longer kept |
 //! | 8 | 8 | floor: an Lsn below this that is not in the log never will be |
-//! | 16 | 8 | cut: 0, or one more than the Lsn after which the log is being truncated |
+//! | 16 | 8 | cut: 0, or one more than the Lsn after which the log was truncated last, if not all headers say so |
 //! | 24 | 8 | number of segments |
 //! | 32 | 8 | how often the log was opened for writing |
 //! | 40 | 8 | how often it was truncated at the back |
@@ -35,7 +35,7 @@ const ROOT_VERSION: u32 = 2;
 pub(super) struct Root {
     pub(super) released: u64,
     pub(super) floor: u64,
-    /// The Lsn after which the log is being truncated.
+    /// The Lsn after which the log was truncated last, if not all headers say so.
     pub(super) cut: Option<u64>,
     pub(super) segments: u64,
     pub(super) opened: u64,

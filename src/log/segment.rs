@@ -6,11 +6,13 @@
 //! | 8 | 8 | number of the life: 0 if the segment was never used; unique in the log, increasing |
 //! | 16 | 8 | salt of this life |
 //! | 24 | 8 | base: every record of this life has this Lsn or a higher one |
-//! | 32 | 8 | limit: records above this Lsn are void |
+//! | 32 | 8 | limit: records above this Lsn in blocks before `void` are void |
 //! | 40 | 4 | end: the blocks before this offset in the segment were durable |
-//! | 44 | 4 | zero |
+//! | 44 | 4 | void: 0, or the offset in the segment up to which `limit` counts |
 //! | 48 | 8 | last: the Lsn of the last record, if there will be no more in this life; else 0 |
-//! | 56 | 64 | reserved: zero, and not looked at |
+//! | 56 | 8 | turn: the number of the last truncation that this copy knows of |
+//! | 64 | 4 | mark: the offset of the last mark before `void`, or 0 |
+//! | 68 | 52 | reserved: zero, and not looked at |
 //! | 120 | 8 | zero |
 //!
 //! Two copies, at offsets 0 and 4096 of the segment: in different pages, so that a page that is lost,
@@ -26,6 +28,7 @@ use crate::format::{self, PAGE};
 use crate::primitives::primitive;
 use crate::region::Region;
 
+use super::block::Mark;
 use super::layout::{BLOCKS, Layout, NUMBERS_END};
 
 /// Bytes of a copy.
@@ -46,6 +49,9 @@ pub(super) struct SegmentHeader {
     pub(super) limit: u64,
     pub(super) end: u32,
     pub(super) last: u64,
+    pub(super) turn: u64,
+    pub(super) void: u32,
+    pub(super) mark: u32,
 }
 
 /// What stands in the two copies.
@@ -62,8 +68,44 @@ pub(super) struct FoundHeader {
 
 impl SegmentHeader {
     /// That of a segment that was never used.
-    pub(super) const UNUSED: Self =
-        Self { life: 0, salt: 0, base: 0, limit: NO_LIMIT, end: BLOCKS as u32, last: 0 };
+    pub(super) const UNUSED: Self = Self {
+        life: 0,
+        salt: 0,
+        base: 0,
+        limit: NO_LIMIT,
+        end: BLOCKS as u32,
+        last: 0,
+        turn: 0,
+        void: 0,
+        mark: 0,
+    };
+
+    /// Voids the records above `limit` in the blocks before `void`, by this truncation. `mark` is the
+    /// last mark before that.
+    pub(super) fn cut(&mut self, limit: u64, (void, mark): (u32, u32), turn: u64) {
+        let same = self.void == void;
+        self.limit = if same { self.limit.min(limit) } else { limit };
+        (self.void, self.mark, self.turn) = (void, mark, turn);
+        // Records with these Lsns may follow.
+        self.base = self.base.min(limit.saturating_add(1));
+    }
+
+    /// Learns of the truncation that has left the last mark, if this copy is older: whether it is.
+    pub(super) fn follow(&mut self, mark: Option<(u32, Mark)>) -> bool {
+        let Some((at, Mark { limit, turn, before })) =
+            mark.filter(|(_, mark)| self.turn < mark.turn)
+        else {
+            return false;
+        };
+        (self.limit, self.void, self.mark, self.turn) = (limit, at, before, turn);
+        self.base = self.base.min(limit.saturating_add(1));
+        true
+    }
+
+    /// Whether a mark is to be the next block, at `end`.
+    pub(super) fn needs_mark(&self, end: u64) -> bool {
+        self.void != 0 && u64::from(self.void) == end
+    }
 
     /// What blocks of this life are keyed by.
     pub(super) fn key(&self) -> Key {
@@ -77,7 +119,10 @@ impl SegmentHeader {
         bytes[24..32].copy_from_slice(&self.base.to_le_bytes());
         bytes[32..40].copy_from_slice(&self.limit.to_le_bytes());
         bytes[40..44].copy_from_slice(&self.end.to_le_bytes());
+        bytes[44..48].copy_from_slice(&self.void.to_le_bytes());
         bytes[48..56].copy_from_slice(&self.last.to_le_bytes());
+        bytes[56..64].copy_from_slice(&self.turn.to_le_bytes());
+        bytes[64..68].copy_from_slice(&self.mark.to_le_bytes());
         let check = key.check(at, &bytes[8..CHECKED]);
         bytes[..8].copy_from_slice(&check.to_le_bytes());
         bytes
@@ -97,16 +142,20 @@ impl SegmentHeader {
             limit: word(32),
             end: word(40) as u32,
             last: word(48),
+            turn: word(56),
+            void: (word(40) >> 32) as u32,
+            mark: word(64) as u32,
         });
         header.filter(|header| {
-            [header.life, header.base, header.last].iter().all(|number| *number < NUMBERS_END)
+            let numbers = [header.life, header.base, header.last, header.turn];
+            numbers.iter().all(|number| *number < NUMBERS_END)
         })
     }
 
-    /// Which of two valid copies holds: that of the later life, of the lower limit, of the later
+    /// Which of two valid copies holds: that of the later life, of the later truncation, of the later
     /// end.
     fn rank(&self) -> (u64, u64, u32, u64) {
-        (self.life, !self.limit, self.end, self.last)
+        (self.life, self.turn, self.end, self.last)
     }
 }
 
@@ -146,8 +195,8 @@ impl Headers {
             }
         };
         // That it lacks the end alone is how a segment is left.
-        let stale =
-            other.is_none_or(|other| (other.life, other.limit) != (header.life, header.limit));
+        let of = |header: SegmentHeader| (header.life, header.turn);
+        let stale = other.is_none_or(|other| of(other) != of(header));
         Ok(FoundHeader { header, copy, other_is_stale: stale, other_is_invalid: other.is_none() })
     }
 
@@ -204,11 +253,11 @@ mod tests {
         let headers = Headers { layout, key: Key::new(5) };
         let region = Options::new().len(layout.len(2)).in_memory().unwrap();
         assert!(headers.read(&region, 0).is_err());
-        let old = SegmentHeader { life: 1, salt: 9, base: 1, limit: NO_LIMIT, end: 4096, last: 0 };
+        let old = SegmentHeader { life: 1, salt: 9, base: 1, ..SegmentHeader::UNUSED };
         headers.replace(&region, &[(0, 0, old), (1, 0, SegmentHeader::UNUSED)]).unwrap();
         let found = headers.read(&region, 0).unwrap();
         assert_eq!((found.header, found.other_is_stale), (old, false));
-        let new = SegmentHeader { life: 2, salt: 10, base: 7, limit: NO_LIMIT, end: 4096, last: 0 };
+        let new = SegmentHeader { life: 2, salt: 10, base: 7, ..old };
         headers.write(&region, 0, 1, &new).unwrap();
         let found = headers.read(&region, 0).unwrap();
         assert_eq!((found.header, found.copy, found.other_is_stale), (new, 1, true));
@@ -235,6 +284,7 @@ mod tests {
                 SegmentHeader { life: number, ..unused },
                 SegmentHeader { base: number, ..unused },
                 SegmentHeader { last: number, ..unused },
+                SegmentHeader { turn: number, ..unused },
             ] {
                 assert_eq!(decoded(header), Some(header).filter(|_| number < NUMBERS_END));
             }

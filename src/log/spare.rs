@@ -85,6 +85,12 @@ impl<R: Region> Core<R> {
         left
     }
 
+    /// The segments of spare writers, which give them up as they are: nobody is writing.
+    pub(super) fn idle_segments(&self) -> Vec<usize> {
+        let idle = std::mem::take(&mut lock(&self.spares.pool).idle);
+        idle.into_iter().filter_map(|state| state.give_up(self)).collect()
+    }
+
     /// Whose segments are called back before anything says `Full`.
     pub(super) fn spare_segments(&self) -> Vec<usize> {
         lock(&self.spares.pool).idle.iter().filter_map(State::segment).collect()

@@ -11,11 +11,13 @@ use crate::region::Region;
 
 use super::beside;
 use super::cursor::Cursor;
+use super::cut::has_room;
 use super::layout::{BLOCKS, Layout, SEGMENTS_MIN};
 use super::recovery::Recovery;
 use super::root::{Root, RootCell};
-use super::scan::{Contents, scan};
+use super::scan::{Bounds, Contents, scan};
 use super::segment::{FoundHeader, Headers, SegmentHeader};
+use super::voids::Voids;
 
 /// How to open.
 pub(super) struct How {
@@ -179,7 +181,8 @@ fn has_more(
     if now.life != life || life == 0 {
         return Ok(now.life != life);
     }
-    let next = Cursor::new(number, now, contents.end).peek(region, headers.layout)?;
+    let next =
+        Cursor::new(number, now, Voids::default(), contents.end).peek(region, headers.layout)?;
     Ok(next.is_some() || contents.lsns.is_some_and(|(_, newest)| newest > last))
 }
 
@@ -231,27 +234,51 @@ fn find(
     let healed = found.other_is_invalid.then_some(at..at + BLOCKS);
     let on_medium = found.header;
     let header = &mut found.header;
+    // A mark that is missed is found to be damage.
+    let (voids, _) = Voids::found(region, headers.layout, segment, header)?;
+    // What the truncation has not reached yet, or one of two copies has lost.
+    let cut = root.cut.filter(|_| header.turn < root.cuts).map(|cut| (root.cuts, cut));
     // An unused segment, or one whose records are known to be released, has nothing to be read.
     let skipped = header.life == 0 || header.last != 0 && header.last <= root.released;
-    let before = header.limit;
-    if let Some(cut) = root.cut {
-        header.limit = primitive!("log.recover.cut", before.min(cut), before);
-    }
-    header.limit = header.limit.min(bound);
-    let contents = if skipped {
-        Contents { end: BLOCKS, durable: BLOCKS, ..Contents::default() }
+    let mut contents = if skipped {
+        Contents::none(voids)
     } else {
-        scan(region, (at, size), header, (root.released, root.durable))?
+        let (released, durable) = (root.released, root.durable);
+        scan(region, (at, size), header, voids, &Bounds { released, durable, last: bound, cut })?
     };
-    if contents.last_written <= header.limit {
-        header.limit = before;
+    if header.follow(contents.mark) {
+        contents.voids.add(header.void, header.limit);
     }
-    let limited = header.limit != before;
-    // What a truncation has voided is not the last record any more: a later one would take the limit
-    // for its own, and raise it.
-    header.last = primitive!("log.recover.last", header.last.min(header.limit), header.last);
+    // What is void, or not asked for, is not the last record any more.
+    let most = cut.map_or(bound, |(_, cut)| cut.min(bound));
+    header.last = primitive!("log.recover.last", header.last.min(most), header.last);
+    let limited = cut.is_some_and(|(turn, cut)| {
+        finish_cut(header, &mut contents, (cut, turn), headers.layout.segment)
+    });
     let dropped = contents.leftover.as_ref().map(|left| at + left.start..at + left.end);
     let segment = Some(Segment { found, on_medium, contents, limited });
     let lost = (size < headers.layout.segment).then_some(at + size..at + headers.layout.segment);
     Ok(Found { segment, healed, lost, dropped })
+}
+
+/// Finishes the truncation of the root in a segment that it has not reached, by the rule of the
+/// truncation itself (`cut`): whether it says something to this segment.
+fn finish_cut(
+    header: &mut SegmentHeader,
+    contents: &mut Contents,
+    (limit, turn): (u64, u64),
+    size: u64,
+) -> bool {
+    let goes_on = header.last == 0 && contents.damage.is_empty() && has_room(contents.end, size);
+    if header.life == 0 || header.turn >= turn || !contents.is_cut && !goes_on {
+        return false;
+    }
+    if contents.is_cut && header.last != 0 {
+        header.last = contents.lsns.map_or(0, |(_, last)| last);
+    }
+    // Behind everything, an older mark included, that a commit which is not there has left.
+    let mark = contents.mark.map_or(0, |(at, _)| at);
+    header.cut(limit, (contents.end as u32, mark), turn);
+    contents.voids.add(header.void, header.limit);
+    true
 }

@@ -6,11 +6,17 @@ use std::sync::{Mutex, MutexGuard};
 
 use crossbeam::utils::CachePadded;
 
+use crate::format::LINE;
+
 use super::catalog::{Catalog, Key};
 use super::layout::BLOCKS;
 use super::scan::{Contents, INDEX_STEP};
-use super::segment::{NO_LIMIT, SegmentHeader};
+use super::segment::SegmentHeader;
 use super::sync::lock;
+use super::voids::Voids;
+
+/// A segment that was lost had fewer lives than this since the newest that is known.
+const LOST_LIVES: u64 = 1 << 32;
 
 /// What a segment is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,11 +44,16 @@ pub(super) struct Life {
     pub(super) first: Option<u64>,
     /// One block for each [`INDEX_STEP`]: its first Lsn and its offset.
     pub(super) index: Vec<(u64, u32)>,
+    /// What of it is void.
+    pub(super) voids: Voids,
+    /// Only the second copy of its header, and the root, know of the last truncation.
+    pub(super) is_half: bool,
 }
 
 impl Life {
     pub(super) fn new(header: SegmentHeader, usage: Usage) -> Self {
-        Self { header, usage, first: None, index: Vec::new() }
+        let (index, voids) = (Vec::new(), Voids::default());
+        Self { header, usage, first: None, index, voids, is_half: false }
     }
 
     /// By what the catalog knows it.
@@ -78,8 +89,10 @@ pub(super) struct Pool {
     /// The lives that are not free, for who looks for an Lsn.
     pub(super) catalog: Catalog,
     /// The free ones, the longest free first: readers may be in the others yet.
-    free: VecDeque<usize>,
+    pub(super) free: VecDeque<usize>,
     next_life: u64,
+    /// How often the log was truncated.
+    pub(super) turn: u64,
 }
 
 /// All segments of a log.
@@ -109,8 +122,13 @@ impl Table {
         self.generation.load(Ordering::Acquire)
     }
 
-    fn changed(&self) {
+    pub(super) fn changed(&self) {
         self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// A table without segments of a log that was truncated so often.
+    pub(super) fn of_turn(turn: u64) -> Self {
+        Self { pool: Mutex::new(Pool { turn, ..Pool::default() }), ..Self::default() }
     }
 
     /// Adds a segment as recovery found it.
@@ -120,7 +138,6 @@ impl Table {
         });
         // Of damaged segments, the header alone knows.
         let last = last.max(life.header.last);
-        debug_assert!(last <= life.header.limit);
         let pool = self.pool.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
         if life.usage == Usage::Free {
             pool.free.push_back(self.progress.len());
@@ -130,6 +147,17 @@ impl Table {
         let segment = self.progress.len();
         self.progress.push(Progress::new(end, last));
         pool.register(segment, last);
+    }
+
+    /// A segment that was lost is an empty one.
+    pub(super) fn renew(&self, segment: usize) {
+        let mut pool = self.pool();
+        pool.lives[segment] = Life::new(SegmentHeader::UNUSED, Usage::Free);
+        pool.free.push_back(segment);
+        // More than it may have had: which number its life had, nobody knows.
+        pool.next_life += LOST_LIVES;
+        drop(pool);
+        self.changed();
     }
 
     /// Takes a segment with room for `need` bytes; none if there is none. A new life begins with
@@ -144,7 +172,9 @@ impl Table {
         let pool = &mut *self.pool();
         let end = |segment: usize| self.progress[segment].end.load(Ordering::Acquire);
         let fits = |segment: usize| {
-            pool.lives[segment].usage == Usage::Idle && end(segment).saturating_add(need) <= size
+            let (life, end) = (&pool.lives[segment], end(segment));
+            let need = if life.header.needs_mark(end) { need + LINE } else { need };
+            life.usage == Usage::Idle && end.saturating_add(need) <= size
         };
         if let Some(segment) = (0..pool.lives.len()).find(|&segment| fits(segment)) {
             let life = &mut pool.lives[segment];
@@ -163,9 +193,8 @@ impl Table {
             life: pool.next_life,
             salt,
             base: base(),
-            limit: NO_LIMIT,
-            end: BLOCKS as u32,
-            last: 0,
+            turn: pool.turn,
+            ..SegmentHeader::UNUSED
         };
         pool.next_life += 1;
         let life = &mut pool.lives[segment];
@@ -173,7 +202,7 @@ impl Table {
         let mut index = std::mem::take(&mut life.index);
         index.clear();
         index.reserve((size / INDEX_STEP) as usize + 1);
-        *life = Life { header, usage: Usage::Active, first: None, index };
+        *life = Life { index, ..Life::new(header, Usage::Active) };
         self.progress[segment].end.store(BLOCKS, Ordering::Release);
         self.progress[segment].last.store(0, Ordering::Release);
         pool.register(segment, 0);
@@ -297,45 +326,11 @@ impl Table {
         }
         self.changed();
     }
-
-    /// Whether a segment has a record above an Lsn, or may have: one of a commit that is not finished.
-    pub(super) fn reaches_past(&self, life: &Life, segment: usize, lsn: u64) -> bool {
-        match life.usage {
-            Usage::Free | Usage::Lost => false,
-            Usage::Broken => true,
-            _ => self.progress[segment].last.load(Ordering::Acquire) > lsn,
-        }
-    }
-
-    /// Voids what is above an Lsn: nobody is writing.
-    pub(super) fn cut(&self, lsn: u64) {
-        let pool = &mut *self.pool();
-        for (segment, life) in pool.lives.iter_mut().enumerate() {
-            if !self.reaches_past(life, segment, lsn) {
-                continue;
-            }
-            let last = &self.progress[segment].last;
-            life.header.limit = lsn;
-            life.header.last = lsn;
-            last.store(lsn, Ordering::Release);
-            life.usage = Usage::Full;
-            if life.first.is_none_or(|first| first > lsn) {
-                life.usage = Usage::Free;
-                pool.free.push_back(segment);
-            }
-        }
-        // Rarely, and of any number of them.
-        pool.catalog.clear();
-        for (segment, progress) in self.progress.iter().enumerate() {
-            pool.register(segment, progress.last.load(Ordering::Acquire));
-        }
-        self.changed();
-    }
 }
 
 impl Pool {
     /// Tells the catalog what a segment is used for now; `last` is the last Lsn in it.
-    fn register(&mut self, segment: usize, last: u64) {
+    pub(super) fn register(&mut self, segment: usize, last: u64) {
         let life = &self.lives[segment];
         match life.usage {
             Usage::Free | Usage::Lost => self.catalog.forget(life.key()),

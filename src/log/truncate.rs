@@ -46,6 +46,9 @@ impl<R: Region> Log<R> {
     /// Gives up the records after this Lsn. The next record gets the Lsn after it. Durable on
     /// return; a crash inside leaves all of these records or none.
     ///
+    /// Takes two drains. The segments go on being used: what is given up takes its space, and a line of
+    /// 64 bytes more, until everything before it in its segment is released or truncated, too.
+    ///
     /// # Errors
     ///
     /// `Released` if this Lsn is. Those of the region: the log is then to be opened anew, which
@@ -90,7 +93,12 @@ impl<R: Region> Log<R> {
 
 /// Voids what is after an Lsn. Nobody is writing.
 fn cut<R: Region>(core: &Core<R>, lsn: u64) -> Result<()> {
-    core.recall()?;
+    core.take_back();
+    let plan = core.table.plan_cut(lsn, core.layout.segment);
+    // Durable with the root: until then, the root has the truncation before.
+    for (segment, header) in core.table.halves() {
+        core.headers.write(&core.region, segment, 0, &header)?;
+    }
     // Not a commit that failed: nobody was told that it is durable.
     let durable = lsn.min(core.watermark.get() - 1);
     // From here on it has happened: recovery does the rest.
@@ -98,27 +106,20 @@ fn cut<R: Region>(core: &Core<R>, lsn: u64) -> Result<()> {
         core.change_root(|root| {
             root.cut = Some(lsn);
             root.floor = lsn + 1;
-            root.cuts += 1;
+            root.cuts = plan.turn();
             root.durable = durable;
         })
     };
     primitive!("log.cut.begin", begin(), Ok(()))?;
-    let held: Vec<usize> = {
-        let pool = core.table.pool();
-        let lives = pool.lives.iter().enumerate();
-        let past = lives.filter(|(number, life)| core.table.reaches_past(life, *number, lsn));
-        past.map(|(number, _)| number).collect()
+    // The second copies, of which the first are durable. These follow with the next truncation, or the
+    // close: until then, the root has this one.
+    let limit = || {
+        for (segment, header) in plan.headers() {
+            core.headers.write(&core.region, segment, 1, header)?;
+        }
+        core.region.drain()
     };
-    let mut limited = Vec::new();
-    for segment in held {
-        let found = core.headers.read(&core.region, segment)?;
-        let mut header = found.header;
-        header.limit = header.limit.min(lsn);
-        header.last = lsn;
-        limited.push((segment, found.copy, header));
-    }
-    primitive!("log.cut.limits", core.headers.replace(&core.region, &limited), Ok(()))?;
-    primitive!("log.cut.end", core.change_root(|root| root.cut = None), Ok(()))?;
-    core.table.cut(lsn);
+    primitive!("log.cut.limits", limit(), Ok(()))?;
+    core.table.carry_out(plan);
     Ok(())
 }

@@ -77,6 +77,17 @@ impl State {
         self.active.as_ref().map(|active| active.segment)
     }
 
+    /// Its segment, of which it does not say what it has left there. It is not used any more.
+    pub(super) fn give_up<R: Region>(self, core: &Core<R>) -> Option<usize> {
+        core.watermark.unregister(&self.bound);
+        let segment = self.active?.segment;
+        if self.broken.is_some() || self.writing {
+            core.table.break_off(segment);
+            return None;
+        }
+        Some(segment)
+    }
+
     /// Appends one record.
     #[inline]
     pub(super) fn append<R: Region>(&mut self, core: &Core<R>, payload: &[u8]) -> Result<Lsn> {
@@ -183,7 +194,9 @@ impl State {
         self.claim(core, need)?;
         let Some(active) = &mut self.active else { unreachable!("ensure has put one there") };
         let at = active.base + active.at;
-        block.durable = active.at as u32;
+        let progress = &core.table.progress[active.segment];
+        // Not behind a mark that becomes durable with this block.
+        block.durable = progress.end.load(Ordering::Relaxed) as u32;
         let own = body.unwrap_or(self.staging.body());
         // Before the draw, which waits for earlier stores: this can be done meanwhile.
         block.body = check_body(&active.key, at, own);
@@ -205,7 +218,6 @@ impl State {
         }
         active.index(core, block.lsn);
         active.at += need;
-        let progress = &core.table.progress[active.segment];
         progress.last.store(block.last(), Ordering::Relaxed);
         progress.end.store(active.at, Ordering::Release);
         self.bound.done();

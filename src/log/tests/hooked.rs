@@ -54,6 +54,13 @@ impl Hooked {
         *self.planned.lock().unwrap() = Some((at, what));
     }
 
+    /// Does something while a call stops.
+    pub(super) fn meet_twice(&self, meanwhile: impl FnOnce()) {
+        self.barrier.wait();
+        meanwhile();
+        self.barrier.wait();
+    }
+
     fn meet(&self, at: At) -> Result<()> {
         let planned = self.planned.lock().unwrap().take_if(|planned| planned.0 == at);
         match planned {

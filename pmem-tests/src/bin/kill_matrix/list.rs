@@ -485,7 +485,6 @@ pub const PRIMITIVES: &[Primitive] = &[
     ),
     primitive("log.cut.begin", "a truncation is whole or did not happen", &[LogExplorer]),
     primitive("log.cut.limits", "truncated records do not come back", &[LogExplorer]),
-    primitive("log.cut.end", "records after a truncation stay", &[LogExplorer]),
     primitive("log.close.ends", "the end of a closed log is known", &[LogDamage]),
     primitive(
         "checkpoint.pages_before_root",
