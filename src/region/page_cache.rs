@@ -69,8 +69,8 @@ pub(super) struct PageCacheRegion {
     fd: Descriptor,
     /// Made when it is opened; of a draft, when it is read first.
     view: OnceLock<View>,
-    /// Held by who maps the file.
-    how: Mutex<How>,
+    /// Held by who maps the file, and seldom.
+    how: Box<Mutex<How>>,
     /// What has been written of a draft that has no name yet.
     draft: Option<Written>,
     read_only: bool,
@@ -142,7 +142,7 @@ impl PageCacheRegion {
             path,
             fd,
             view,
-            how: Mutex::new(how),
+            how: Box::new(Mutex::new(how)),
             draft,
             read_only,
             growth,

@@ -73,13 +73,13 @@ fn a_copy_made_in_use_is_whole_or_says_so() {
             }
         });
         // A failed assertion ends the thread too.
-        let copies = panic::catch_unwind(AssertUnwindSafe(|| {
+        let ended = panic::catch_unwind(AssertUnwindSafe(|| {
             for round in 0..2000 {
                 copied(300 + round % 700, &|_| thread::yield_now());
             }
         }));
         done.store(true, Ordering::Relaxed);
-        copies.unwrap_or_else(|panicked| panic::resume_unwind(panicked));
+        ended.unwrap_or_else(|panicked| panic::resume_unwind(panicked));
     });
     let last = last.into_inner();
     println!("{whole} copies of {} values whole, {damaged} damaged; {last} stores", seen.len());

@@ -138,7 +138,7 @@ fn a_cut_within_the_last_page_is_found_by_the_sync_of_what_was_written_there() {
         assert_eq!(error.range(), Some(LEN - 50..LEN), "{error}");
     }
     let (_directory, region, path) = made();
-    region.write_persist(LEN - 20_000, &[1; 20_000]).unwrap();
+    region.write_persist(LEN - 20_000, &vec![1; 20_000]).unwrap();
     region.write_persist(0, b"elsewhere").unwrap();
     cut(&path);
     region.write_persist(0, b"elsewhere").unwrap();
