@@ -22,8 +22,6 @@ pub struct AnyRegion {
     shows: Shows,
 }
 
-// Few of them, each for long: a pointer on the way would cost every call.
-#[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 enum Inner {
     Mapped(MappedRegion),

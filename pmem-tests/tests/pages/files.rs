@@ -85,7 +85,7 @@ fn a_wrong_page_changes_nothing() {
         (LEN, 4096, ErrorKind::OutOfBounds { len: LEN }),
         (u64::MAX - 4095, 4096, ErrorKind::OutOfBounds { len: LEN }),
     ] {
-        let error = pages.write_atomic(offset, &vec![7; bytes as usize]).unwrap_err();
+        let error = pages.write_atomic(offset, &vec![7; bytes]).unwrap_err();
         assert_eq!(*error.kind(), expected, "{offset} {bytes}");
     }
     let mut rest = [0; 2];
@@ -269,7 +269,7 @@ fn the_kernel_writes_pages_whole_where_it_offers_that() {
     region.drain().unwrap();
     assert!(fs::read(&path).unwrap() == expected);
     for (offset, bytes) in [(0, 2048), (2048, 4096), (LEN, 4096)] {
-        assert!(region.write_atomic(offset, &vec![7; bytes as usize]).is_err());
+        assert!(region.write_atomic(offset, &vec![7; bytes]).is_err());
     }
     // While a region of the file lends its memory, the kernel could not drop what it has cached.
     let lends = Options::new().lock(false).writable_mapping(true).open(&path).unwrap();
