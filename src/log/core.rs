@@ -11,6 +11,7 @@ use crate::primitives::primitive;
 use crate::region::{Region, process};
 
 use super::beside;
+use super::deferred::Deferred;
 use super::layout::{BLOCKS, Layout};
 use super::place::{Active, Shared};
 use super::root::{Root, RootCell};
@@ -34,6 +35,8 @@ pub(super) struct Core<R> {
     pub(super) root: Mutex<RootCell>,
     /// The segment of all writers, where they have one together.
     pub(super) shared: Mutex<Shared>,
+    /// What was submitted, and is not durable.
+    pub(super) deferred: Deferred,
     /// Writers of [`Log::append`](super::Log::append).
     pub(super) spares: Spares,
     pub(super) released: AtomicU64,
@@ -154,6 +157,7 @@ impl<R: Region> Core<R> {
     /// Notes in the headers how far segments are written, and in the root that the log is closed.
     /// Nobody is writing.
     pub(super) fn finish(&self) -> Result<()> {
+        self.settle()?;
         self.recall()?;
         let mut ends = Vec::new();
         for (segment, life) in self.table.pool().lives.iter().enumerate() {

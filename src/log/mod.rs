@@ -50,6 +50,26 @@
 //! all threads that wait. Where a segment is begun, there is one drain more (two, where the unit of a
 //! flush is a page). [`Log::release_up_to`] takes one, [`Log::truncate_after`] two.
 //!
+//! # Appending without waiting
+//!
+//! [`Log::submit`] gives records their Lsns and returns a [`Ticket`]: wait for it, await it in a task of any
+//! runtime, or have a function called. On persistent memory the records are durable by then. Elsewhere one
+//! sync serves everything that was submitted before it began, and whoever waits leads it; there is no
+//! thread of the log's own, so somebody waits, polls, or calls [`Log::drive`].
+//!
+//! ```
+//! # use daxmap::{Options, log::LogOptions};
+//! # let directory = tempfile::tempdir().unwrap();
+//! # let path = directory.path().join("wal");
+//! # let log = LogOptions::new().region(Options::new().len(16 << 20)).create(&path)?;
+//! let first = log.submit(["one", "two"])?;
+//! let second = log.submit(["three"])?;
+//! second.on_durable(|lsns| println!("durable: {lsns:?}"));
+//! let lsns = first.wait()?;                       // one sync for both
+//! assert!(lsns.end <= log.durable_up_to().next());
+//! # Ok::<(), daxmap::Error>(())
+//! ```
+//!
 //! # Segments and writers
 //!
 //! The space is divided into segments. Where a flush works on bytes or lines, each writer has a
@@ -76,6 +96,7 @@
 //! | `table`, `place`, `watermark` | which segment does a writer get, which Lsn, and who may see it? |
 //! | `truncate`, `cut`, `voids` | how are records given up, and which are void? |
 //! | `staging`, `writer`, `spare` | how does a commit become durable, and by whose hand? |
+//! | `submit`, `deferred` | how is it appended now and told later? |
 //! | `copy` | how is a copy made of a log in use, and lost space won back? |
 //! | `options`, `recovery`, `survey`, `scan` | how is a log made, and what is in it after a crash? |
 //! | `catalog`, `cursor`, `merge` | where are the records from an Lsn on? |
@@ -90,6 +111,7 @@ mod copy;
 mod core;
 mod cursor;
 mod cut;
+mod deferred;
 mod follow;
 mod layout;
 mod lsn;
@@ -104,6 +126,7 @@ mod segment;
 mod space;
 mod spare;
 mod staging;
+mod submit;
 mod survey;
 mod sync;
 mod table;
@@ -128,6 +151,7 @@ pub use self::options::LogOptions;
 pub use self::reader::{Reader, Record};
 pub use self::recovery::{DamagedRecords, Recovery};
 pub use self::space::Space;
+pub use self::submit::Ticket;
 pub use self::writer::Writer;
 
 /// The version of the format.

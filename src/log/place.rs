@@ -36,6 +36,17 @@ pub(super) struct Shared {
     pub(super) broken: bool,
 }
 
+impl Shared {
+    /// Refuses where a write of another thread failed.
+    pub(super) fn check(&self) -> Result<()> {
+        if primitive!("log.shared.latch", self.broken, false) {
+            let why = ErrorKind::Damaged("an append of another thread failed halfway");
+            return Err(Error::new(Operation::Append, why));
+        }
+        Ok(())
+    }
+}
+
 impl Active {
     /// Notes a block, if it is time for an entry in the index.
     #[inline]

@@ -16,6 +16,7 @@ use crate::primitives::primitive;
 use crate::region::{Region, process};
 
 use super::core::Core;
+use super::deferred::Deferred;
 use super::layout::Layout;
 use super::place::Shared;
 use super::root::{Root, RootCell};
@@ -110,6 +111,7 @@ pub(super) fn open<R: Region>(region: R, header: Header, copies: u8, how: How) -
         Granularity::Page => DIRECT.min(headers.layout.room() / 2),
         _ => STREAMED,
     };
+    let watermark = Watermark::new(next);
     let core = Core {
         region,
         layout: headers.layout,
@@ -117,7 +119,8 @@ pub(super) fn open<R: Region>(region: R, header: Header, copies: u8, how: How) -
         headers,
         salts: reseeded(how.salts, root.opened),
         table,
-        watermark: Watermark::new(next),
+        deferred: Deferred::new(watermark.register()),
+        watermark,
         root: Mutex::new(cell),
         shared: Mutex::new(Shared::default()),
         spares: Spares::default(),

@@ -64,6 +64,7 @@ impl<R: Region> Log<R> {
         if lsn.get() >= self.core.watermark.next() - 1 {
             return Ok(());
         }
+        self.core.settle()?;
         self.core.exclusively(|| cut(&self.core, lsn.get()))?;
         self.core.watermark.rewind(lsn.get() + 1);
         Ok(())

@@ -38,6 +38,11 @@ impl Bound {
     pub(super) fn done(&self) {
         self.0.store(NONE, Ordering::Release);
     }
+
+    /// What is below this Lsn is durable; what is not is held back.
+    pub(super) fn hold(&self, lsn: u64) {
+        self.0.store(lsn, Ordering::Release);
+    }
 }
 
 /// A writer's bound, which readers look at.
@@ -81,6 +86,11 @@ impl Watermark {
         // Release: a reader that sees a later draw's bound knows of the block before it.
         let lowest = self.next.load(Ordering::Relaxed);
         primitive!("log.watermark.bound", bound.0.store(lowest, Ordering::Release), ());
+        self.next.fetch_add(count, Ordering::AcqRel)
+    }
+
+    /// The same for a commit whose writer's bound is that of an earlier one, which is on its way.
+    pub(super) fn draw_behind(&self, count: u64) -> u64 {
         self.next.fetch_add(count, Ordering::AcqRel)
     }
 

@@ -234,10 +234,7 @@ impl State {
         let need = block.bytes();
         let mut guard = lock_in_turn(&core.region, &core.shared);
         let shared = &mut *guard;
-        if primitive!("log.shared.latch", shared.broken, false) {
-            let why = ErrorKind::Damaged("an append of another thread failed halfway");
-            return Err(Error::new(Operation::Append, why));
-        }
+        shared.check()?;
         core.ensure(&mut shared.active, need)?;
         let Some(active) = &mut shared.active else { unreachable!("ensure has put one there") };
         let progress = &core.table.progress[active.segment];
@@ -266,6 +263,8 @@ impl State {
             return Err(self.broken_by(error));
         }
         progress.end.fetch_max(end, Ordering::AcqRel);
+        // What was submitted before lies before it.
+        core.deferred.covered(block.lsn);
         self.bound.done();
         Ok(block.lsn)
     }
@@ -291,7 +290,7 @@ pub(super) fn room<R: Region>(core: &Core<R>) -> u64 {
 
 /// Writes a block, durable after the next drain: the staged one, or if nothing is staged, one of this
 /// body from where its bytes are.
-fn put<R: Region>(
+pub(super) fn put<R: Region>(
     region: &R,
     at: u64,
     header: &[u8; HEADER],

@@ -2,6 +2,7 @@
 
 mod copies;
 mod cuts;
+mod deferred;
 mod edges;
 mod faulty;
 mod followers;
