@@ -104,8 +104,14 @@ pub fn replace(pages: &Pages, number: u64) -> Result<()> {
     pages.write_atomic(number % PAGES * PAGE_BYTES, &page)
 }
 
+/// How the pages are made: by the kernel, where it writes them whole.
+#[must_use]
+pub fn page_options() -> PageOptions {
+    PageOptions::new().kernel(true)
+}
+
 fn found_in_pages(path: &Path, region: Options) -> Result<u64> {
-    let pages = PageOptions::new().region(region).open(path)?;
+    let pages = page_options().region(region).open(path)?;
     let mut numbers = [0; PAGES as usize];
     for (place, number) in (0..).zip(&mut numbers) {
         let mut page = vec![0; PAGE_BYTES as usize];

@@ -23,8 +23,8 @@
 //!
 //! | [`Way`] | where | what a write costs |
 //! |---|---|---|
-//! | `Kernel` | ext4 and xfs whose file offers it ([`Region::write_atomic`]) | the page once, past the page cache, and one sync |
-//! | `Record` | everywhere else | the page twice, and one sync; on persistent memory two fences |
+//! | `Record` | everywhere | the page twice, and one sync; on persistent memory two fences |
+//! | `Kernel` | on request ([`PageOptions::kernel`]), where ext4 or xfs offers it ([`Region::write_atomic`]) | the page once, past the page cache, and one sync |
 //!
 //! A record is in the same file, before the pages: a file that is copied, renamed or moved has its
 //! records with it. What a crash has interrupted is completed or taken back when the file is opened,
@@ -249,7 +249,7 @@ impl<R: Region> Pages<R> {
         self.region.shrink(file_len(Operation::Shrink, bytes)?)
     }
 
-    /// How pages are written. It changes from `Kernel` to `Record` at the first page that the kernel
+    /// How pages are written; the way that is tried first, before the first page. It changes from `Kernel` to `Record` at the first page that the kernel
     /// does not take, and stays.
     pub fn way(&self) -> Way {
         self.shared().way

@@ -35,13 +35,13 @@ impl Default for PageOptions {
 }
 
 impl PageOptions {
-    /// For reading and writing, by the kernel where that is offered, and [`Options::new`] for files.
+    /// For reading and writing, by a record, and [`Options::new`] for files.
     #[must_use]
     pub fn new() -> Self {
         Self {
             read_only: false,
             refuse_unsafe_shutdown: false,
-            kernel: true,
+            kernel: false,
             seed: None,
             region: Options::new(),
         }
@@ -55,9 +55,13 @@ impl PageOptions {
         self
     }
 
-    /// Whether pages are written by the kernel where it offers that ([`Way::Kernel`]). With false, always
-    /// by a record, through the page cache: a page that is read again soon after it was written need
-    /// not be read from the device. Default: **true**.
+    /// Whether pages are written by the kernel where it offers that ([`Way::Kernel`]), and by a record
+    /// elsewhere. Default: **false**, always by a record.
+    ///
+    /// For devices that write a page whole themselves (`queue/atomic_write_unit_max_bytes` in sysfs is
+    /// not 0). On others, xfs does it by copy-on-write: on a loop device a page of 4 to 64 KiB took 8 to 17
+    /// times what the record takes (`benches/pages.rs`, Linux 6.18, on a busy machine). A page that the kernel wrote
+    /// whole is not in the page cache: the next read is one of the device.
     #[must_use]
     pub fn kernel(mut self, yes: bool) -> Self {
         self.kernel = yes;

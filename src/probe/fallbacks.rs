@@ -113,7 +113,11 @@ pub const FALLBACKS: &[Fallback] = &[
     },
     Fallback {
         gives_up: "the page is written twice",
-        ..same("replace a page whole (`pages`)", "`pwritev2`, `RWF_ATOMIC`", "a record in the file")
+        ..same(
+            "replace a page whole (`PageOptions::kernel`)",
+            "`pwritev2`, `RWF_ATOMIC`",
+            "a record in the file",
+        )
     },
 ];
 

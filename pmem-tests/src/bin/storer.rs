@@ -6,7 +6,6 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use daxmap::log::Lsn;
-use daxmap::pages::PageOptions;
 use daxmap::state::StateOptions;
 use daxmap::{Emulation, Options};
 use pmem_tests::storing::{self, STATE_WORDS, Structure};
@@ -62,7 +61,7 @@ fn append(path: &Path, region: Options) -> Result<Never, Failed> {
 fn replace(path: &Path, region: Options) -> Result<Never, Failed> {
     let known = || storing::found(Structure::Pages, path, region.clone());
     let mut number = if path.exists() { known()? } else { 0 };
-    let options = PageOptions::new().region(region);
+    let options = storing::page_options().region(region);
     let pages = options.open_or_create(path, storing::PAGES_BYTES)?;
     let mut out = std::io::stdout();
     loop {

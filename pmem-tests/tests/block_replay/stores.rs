@@ -37,7 +37,8 @@ impl Store {
             return State::create(path, &[0; STATE_WORDS]).map(Self::State);
         }
         if structure == Structure::Pages {
-            return Pages::create(path, storing::PAGES_BYTES).map(Self::Pages);
+            let pages = storing::page_options().create(path, storing::PAGES_BYTES);
+            return pages.map(Self::Pages);
         }
         storing::set_options(Options::new(), structure).create(path).map(Self::Set)
     }
@@ -56,7 +57,7 @@ impl Store {
             }
             Self::Pages(pages) => {
                 pages.close()?;
-                Pages::open(path).map(Self::Pages)
+                storing::page_options().open(path).map(Self::Pages)
             }
         }
     }

@@ -20,9 +20,14 @@ fn read(pages: &Pages, offset: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
-/// By a record, whatever the filesystem has.
+/// By a record, whatever the filesystem has: the default.
 fn by_record() -> PageOptions {
-    PageOptions::new().kernel(false)
+    PageOptions::new()
+}
+
+/// By the kernel, where it offers that.
+fn by_kernel() -> PageOptions {
+    PageOptions::new().kernel(true)
 }
 
 #[test]
@@ -31,7 +36,7 @@ fn what_is_written_is_read_and_there_when_it_is_opened_again() {
     let memory = Directory::new(MEMORY);
     let emulated = |kind| PageOptions::new().region(Options::new().emulate(kind));
     for (place, options) in [
-        (&directory, PageOptions::new()),
+        (&directory, by_kernel()),
         (&directory, by_record()),
         (&memory, PageOptions::new()),
         (&memory, emulated(Emulation::Adr)),
@@ -161,6 +166,30 @@ fn a_damaged_record_brings_back_nothing() {
     assert!(read(&pages, 0, 4096) == [2; 4096]);
 }
 
+/// A record that a crash has torn must not become whole by the same page being written again, to another
+/// place: that begins with the same bytes.
+#[test]
+fn a_torn_record_does_not_come_back() {
+    const RECORD: u64 = 77824;
+    let directory = Directory::new(HERE);
+    let path = directory.path().join("pages");
+    let pages = by_record().create(&path, LEN).unwrap();
+    pages.write_atomic(0, &[1; 4096]).unwrap();
+    pages.abandon();
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    // The record has no whole page, and its place the old one.
+    file.write_all_at(&[0; 1000], RECORD + 64 + 2000).unwrap();
+    file.write_all_at(&[0; 4096], FIRST).unwrap();
+    let pages = Pages::open(&path).unwrap();
+    assert_eq!(pages.recovery().completed, 0);
+    pages.abandon();
+    // What a crash leaves of the next record that has written its page and not yet its list.
+    file.write_all_at(&[1; 4096], RECORD + 64).unwrap();
+    let pages = Pages::open(&path).unwrap();
+    assert_eq!(pages.recovery().completed, 0);
+    assert!(read(&pages, 0, 4096) == [0; 4096]);
+}
+
 #[test]
 fn a_writer_is_alone() {
     let directory = Directory::new(HERE);
@@ -248,7 +277,7 @@ fn the_kernel_writes_pages_whole_where_it_offers_that() {
     region.write(4096, &[1; 100]).unwrap();
     if let Err(error) = region.write_atomic(4096, &[2; 4096]) {
         assert!(matches!(error.kind(), ErrorKind::Unsupported(_)), "{error}");
-        let pages = Pages::create(xfs.path().join("pages"), LEN).unwrap();
+        let pages = by_kernel().create(xfs.path().join("pages"), LEN).unwrap();
         pages.write_atomic(0, &[1; 4096]).unwrap();
         assert_eq!(pages.way(), Way::Record);
         println!("this kernel offers none on xfs: {error}");
@@ -280,7 +309,7 @@ fn the_kernel_writes_pages_whole_where_it_offers_that() {
     assert!(fs::read(&path).unwrap() == expected);
 
     let path = xfs.path().join("pages");
-    let pages = Pages::create(&path, LEN).unwrap();
+    let pages = by_kernel().create(&path, LEN).unwrap();
     for (at, bytes) in [(0, 4096), (65536, 65536), (8192, 8192)] {
         pages.write_atomic(at, &vec![7; bytes]).unwrap();
         assert!(read(&pages, at, bytes).iter().all(|&byte| byte == 7));
