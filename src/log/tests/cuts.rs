@@ -203,6 +203,61 @@ fn a_truncation_is_in_both_copies_before_the_root_has_another_one() {
     log.abandon();
 }
 
+/// The root of a closed log knows of no truncation: either copy of a header does.
+#[test]
+fn a_close_after_a_truncation_leaves_it_in_both_copies() {
+    let region = region(3);
+    let mut log = options().format(region.clone()).unwrap();
+    for lsn in 1..=5 {
+        log.append(&payload(lsn)).unwrap();
+    }
+    log.truncate_after(Lsn::new(3)).unwrap();
+    log.close().unwrap();
+    let whole = bytes(&region);
+    for copy in [0, 4096] {
+        let mut image = whole.clone();
+        image[(layout::SEGMENTS + copy) as usize + 9] ^= 1;
+        let log = options().open_region(region_of(&image)).unwrap();
+        assert_is(&log, &expected(1..4), &format!("copy {copy}"));
+        log.abandon();
+    }
+}
+
+/// Two truncations, of which the second discards nothing in one segment, done or interrupted between its two
+/// syncs: the mark that follows there has the limit of the second one, which the next record is above.
+#[test]
+fn a_segment_that_loses_nothing_follows_the_last_truncation() {
+    for interrupted in [false, true] {
+        let region = region(3);
+        let mut log = options().format(region.clone()).unwrap();
+        {
+            let (mut one, mut other) = (log.writer(), log.writer());
+            one.append(&payload(1)).unwrap();
+            other.append(&payload(2)).unwrap();
+            other.append(&payload(3)).unwrap();
+        }
+        log.truncate_after(Lsn::new(2)).unwrap();
+        let before = bytes(&region);
+        log.truncate_after(Lsn::FIRST).unwrap();
+        let mut image = bytes(&region);
+        log.abandon();
+        if interrupted {
+            for segment in 0..3 {
+                let second = (layout::SEGMENTS + segment * SEGMENT) as usize + 4096;
+                image[second..second + 4096].copy_from_slice(&before[second..second + 4096]);
+            }
+        }
+        let region = region_of(&image);
+        let log = options().open_region(region.clone()).unwrap();
+        assert_eq!(log.recovery().finished_truncation, interrupted);
+        assert_eq!(log.append(&payload(2)).unwrap(), Lsn::new(2));
+        log.abandon();
+        let log = options().open_region(region).unwrap();
+        assert_is(&log, &expected(1..3), &format!("interrupted {interrupted}"));
+        log.abandon();
+    }
+}
+
 /// A bit of any line of a segment with marks is another one: an error, or the last commit is not there.
 #[test]
 fn a_damaged_mark_brings_no_truncated_record_back() {
@@ -304,7 +359,7 @@ fn every_crash_leaves_a_truncation_and_what_follows_whole() {
     use crate::sim::Explorer;
     const LEN: u64 = layout::SEGMENTS + 3 * SEGMENT;
     // Up to which record each step keeps those before, and how many it appends.
-    const STEPS: [(u64, u64); 6] = [(3, 0), (3, 1), (2, 0), (2, 2), (3, 0), (3, 1)];
+    const STEPS: [(u64, u64); 7] = [(4, 0), (3, 0), (3, 1), (2, 0), (2, 2), (3, 0), (3, 1)];
     let states: Vec<Records> = (0..=STEPS.len())
         .map(|done| {
             let mut records: Records = (1..=5).map(|lsn| (lsn, vec![0; 8])).collect();
@@ -357,6 +412,12 @@ fn every_crash_leaves_a_truncation_and_what_follows_whole() {
                     let followed = followed(region);
                     if !right || followed != found {
                         return Err(format!("after {done}: {found:?}, followed {followed:?}"));
+                    }
+                    // Nothing that is void comes before what is appended now.
+                    let lsn = log.append(b"next").map_err(|error| error.to_string())?;
+                    let next = [found, vec![(lsn.get(), b"next".to_vec())]].concat();
+                    if all(&log) != next {
+                        return Err(format!("after an append: {:?}", all(&log)));
                     }
                     // With everything released, the largest commit has room.
                     let most = vec![1; log.commit_bytes_max() as usize];
