@@ -141,6 +141,10 @@ fn are_two_names(place: &Place, other: &OsStr) -> Result<bool> {
 /// draft or what `keep` named before, never the version to be kept.
 fn exchange(place: &mut Place, fd: BorrowedFd<'_>, quirks: Quirks, keep: &OsStr) -> Result<()> {
     let name = place.name().to_owned();
+    if !place.keeps_rename_flags() {
+        place.name_temporarily(fd)?;
+        return place.name_over_and_keep(quirks, fd, keep);
+    }
     match place.name_as_new(fd, keep) {
         Ok(()) => match place.exchange(keep, &name) {
             Ok(true) => Ok(()),

@@ -156,8 +156,9 @@ pub trait Region: Send + Sync {
     ///
     /// `PageSize`, `Unaligned` and `OutOfBounds`; `Unsupported` where filesystem, device or kernel do not
     /// offer it for a page of this size: on persistent memory and in memory, before Linux 6.11, on a
-    /// filesystem other than ext4 and xfs, without /proc, and while a region of the file lends its
-    /// memory for storing. Nothing is written then. `Os` from `pwritev2`, which poisons the region.
+    /// filesystem other than ext4 and xfs, without /proc, while a region of the file lends its memory for
+    /// storing, while another process stores into the page, and on a full xfs, which writes a page to new
+    /// blocks first. Nothing is written then. `Os` from `pwritev2`, which poisons the region.
     fn write_atomic(&self, offset: u64, page: &[u8]) -> Result<()> {
         bounds::not_whole(offset, page.len() as u64, self.len())
     }

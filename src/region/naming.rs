@@ -92,7 +92,7 @@ impl Place {
     }
 
     /// See [`Driver::keeps_rename_flags`]. What cannot be asked is not trusted.
-    fn keeps_rename_flags(&self) -> bool {
+    pub(crate) fn keeps_rename_flags(&self) -> bool {
         Driver::of(self.directory()).is_ok_and(Driver::keeps_rename_flags)
     }
 

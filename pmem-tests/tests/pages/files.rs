@@ -267,6 +267,33 @@ fn a_write_that_panicked_is_the_last() {
     assert!(read(&pages, 4096, 4096) == [0; 4096]);
 }
 
+/// xfs writes a page to new blocks first. Without any, the page is not written, and a record does it.
+#[test]
+fn a_full_disk_takes_the_kernels_way_and_nothing_else() {
+    let xfs = Filesystem::looped(HERE, "xfs", 400 << 20);
+    let region = Options::new().len(LEN).create(&xfs.path().join("region")).unwrap();
+    let offered = region.write_atomic(0, &[1; 16384]).is_ok();
+    let path = xfs.path().join("pages");
+    let pages = PageOptions::new().kernel(true).create(&path, LEN).unwrap();
+    pages.write_atomic(0, &[1; 16384]).unwrap();
+    assert_eq!(pages.way() == Way::Kernel, offered);
+    let mut rest = fs::File::create(xfs.path().join("rest")).unwrap();
+    for len in [1 << 20, 4096] {
+        while std::io::Write::write_all(&mut rest, &vec![7; len]).is_ok() {}
+    }
+    let _ = rest.sync_all();
+    match region.write_atomic(16384, &[2; 16384]) {
+        Ok(()) => println!("this kernel needs no new blocks"),
+        Err(error) => assert!(matches!(error.kind(), ErrorKind::Unsupported(_)), "{error}"),
+    }
+    region.write_persist(16384, &[3; 100]).unwrap();
+    pages.write_atomic(16384, &[2; 16384]).unwrap();
+    pages.abandon();
+    let pages = Pages::open(&path).unwrap();
+    assert!(read(&pages, 0, 16384) == [1; 16384]);
+    assert!(read(&pages, 16384, 16384) == [2; 16384]);
+}
+
 /// On xfs the kernel writes pages whole since Linux 6.16, and on a device that does so since 6.13.
 #[test]
 fn the_kernel_writes_pages_whole_where_it_offers_that() {

@@ -15,6 +15,9 @@ use super::PageCacheRegion;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::region::calls;
 
+/// How often a page is tried that another process keeps changing.
+const TRIES: u32 = 4;
+
 /// Alignment of a buffer that suits every device (open(2), `O_DIRECT`), in bytes.
 const ALIGNMENT: usize = 4096;
 
@@ -85,6 +88,17 @@ impl PageCacheRegion {
                     "the kernel refuses to write this page whole (pwritev2(2), RWF_ATOMIC)",
                 );
             }
+            // Nor here: xfs writes a page to new blocks first, without a device that writes it whole
+            // (fs/xfs/xfs_file.c `xfs_file_dio_write_atomic`).
+            Err(Errno::NOSPC | Errno::DQUOT) => {
+                return refused(
+                    "the filesystem needs new blocks to write a page whole, and has none",
+                );
+            }
+            // Nor here (fs/iomap/direct-io.c `__iomap_dio_rw`).
+            Err(Errno::AGAIN) => {
+                return refused("another process changes the page meanwhile, through a mapping");
+            }
             Err(errno) => {
                 let error = Error::os(Operation::Write, "pwritev2", errno).at(&self.path);
                 return Err(self.poison(&mut gather, error.over(at, len as u64)));
@@ -101,11 +115,14 @@ impl PageCacheRegion {
 
 /// A write that is taken back by a signal has written nothing, and one that is short is none.
 fn put(file: &OwnedFd, page: &[u8], at: u64) -> std::result::Result<(), Errno> {
+    let mut tries = TRIES;
     loop {
         match calls::pwrite_atomic(file.as_fd(), page, at) {
             Ok(written) if written == page.len() => return Ok(()),
             Ok(_) => return Err(Errno::IO),
             Err(Errno::INTR) => {}
+            // What is cached of the page could not be dropped, which may pass.
+            Err(Errno::AGAIN) if tries > 1 => tries -= 1,
             Err(errno) => return Err(errno),
         }
     }
