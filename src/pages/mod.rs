@@ -337,3 +337,6 @@ impl<R: Region> fmt::Debug for Pages<R> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

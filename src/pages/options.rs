@@ -209,6 +209,7 @@ impl PageOptions {
         let salt = self.seed.map_or(Salts::Kernel, Salts::seeded).draw()?;
         let header = Header { kind: Kind::Pages, version: FORMAT, salt, numbers: [0; 4] };
         Header::erase(region, Kind::Pages)?;
+        records::erase(region)?;
         let key = Key::new(salt);
         opening::write_new(region, key, true)?;
         region.drain()?;

@@ -115,6 +115,13 @@ pub(super) fn complete(region: &impl Region, key: Key, found: &[Record]) -> Resu
 }
 
 /// Makes a record invalid, durable after the next drain of this thread.
+/// Clears both areas, durable with the next drain: where a key is drawn from a seed, what was there
+/// before may be valid.
+pub(super) fn erase(region: &impl Region) -> Result<()> {
+    clear(region, &area(0))?;
+    clear(region, &area(1))
+}
+
 fn clear(region: &impl Region, area: &Range<u64>) -> Result<()> {
     region.fill_flush(area.start, LINE, 0)
 }
