@@ -471,7 +471,7 @@ fn without_probes(mut records: Records) -> Records {
 }
 
 /// A check: what was acknowledged is there, the commit that was on its way is there whole or not at
-/// all, and nothing else is. Of recoveries that are not crashed (`depth` 1), one in [`ROOM_EVERY`] ends
+/// all, and nothing else is. Of recoveries that are not crashed (`depth` 1), one in some ends
 /// with a release of everything: then there is room.
 pub fn check(
     models: Vec<Model>,

@@ -1,5 +1,7 @@
 //! The simulated region: the contract of the trait over a model of caches and medium.
 
+use std::io::IoSlice;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use super::Mode;
@@ -13,7 +15,7 @@ use super::trace::Kind;
 use crate::durability::{Backend, Durability, Granularity};
 use crate::error::{ErrorKind, Operation, Result};
 use crate::probe::Shutdowns;
-use crate::region::Region;
+use crate::region::{Region, bounds};
 
 pub(super) struct Core {
     state: Mutex<State>,
@@ -358,6 +360,19 @@ impl Region for SimRegion {
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
         self.store(offset, data, false)
+    }
+
+    /// As one write of all of them.
+    fn write_vectored(&self, offset: u64, parts: &[IoSlice<'_>]) -> Result<()> {
+        let all: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+        self.write(offset, &all)
+    }
+
+    /// Nothing makes more than a word whole here.
+    fn write_atomic(&self, offset: u64, page: &[u8]) -> Result<()> {
+        self.lock().writable(Operation::Write)?;
+        let refused = bounds::not_whole(offset, page.len() as u64, self.len());
+        refused.map_err(|error| error.at(Path::new("simulated")))
     }
 
     /// May go past the cache, as the library's own backends do for some lengths: modelled as the

@@ -271,7 +271,7 @@ fn a_write_that_panicked_is_the_last() {
 #[test]
 fn a_full_disk_takes_the_kernels_way_and_nothing_else() {
     let xfs = Filesystem::looped(HERE, "xfs", 400 << 20);
-    let region = Options::new().len(LEN).create(&xfs.path().join("region")).unwrap();
+    let region = Options::new().len(LEN).create(xfs.path().join("region")).unwrap();
     let offered = region.write_atomic(0, &[1; 16384]).is_ok();
     let path = xfs.path().join("pages");
     let pages = PageOptions::new().kernel(true).create(&path, LEN).unwrap();
