@@ -104,3 +104,44 @@ fn threads_append_to_lines() {
     });
     assert_eq!(seen, THREADS * EACH);
 }
+
+/// A forked child writes nothing into its parent's log, and waits for nothing there.
+#[test]
+fn a_forked_child_neither_appends_nor_waits() {
+    for (parent, region) in [
+        (env!("CARGO_TARGET_TMPDIR"), Options::new()),
+        ("/dev/shm", Options::new().emulate(Emulation::Adr)),
+    ] {
+        let directory = tempfile::tempdir_in(parent).expect("a directory");
+        let path = directory.path().join("log");
+        let options = LogOptions::new().region(region.len(4 << 20));
+        let log = options.create(&path).expect("created");
+        log.append(b"before").expect("appended");
+        let ticket = log.submit([b"submitted"]).expect("submitted");
+        #[allow(unsafe_code)]
+        // SAFETY: no other thread has a lock that the child takes, and it leaves by _exit.
+        unsafe {
+            let child = libc::fork();
+            assert!(child >= 0);
+            if child == 0 {
+                let large = vec![1; 100_000];
+                let refused = log.append(b"child").is_err()
+                    && log.append(&large).is_err()
+                    && log.submit([&large]).is_err()
+                    && log.submit([b"child"]).is_err()
+                    && (ticket.is_durable() || ticket.wait().is_err());
+                libc::_exit(i32::from(!refused));
+            }
+            let mut status = 0;
+            assert_eq!(libc::waitpid(child, &raw mut status, 0), child);
+            assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0, "{status:#x}");
+        }
+        assert_eq!(ticket.wait().expect("durable"), Lsn::new(2)..Lsn::new(3));
+        assert_eq!(log.append(b"after").expect("appended"), Lsn::new(3));
+        log.abandon();
+        let log = options.open(&path).expect("opened");
+        let found: Vec<_> =
+            log.reader(Lsn::ZERO).unwrap().map(|record| record.unwrap().1.to_vec()).collect();
+        assert_eq!(found, [&b"before"[..], b"submitted", b"after"]);
+    }
+}

@@ -19,7 +19,9 @@ const COMMIT: u64 = 1 << 20;
 impl<R: Region> Log<R> {
     /// Makes a copy of the log in another file, which must not exist, while the log is in use. The copy
     /// has the records that are durable when the call begins, with their Lsns, but for those that are
-    /// released before they are copied. It is whole and closed under its name, or is not there.
+    /// released before they are copied. It is whole and closed under its name, or is not there. Of a log that
+    /// is open for reading only, it has the records that were there when it was opened, and it may have
+    /// some that another process has truncated since: open it just before.
     ///
     /// A log of another process is copied by opening it for reading
     /// ([`LogOptions::read_only`]). Nothing else makes a copy of a log in use: `cp` reads parts of

@@ -123,7 +123,7 @@ impl<R: Region> Core<R> {
     /// Takes all segments back: nobody is writing. Those of writers that were forgotten, too.
     pub(super) fn recall(&self) -> Result<()> {
         let left = self.recall_spares();
-        let shared = lock(&self.shared).active.take();
+        let shared = self.shared_segment();
         let left = left.and(shared.map_or(Ok(()), |active| self.leave(&active)));
         self.table.leave_all(self.watermark.get() == self.watermark.next());
         left
@@ -134,10 +134,23 @@ impl<R: Region> Core<R> {
         for active in self.idle_segments() {
             self.table.leave(active);
         }
-        if let Some(active) = lock(&self.shared).active.take() {
+        if let Some(active) = self.shared_segment() {
             self.table.leave(active.segment);
         }
         self.table.leave_all(self.watermark.get() == self.watermark.next());
+    }
+
+    /// The segment of all writers, taken from them. One with a commit in it that did not come to its end is
+    /// not used again: there may be more in it than is known.
+    fn shared_segment(&self) -> Option<Active> {
+        let mut shared = lock(&self.shared);
+        let active = shared.active.take()?;
+        let end = self.table.progress[active.segment].end.load(Ordering::Acquire);
+        if shared.broken || active.at != end {
+            self.table.break_off(active.segment);
+            return None;
+        }
+        Some(active)
     }
 
     /// Gives a segment up for the next writer, or notes that it is full: nothing will be written behind

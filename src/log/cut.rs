@@ -118,7 +118,9 @@ impl Table {
             let full = Cut { segment, header: None, usage: Usage::Full, last };
             return is_idle.then_some(full);
         }
-        let void = if life.usage == Usage::Broken { size } else { end };
+        // What an earlier truncation voids behind the end stays void.
+        let before = u64::from(life.header.void);
+        let void = if life.usage == Usage::Broken { size } else { end.max(before) };
         let mut header = cut_header(life, limit, turn, end, void);
         header.last = last;
         let usage = if is_empty { Usage::Free } else { Usage::Full };

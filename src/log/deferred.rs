@@ -220,13 +220,14 @@ impl Deferred {
     /// Has somebody told what a submission comes to: at once, if it has.
     pub(super) fn tell(&self, lsn_end: u64, callback: Callback) {
         let mut queue = self.queue();
-        match queue.outcome(lsn_end) {
-            Some(outcome) => {
-                drop(queue);
-                Waiting::Callback(callback).tell(outcome);
-            }
-            None => drop(queue.waiting.insert(lsn_end, Waiting::Callback(callback))),
+        if let Some(outcome) = queue.outcome(lsn_end) {
+            drop(queue);
+            return Waiting::Callback(callback).tell(outcome);
         }
+        let replaced = queue.waiting.insert(lsn_end, Waiting::Callback(callback));
+        drop(queue);
+        // A waker: the caller's code.
+        drop(replaced);
     }
 
     /// Nobody polls for this submission any more.
@@ -296,24 +297,28 @@ impl Drop for Lead<'_> {
     fn drop(&mut self) {
         if !self.is_over {
             let what = ErrorKind::Damaged("a sync of the log did not return");
-            self.over(Err(Arc::new(Error::new(Operation::Append, what).unknown())));
+            self.over(Err(Arc::new(Error::new(Operation::Append, what).unknown())), |_| ());
         }
     }
 }
 
 impl Lead<'_> {
-    /// The sync has ended.
-    pub(super) fn end(mut self, result: Outcome) {
-        self.over(result);
+    /// The sync has ended. `raise` is told of each piece that it has made durable and nobody else has
+    /// meanwhile. While it is called, the Lsns of the piece are held back: its segment is in use.
+    pub(super) fn end(mut self, result: Outcome, raise: impl Fn(&Piece)) {
+        self.over(result, raise);
     }
 
-    fn over(&mut self, result: Outcome) {
+    fn over(&mut self, result: Outcome, raise: impl Fn(&Piece)) {
         self.is_over = true;
         let mut queue = self.deferred.queue();
         queue.is_led = false;
         match result {
             Ok(()) => {
                 if let Some(last) = self.pieces.last() {
+                    // Of the others the segment may have begun again.
+                    let first = queue.pieces.front().map_or(u64::MAX, |piece| piece.lsn);
+                    self.pieces.iter().filter(|piece| piece.lsn >= first).for_each(raise);
                     queue.durable_below(last.lsn_end);
                 }
             }
@@ -372,16 +377,17 @@ mod tests {
         fn sync(&self, lead: Lead<'_>) {
             let end = lead.pieces.last().map_or(1, |piece| piece.lsn_end);
             if self.fails {
-                return lead.end(Err(Arc::new(Error::new(
-                    Operation::Append,
-                    ErrorKind::Damaged("a sync that fails"),
-                ))));
+                let what = ErrorKind::Damaged("a sync that fails");
+                return lead.end(Err(Arc::new(Error::new(Operation::Append, what))), |_| ());
             }
             for lsn in 1..end as usize {
                 assert_eq!(self.written[lsn].load(Ordering::Relaxed), 1, "{lsn} of {end}");
                 self.durable[lsn].store(1, Ordering::Relaxed);
             }
-            lead.end(Ok(()));
+            lead.end(Ok(()), |piece| {
+                // Readers and releases are still kept from it.
+                assert!(self.watermark.get() < piece.lsn_end);
+            });
         }
 
         fn told(&self, lsn_end: u64, outcome: &Outcome) {

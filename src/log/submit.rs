@@ -39,7 +39,9 @@ impl<R: Region> Log<R> {
     /// Appends records as one commit, all or nothing, and returns before they are durable where that takes
     /// a sync. They have their Lsns at once, and become durable in the order of these.
     ///
-    /// On persistent memory the records are durable on return. Elsewhere one call of
+    /// On persistent memory the records are durable on return; records with lower Lsns that other threads
+    /// are appending at that moment may be so a moment later ([`durable_up_to`](Self::durable_up_to)).
+    /// Elsewhere they become durable in the order of their Lsns, and one call of
     /// [`Ticket::wait`] or [`drive`](Self::drive), one poll of a ticket, or one blocking commit makes
     /// everything durable that was submitted before it; somebody has to do one of these. Readers of this
     /// log see records when they are durable; a [`LogReader`](super::LogReader) sees them at once.
@@ -105,7 +107,7 @@ impl<R: Region> Log<R> {
     /// returned.
     #[must_use]
     pub fn durable_up_to(&self) -> Lsn {
-        self.last()
+        Lsn::new(self.core.watermark.highest() - 1)
     }
 }
 
@@ -123,7 +125,7 @@ impl<R: Region> Ticket<'_, R> {
         Lsn::new(self.lsns.start)..Lsn::new(self.lsns.end)
     }
 
-    /// Whether the records are durable, and all before them.
+    /// Whether the records are durable; where that takes a sync, all before them are as well.
     #[must_use]
     pub fn is_durable(&self) -> bool {
         matches!(self.core().deferred.outcome(self.lsns.end), Some(Ok(())))
@@ -140,8 +142,9 @@ impl<R: Region> Ticket<'_, R> {
     }
 
     /// Has `told` called once, with what [`wait`](Self::wait) would return: at once if that is known, else on
-    /// the thread that completes the submission, by a call of [`Log::drive`] or by waiting for another
-    /// ticket. It may use the log; its panic goes no further.
+    /// the thread that completes the submission: by a call of [`Log::drive`], by waiting for another
+    /// ticket, by an append, a truncation or a close. It may use the log; its panic goes no further. One
+    /// that owns the log keeps it open until it is called; [`Log::abandon`] drops it uncalled.
     pub fn on_durable(self, told: impl FnOnce(Result<Range<Lsn>>) + Send + 'static) {
         let lsns = self.lsns();
         let callback = move |outcome: Outcome| told(words(outcome).map(|()| lsns));
@@ -156,6 +159,9 @@ impl<R: Region> Future for Ticket<'_, R> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let core = self.core();
+        if let Err(error) = core.check_process(Operation::Append) {
+            return Poll::Ready(Err(error));
+        }
         loop {
             match core.deferred.turn(self.lsns.end, Some(context.waker())) {
                 Turn::Done(outcome) => return Poll::Ready(words(outcome).map(|()| self.lsns())),
@@ -188,6 +194,7 @@ impl<R: Region> Core<R> {
             let next = self.watermark.get();
             return Ok(next..next);
         }
+        self.check_process(Operation::Append)?;
         let (len, first) = (staging.len() as u32, staging.first);
         let mut block = Block { lsn: 0, count: staging.count, len, durable: 0, first, body: 0 };
         let need = block.bytes();
@@ -220,12 +227,15 @@ impl<R: Region> Core<R> {
     /// Makes everything durable that was submitted.
     pub(super) fn settle(&self) -> Result<()> {
         match self.deferred.last() {
-            0 => words(self.deferred.failure()),
-            last => self.wait_deferred(last),
+            0 => {}
+            last => self.wait_deferred(last)?,
         }
+        words(self.deferred.failure())
     }
 
     fn wait_deferred(&self, lsn_end: u64) -> Result<()> {
+        // In a child, a sync that a thread of the parent led would never end.
+        self.check_process(Operation::Append)?;
         loop {
             // Threads of a simulated region take turns at its operations.
             let turn = if self.region.is_emulated() {
@@ -247,7 +257,9 @@ impl<R: Region> Core<R> {
     /// Makes durable what was written when the lead was taken.
     fn sync_deferred(&self, lead: Lead<'_>) {
         let synced = self.sync_pieces(&lead);
-        lead.end(synced.map_err(|error| Arc::new(error.unknown())));
+        lead.end(synced.map_err(|error| Arc::new(error.unknown())), |piece| {
+            self.table.progress[piece.segment].end.fetch_max(piece.end, Ordering::AcqRel);
+        });
     }
 
     fn sync_pieces(&self, lead: &Lead<'_>) -> Result<()> {
@@ -258,7 +270,8 @@ impl<R: Region> Core<R> {
                 _ => ends.push((piece.segment, piece.end)),
             }
         }
-        // Of a segment that was left, all is durable already.
+        // Of a segment that was left, all is durable already. Of one that has begun again meanwhile, all of
+        // these pieces are: what is flushed then is somebody else's.
         let durable = |segment: usize| self.table.progress[segment].end.load(Ordering::Acquire);
         ends.retain(|(segment, end)| durable(*segment) < *end);
         if ends.is_empty() {
@@ -268,10 +281,6 @@ impl<R: Region> Core<R> {
             let from = durable(*segment).min(*end);
             self.region.flush(self.layout.at(*segment) + from, end - from)?;
         }
-        self.region.drain()?;
-        for (segment, end) in ends {
-            self.table.progress[segment].end.fetch_max(end, Ordering::AcqRel);
-        }
-        Ok(())
+        self.region.drain()
     }
 }

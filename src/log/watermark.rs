@@ -54,11 +54,14 @@ pub(super) struct Watermark {
     /// The next Lsn to be drawn.
     next: CachePadded<AtomicU64>,
     bounds: Mutex<Vec<Arc<Bound>>>,
+    /// The most that `highest` has given.
+    given: AtomicU64,
 }
 
 impl Watermark {
     pub(super) fn new(next: u64) -> Self {
-        Self { next: CachePadded::new(AtomicU64::new(next)), bounds: Mutex::new(Vec::new()) }
+        let (next, given) = (CachePadded::new(AtomicU64::new(next)), AtomicU64::new(next));
+        Self { next, bounds: Mutex::new(Vec::new()), given }
     }
 
     fn bounds(&self) -> MutexGuard<'_, Vec<Arc<Bound>>> {
@@ -105,9 +108,20 @@ impl Watermark {
         self.bounds().iter().map(|bound| bound.0.load(Ordering::Acquire)).fold(next, u64::min)
     }
 
-    /// Goes back: nobody is writing.
+    /// The same, and never less than it was: a writer that is about to draw, and has not looked for a
+    /// while, takes `get` back to where it looked.
+    pub(super) fn highest(&self) -> u64 {
+        let now = self.get();
+        self.given.fetch_max(now, Ordering::AcqRel).max(now)
+    }
+
+    /// Goes back: nobody is writing. What failed above it holds nobody back any more.
     pub(super) fn rewind(&mut self, next: u64) {
         self.next.store(next, Ordering::Release);
+        self.given.store(next, Ordering::Release);
+        for bound in self.bounds().iter().filter(|bound| bound.0.load(Ordering::Acquire) >= next) {
+            bound.done();
+        }
     }
 }
 

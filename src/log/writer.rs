@@ -143,6 +143,7 @@ impl State {
             let kind = ErrorKind::Poisoned(Arc::clone(cause));
             return Err(Error::new(Operation::Append, kind).unknown());
         }
+        core.check_process(Operation::Append)?;
         if std::mem::replace(&mut self.writing, true) {
             let why = ErrorKind::Damaged("an append by this writer did not return");
             return Err(Error::new(Operation::Append, why).unknown());
@@ -263,9 +264,9 @@ impl State {
             return Err(self.broken_by(error));
         }
         progress.end.fetch_max(end, Ordering::AcqRel);
-        // What was submitted before lies before it.
-        core.deferred.covered(block.lsn);
         self.bound.done();
+        // What was submitted before lies before it. Whoever is told finds this commit, too.
+        core.deferred.covered(block.lsn);
         Ok(block.lsn)
     }
 

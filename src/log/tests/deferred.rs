@@ -483,3 +483,33 @@ fn polled<R: Region>(mut ticket: Ticket<'_, R>) -> Range<Lsn> {
         }
     }
 }
+
+/// A thread that leads a sync, and goes on when its submission has long been durable and released: the
+/// segment may hold other records by then.
+#[test]
+fn a_leader_that_is_late_says_nothing_of_a_segment_that_began_again() {
+    let region = pages(3);
+    let log = options().format(Hooked::new(region.clone())).unwrap();
+    let most = log.commit_bytes_max() as usize;
+    let first = log.submit([vec![1; most * 3 / 4]]).unwrap();
+    log.core.region.plan(At::Drain, What::Stops);
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| first.wait());
+        log.core.region.meet_twice(|| {
+            // Each fills a segment; then the first one begins again, with a short record.
+            for _ in 0..2 {
+                log.append(&vec![2; most]).unwrap();
+                log.release_up_to(log.last()).unwrap();
+            }
+            assert_eq!(log.append(&payload(4)).unwrap(), Lsn::new(4));
+        });
+        assert_eq!(waits.join().unwrap().unwrap(), Lsn::FIRST..Lsn::new(2));
+    });
+    assert_eq!(submit(&log, 5).wait().unwrap(), Lsn::new(5)..Lsn::new(6));
+    assert_eq!(log.append(&payload(6)).unwrap(), Lsn::new(6));
+    for seed in 0..40 {
+        assert_eq!(all(&options().open_region(region.crash(seed)).unwrap()), expected(4..7));
+    }
+    log.close().unwrap();
+    assert_eq!(all(&options().open_region(region).unwrap()), expected(4..7));
+}

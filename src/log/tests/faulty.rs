@@ -84,3 +84,46 @@ fn a_truncated_record_of_a_commit_that_panicked_stays_away() {
         assert_eq!(all(&options().open_region(region).unwrap()), records, "{forgotten}");
     }
 }
+
+/// The same where all writers share a segment, which is not used any more then; and this process reads on.
+#[test]
+fn a_truncated_record_of_a_shared_commit_that_panicked_stays_away() {
+    let len = layout::SEGMENTS + 4 * SEGMENT;
+    let region = SimRegion::new(Mode::PageCache, len, 2 * len);
+    let mut log = options().format(Hooked::new(region.clone())).unwrap();
+    for lsn in 1..=8 {
+        assert_eq!(log.append(&payload(lsn)).unwrap(), Lsn::new(lsn));
+    }
+    log.core.region.plan(At::Drain, What::Panics);
+    let panicked = catch_unwind(AssertUnwindSafe(|| log.append(b"never")));
+    assert!(panicked.is_err(), "{panicked:?}");
+    log.truncate_after(Lsn::new(8)).unwrap();
+    let large = vec![7; log.commit_bytes_max() as usize];
+    assert_eq!(log.append(&large).unwrap(), Lsn::new(9));
+    let mut records = expected(1..9);
+    records.push((9, large));
+    assert_eq!(all(&log), records, "nobody is held back by what was truncated");
+    log.abandon();
+    assert_eq!(all(&options().open_region(region).unwrap()), records);
+}
+
+/// A second truncation takes nothing back of what the first one made void.
+#[test]
+fn a_record_that_two_truncations_took_stays_away() {
+    let region = region(4);
+    let mut log = options().format(Hooked::new(region.clone())).unwrap();
+    for lsn in 1..=8 {
+        assert_eq!(log.append(&payload(lsn)).unwrap(), Lsn::new(lsn));
+    }
+    log.core.region.plan(At::Drain, What::Panics);
+    let panicked = catch_unwind(AssertUnwindSafe(|| log.append(b"never")));
+    assert!(panicked.is_err(), "{panicked:?}");
+    log.truncate_after(Lsn::new(8)).unwrap();
+    log.truncate_after(Lsn::new(5)).unwrap();
+    let large = vec![7; log.commit_bytes_max() as usize];
+    assert_eq!(log.append(&large).unwrap(), Lsn::new(6));
+    log.abandon();
+    let mut records = expected(1..6);
+    records.push((6, large));
+    assert_eq!(all(&options().open_region(region).unwrap()), records);
+}
