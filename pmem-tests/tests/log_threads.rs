@@ -141,7 +141,7 @@ fn a_forked_child_neither_appends_nor_waits() {
         log.abandon();
         let log = options.open(&path).expect("opened");
         let found: Vec<_> =
-            log.reader(Lsn::ZERO).unwrap().map(|record| record.unwrap().1.to_vec()).collect();
+            log.reader(Lsn::ZERO).unwrap().map(|record| record.unwrap().1).collect();
         assert_eq!(found, [&b"before"[..], b"submitted", b"after"]);
     }
 }
