@@ -43,7 +43,7 @@ pub fn write_fallbacks(out: &mut impl Write) -> io::Result<()> {
         if at > 0 {
             writeln!(out)?;
         }
-        writeln!(out, "{}", row.operation)?;
+        writeln!(out, "{}", row.operation.replace('`', ""))?;
         let ways = [row.first, row.second, row.third];
         for (way, number) in ways.iter().filter(|way| !way.is_empty()).zip(1..) {
             writeln!(out, "  {number}. {}", way.replace('`', ""))?;
