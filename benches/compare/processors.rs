@@ -28,7 +28,8 @@ const HEAD: &str = "# Processors
 
 What each processor was seen to do, by `ci/bench --record` on it: ratios to the peer or the best loop that a
 row names, medians within a round. Persistent memory is emulated on DRAM: these compare instruction
-sequences, and are not persistent-memory results. An empty cell was not measured there.
+sequences, and are not persistent-memory results. An empty cell was not measured there; a quick run has a
+tenth of the rounds.
 ";
 
 fn path() -> PathBuf {
@@ -126,7 +127,9 @@ pub fn compare(figures: &[Figure]) {
         }
     }
     if std::env::args().any(|argument| argument == "--record") {
-        table.record(&processor(), &today(), figures);
+        let quick = std::env::args().any(|argument| argument == "--quick");
+        let date = if quick { format!("{} (quick)", today()) } else { today() };
+        table.record(&processor(), &date, figures);
         match std::fs::write(&path, table.text()) {
             Ok(()) => println!("recorded in docs/processors.md"),
             Err(error) => {
