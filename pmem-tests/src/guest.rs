@@ -255,7 +255,7 @@ pub fn daxmap() -> Result<&'static Path, GuestError> {
     const TARGET: &str = "x86_64-unknown-linux-gnu";
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let build = || {
-        let words = ["-p", "daxmap", "--features", "cli", "--bin", "daxmap", "--target", TARGET];
+        let words = ["-p", "daxmap-cli", "--bin", "daxmap", "--target", TARGET];
         build(&words, "-C target-feature=+crt-static", &format!("{TARGET}/release/daxmap"))
     };
     BUILT.get_or_init(build).as_deref().map_err(|reason| GuestError::Build(reason.clone()))

@@ -19,7 +19,7 @@ fn daxmap() -> &'static Path {
         let here = std::env::current_exe().unwrap();
         let profile = here.parent().and_then(Path::parent).unwrap();
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "-p", "daxmap", "--bin", "daxmap", "--features", "cli"]);
+        build.args(["build", "--quiet", "-p", "daxmap-cli"]);
         build.arg("--target-dir").arg(profile.parent().unwrap());
         if !cfg!(debug_assertions) {
             build.arg("--release");

@@ -10,7 +10,7 @@ use crate::hunt::Fate;
 use crate::list::{Mutant, Place};
 use crate::report;
 use crate::tests::{End, Runner, Test};
-use crate::tree::{self, Build, Program};
+use crate::tree::{self, Build, Program, own_tests};
 
 /// Of the time of tests, for each; and for all of the library's own, which take no longer.
 const BUDGET: Duration = Duration::from_secs(60);
@@ -72,8 +72,7 @@ impl<'a> Alone<'a> {
     }
 
     fn attempt(&self, mutant: &Mutant) -> io::Result<Fate> {
-        let own = ["-p", "daxmap", "--all-features", "--lib", "--bins"].map(str::to_owned);
-        let Some(programs) = self.build.tests(&own)? else { return Ok(Fate::Refused) };
+        let Some(programs) = self.build.tests(&own_tests())? else { return Ok(Fate::Refused) };
         let killed = |by: String, end| Fate::Killed { by, hangs: end == End::Hangs };
         for program in &programs {
             let end = self.twice(program, None, OWN)?;
@@ -132,7 +131,7 @@ impl<'a> Alone<'a> {
             .collect();
         // What the command line itself is not changed in need not be built for it.
         let is_near = |name: &str| {
-            name != "daxmap" && (mutant.file.starts_with("src/bin") || !name.ends_with("_cli"))
+            name != "daxmap" && (mutant.file.starts_with("cli") || !name.ends_with("_cli"))
         };
         let mut programs: HashMap<String, Vec<&Test>> = HashMap::new();
         for test in self.tests {

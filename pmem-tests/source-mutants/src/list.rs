@@ -7,6 +7,8 @@ use std::process::Command;
 
 use serde::Deserialize;
 
+use crate::tree::PACKAGES;
+
 /// What is changed, in cargo-mutants' words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
 pub enum Genre {
@@ -68,10 +70,13 @@ impl Mutant {
     }
 }
 
-/// All mutants of the package in `root`.
+/// All mutants of the packages that users get, in the workspace `root`.
 pub fn mutants(root: &Path) -> io::Result<Vec<Mutant>> {
-    let output =
-        Command::new("cargo").current_dir(root).args(["mutants", "--list", "--json"]).output()?;
+    let output = Command::new("cargo")
+        .current_dir(root)
+        .args(["mutants", "--list", "--json"])
+        .args(PACKAGES)
+        .output()?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         return Err(io::Error::other(format!("cargo mutants --list: {said}")));

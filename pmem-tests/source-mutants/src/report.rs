@@ -18,9 +18,10 @@ const UNEXPLAINED: &str = "**unexplained**";
 const PREFACE: &str = "\
 # Mutants of the source
 
-`ci/source-mutants` writes this file. Every change of `src` that cargo-mutants lists is tried on the tests
-that reach it: an operator for another, a function that only returns a value, a match arm less. All that
-compile are built into one library, each behind a number, so that a try takes as long as a test. Tests that
+`ci/source-mutants` writes this file. Every change of the library, the command and the simulator that
+cargo-mutants lists is tried on the tests that reach it: an operator for another, a function that only
+returns a value, a match arm less. All that compile are in one build, each behind a number, so that a try
+takes as long as a test. Tests that
 take longer than a quarter of a minute, or what `--longest` says, are left out, and so are guests, fault
 devices, block replay, kills and loom. The primitives that durability stands on are in the
 [kill matrix](../MUTANTS.md), with every test.
@@ -45,10 +46,11 @@ pub fn words(fate: &Fate) -> String {
     }
 }
 
-/// The part of the source that a mutant is of: a folder or file of `src`.
+/// The part of the source that a mutant is of: a folder or file of `src`, or another package.
 pub fn part(mutant: &Mutant) -> String {
-    let mut names = mutant.file.iter().skip(1);
-    names.next().unwrap_or_default().to_string_lossy().into_owned()
+    let mut names = mutant.file.iter();
+    let name = names.next().filter(|name| *name != "src").or_else(|| names.next());
+    name.unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// Counts of a part.
@@ -255,9 +257,7 @@ impl Report {
     /// Writes the file.
     pub fn write(&self, path: &Path) -> io::Result<()> {
         let mut text = PREFACE.to_owned();
-        text.push_str(
-            "\n| part of `src` | mutants | refused | constant | noticed | hang | missed |\n",
-        );
+        text.push_str("\n| part | mutants | refused | constant | noticed | hang | missed |\n");
         text.push_str("|---|---|---|---|---|---|---|\n");
         let mut all = Row::default();
         for (name, row) in &self.rows {

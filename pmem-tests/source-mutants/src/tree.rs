@@ -13,7 +13,11 @@ use crate::list::{Genre, Mutant};
 use crate::rewrite::{self, MODULE};
 
 /// Files that get the module which says what is on.
-const ROOTS: [&str; 2] = ["src/lib.rs", "src/bin/daxmap/main.rs"];
+const ROOTS: [&str; 3] = ["src/lib.rs", "cli/src/main.rs", "sim/src/lib.rs"];
+
+/// The packages that are changed, as cargo is told of them, and the folders of their sources.
+pub const PACKAGES: [&str; 6] = ["-p", "daxmap", "-p", "daxmap-cli", "-p", "daxmap-sim"];
+const SOURCES: [&str; 3] = ["src", "cli/src", "sim/src"];
 
 /// Rounds of leaving out what does not compile.
 const ROUNDS: usize = 400;
@@ -94,7 +98,7 @@ impl Build {
 
     /// Builds the command line as its tests do when they begin, which then takes them no time.
     pub fn command_line(&self) -> io::Result<()> {
-        let arguments = ["build", "--release", "--quiet", "--features", "cli", "--bin", "daxmap"];
+        let arguments = ["build", "--release", "--quiet", "-p", "daxmap-cli"];
         if !self.cargo().args(arguments).status()?.success() {
             return Err(io::Error::other(format!("cargo {}", arguments.join(" "))));
         }
@@ -169,8 +173,11 @@ impl Tree {
     /// Writes the sources, without what was refused.
     fn write(&mut self, workspace: &Path, mutants: &[Mutant]) -> io::Result<()> {
         let mut files: BTreeMap<&Path, Vec<(u32, &Mutant)>> = BTreeMap::new();
-        let sources = sources(workspace, Path::new("src"))?;
-        for file in &sources {
+        let mut found = Vec::new();
+        for folder in SOURCES {
+            found.extend(sources(workspace, Path::new(folder))?);
+        }
+        for file in &found {
             files.insert(file, Vec::new());
         }
         for (id, mutant) in (1..).zip(mutants) {
@@ -211,6 +218,7 @@ impl Tree {
         let output = self
             .cargo()
             .args(["check", "--release", "--all-features", "--lib", "--bins", "--tests"])
+            .args(PACKAGES)
             .arg("--message-format=json")
             .stderr(Stdio::null())
             .output()?;
@@ -287,9 +295,7 @@ impl Tree {
     /// Builds the tests: the library's own, and those programs of the test package that `wanted`
     /// names.
     pub fn tests(&self, wanted: impl Fn(&str) -> bool) -> io::Result<Vec<Program>> {
-        let mut programs = self.test_programs(
-            &["-p", "daxmap", "--all-features", "--lib", "--bins"].map(str::to_owned),
-        )?;
+        let mut programs = self.test_programs(&own_tests())?;
         let mut arguments = vec!["-p".to_owned(), "pmem-tests".to_owned()];
         for entry in fs::read_dir(self.root.join("pmem-tests/tests"))? {
             let path = entry?.path();
@@ -309,6 +315,15 @@ impl Tree {
             .tests(&release)?
             .ok_or_else(|| io::Error::other(format!("cargo test --no-run {}", arguments.join(" "))))
     }
+}
+
+/// What builds the packages' own tests.
+pub fn own_tests() -> Vec<String> {
+    PACKAGES
+        .iter()
+        .chain(&["--all-features", "--lib", "--bins"])
+        .map(|word| (*word).to_owned())
+        .collect()
 }
 
 /// The Rust files in a folder.
@@ -353,7 +368,8 @@ pub fn copy(from: &Path, to: &Path) -> io::Result<()> {
     remove_others(to, Path::new(""), &files)?;
     for file in files {
         let (old, new) = (from.join(&file), to.join(&file));
-        let written = file.starts_with("src") && file.extension().is_some_and(|end| end == "rs");
+        let is_source = SOURCES.iter().any(|folder| file.starts_with(folder));
+        let written = is_source && file.extension().is_some_and(|end| end == "rs");
         if new.is_file() && (written || fs::read(&old)? == fs::read(&new)?) {
             continue;
         }

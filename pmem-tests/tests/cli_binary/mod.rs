@@ -11,7 +11,7 @@ pub fn path() -> &'static Path {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace member");
         let built = Command::new(env!("CARGO"))
             .current_dir(root)
-            .args(["build", "--release", "--quiet", "--features", "cli", "--bin", "daxmap"])
+            .args(["build", "--release", "--quiet", "-p", "daxmap-cli"])
             .arg("--message-format=json")
             .output()
             .expect("cargo runs");

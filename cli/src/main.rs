@@ -17,7 +17,7 @@ const CLOSED_PIPE: u8 = 141;
 
 /// Durable memory-mapped files: what lies under a path, and what it costs.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(name = "daxmap", version, about)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
