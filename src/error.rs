@@ -33,7 +33,9 @@ struct Inner {
 }
 
 impl Error {
-    pub(crate) fn new(operation: Operation, kind: ErrorKind) -> Self {
+    /// An error of a region of one's own.
+    #[must_use]
+    pub fn new(operation: Operation, kind: ErrorKind) -> Self {
         Self(Box::new(Inner {
             operation,
             path: None,
@@ -52,12 +54,22 @@ impl Error {
         error
     }
 
-    pub(crate) fn at(mut self, path: &Path) -> Self {
+    /// A failed system call of a region of one's own: its name as in the manual page, and its errno.
+    #[must_use]
+    pub fn from_call(operation: Operation, call: &'static str, errno: i32) -> Self {
+        Self::os(operation, call, Errno::from_raw_os_error(errno))
+    }
+
+    /// The same error, on this path, where it names none yet.
+    #[must_use]
+    pub fn at(mut self, path: &Path) -> Self {
         self.0.path.get_or_insert_with(|| path.to_owned());
         self
     }
 
-    pub(crate) fn over(mut self, offset: u64, len: u64) -> Self {
+    /// The same error, about `len` bytes at `offset` of the region.
+    #[must_use]
+    pub fn over(mut self, offset: u64, len: u64) -> Self {
         self.0.range = Some(offset..offset.saturating_add(len));
         self
     }
@@ -74,7 +86,9 @@ impl Error {
         self
     }
 
-    pub(crate) fn unknown(mut self) -> Self {
+    /// The same error, after which the durability of the range is unknown.
+    #[must_use]
+    pub fn unknown(mut self) -> Self {
         self.0.durability_unknown = true;
         self
     }

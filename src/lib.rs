@@ -32,7 +32,7 @@
 //! - [`pages`] replaces pages of 4 to 64 KiB in place, old or new after any crash.
 //! - [`state`] keeps one plain value, old or new after any crash.
 //! - [`probe`] says what lies under a path, why it is or is not DAX, and what to change.
-//! - `sim`, behind the feature `sim`, crashes what is built on a region, in tests.
+//! - The package `daxmap-sim` crashes what is built on a region, in tests.
 //! - [`cpu`] has the cache-line primitives, for those who bring their own mapping.
 //!
 //! # Which crash leaves what
@@ -53,16 +53,20 @@ pub mod checkpoint;
 pub mod cpu;
 mod durability;
 mod error;
+#[cfg(test)]
+extern crate self as daxmap;
 mod fiemap;
 mod format;
 pub mod log;
+#[cfg(feature = "model")]
+pub mod model;
 pub mod pages;
 mod primitives;
 pub mod probe;
 pub mod publish;
 mod region;
-#[cfg(feature = "sim")]
-pub mod sim;
+#[cfg(all(test, feature = "model"))]
+mod sim;
 pub mod state;
 
 pub use durability::{Backend, Durability, Granularity, PersistenceDomain};

@@ -3,7 +3,7 @@
 #![no_main]
 
 use daxmap::log::{Log, LogOptions, LogReader, Lsn};
-use daxmap::sim::SimRegion;
+use daxmap_sim::SimRegion;
 use daxmap::ErrorKind;
 use daxmap_fuzz::log::{LOGS, whole};
 use daxmap_fuzz::{bytes, is_one_byte, region, scatter};

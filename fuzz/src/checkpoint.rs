@@ -2,7 +2,7 @@
 
 use daxmap::Result;
 use daxmap::checkpoint::{Options, Strategy, WorkingSet};
-use daxmap::sim::{Mode, SimRegion};
+use daxmap_sim::{Mode, SimRegion};
 
 use crate::bytes;
 

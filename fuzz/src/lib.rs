@@ -3,7 +3,7 @@
 pub mod checkpoint;
 pub mod log;
 
-use daxmap::sim::{Mode, SimRegion};
+use daxmap_sim::{Mode, SimRegion};
 use daxmap::state::{StateOptions, region_bytes};
 use daxmap::{Region, Result};
 

@@ -1,7 +1,7 @@
 //! Logs to start from, with what is in them.
 
 use daxmap::log::{Log, LogOptions, Lsn};
-use daxmap::sim::{Mode, SimRegion};
+use daxmap_sim::{Mode, SimRegion};
 use daxmap::Result;
 
 use crate::bytes;

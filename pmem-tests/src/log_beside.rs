@@ -5,8 +5,8 @@
 use std::sync::{Arc, Mutex};
 
 use daxmap::log::{Log, LogOptions, Lsn};
-use daxmap::sim::{Mode, SimRegion};
 use daxmap::{Error, ErrorKind, Region, Result};
+use daxmap_sim::{Mode, SimRegion};
 
 use crate::log_model::{SEGMENT, region_len};
 use crate::watched::Watched;

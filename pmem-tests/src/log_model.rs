@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Once};
 
 use daxmap::log::{Log, LogOptions, Lsn};
-use daxmap::sim::{Explorer, History, Mode, Notes, Report, SimRegion};
 use daxmap::{Error, ErrorKind, Region, Result};
+use daxmap_sim::{Explorer, History, Mode, Notes, Report, SimRegion};
 
 /// Records: their Lsns and payloads.
 pub type Records = Vec<(u64, Vec<u8>)>;

@@ -2,8 +2,8 @@
 //!
 //! It is what the simulator is measured with, and what the corpus of seeded bugs starts from.
 
-use daxmap::sim::{History, Notes, SimRegion};
 use daxmap::{Region, Result};
+use daxmap_sim::{History, Notes, SimRegion};
 
 /// Bytes of a record: one cache line.
 pub const RECORD: u64 = 64;

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use daxmap::log::{Log, LogOptions, Lsn};
-use daxmap::sim::{Mode, SimRegion, SplitMix64};
 use daxmap::{AnyRegion, ErrorKind, Granularity, Options, Region, Result};
+use daxmap_sim::{Mode, SimRegion, SplitMix64};
 use pmem_tests::killed::Killed;
 use pmem_tests::log_model::{self as model, Model, Op, SEGMENT, SEGMENTS_AT, Subject, region_len};
 use pmem_tests::pass_on;

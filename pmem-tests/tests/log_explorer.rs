@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use daxmap::ErrorKind;
-use daxmap::sim::{Body, Explorer, History, Mode, Notes, Report, SimRegion, SplitMix64};
+use daxmap_sim::{Body, Explorer, History, Mode, Notes, Report, SimRegion, SplitMix64};
 use pmem_tests::killed::Killed;
 use pmem_tests::log_model::{self as model, Model, Op, Scenario, SharedLog, Subject, region_len};
 

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use daxmap::log::{Log, LogOptions, LogReader, Lsn};
-use daxmap::sim::{Body, Explorer, Mode, Report, SimRegion, SplitMix64};
 use daxmap::{AnyRegion, ErrorKind, Options, Region};
+use daxmap_sim::{Body, Explorer, Mode, Report, SimRegion, SplitMix64};
 use pmem_tests::log_beside::{
     Given, Op, SCENARIOS, Writer, begun, between_reads, newest, options, record, watched,
 };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use daxmap::ErrorKind;
 use daxmap::log::{LogReader, Lsn};
-use daxmap::sim::{Mode, SimRegion};
+use daxmap_sim::{Mode, SimRegion};
 use pmem_tests::killed::Killed;
 use pmem_tests::log_model::{self, LARGEST, Model, Op, Records, Subject, region_len};
 use pmem_tests::long_run::setting;

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use daxmap::log::{Log, LogOptions, Lsn};
-use daxmap::sim::{Mode, SimRegion};
 use daxmap::{ErrorKind, Options, Region, Result};
+use daxmap_sim::{Mode, SimRegion};
 use pmem_tests::log_beside::{Op, SCENARIOS, Shared, begun, between_reads, options, watched};
 use pmem_tests::log_model::{SEGMENT, region_len};
 use pmem_tests::pass_on;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use daxmap::sim::Mode;
+use daxmap_sim::Mode;
 use pmem_tests::corpus::region::{BUGS, Bug, Form};
 
 /// What a bug may take to be found.

@@ -4,7 +4,7 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use daxmap::sim::{Explorer, Mode, Report, SplitMix64};
+use daxmap_sim::{Explorer, Mode, Report, SplitMix64};
 use pmem_tests::record_log::{self, Batch, RECORD};
 
 /// Two threads over the seeds, so many images each.

@@ -13,8 +13,8 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-use daxmap::sim::{Body, Explorer, History, Mode, Notes, SimRegion};
 use daxmap::{Region, Result};
+use daxmap_sim::{Body, Explorer, History, Mode, Notes, SimRegion};
 
 /// Two words of one line, and one word each of two others.
 const X: u64 = 0;

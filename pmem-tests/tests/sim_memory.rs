@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use daxmap::Region;
-use daxmap::sim::{Mode, SimRegion};
+use daxmap_sim::{Mode, SimRegion};
 
 static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
 

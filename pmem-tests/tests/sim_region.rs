@@ -4,8 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
 
 use daxmap::probe::Report;
-use daxmap::sim::{Faults, Mode, SimRegion};
 use daxmap::{Backend, Durability, ErrorKind, Granularity, Region, Result};
+use daxmap_sim::{Faults, Mode, SimRegion};
 use pmem_tests::conformance::{self, Access, Facts, Subject, Verdict};
 
 /// Regions of one mode, kept by name. Opening one again gives the same region.

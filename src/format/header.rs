@@ -298,7 +298,7 @@ mod tests {
     }
 
     /// Both copies may have been read from what a killed process never made durable.
-    #[cfg(feature = "sim")]
+    #[cfg(feature = "model")]
     #[test]
     fn what_is_healed_has_a_durable_copy_whoever_wrote_it() {
         use crate::sim::{Mode, SimRegion};

@@ -248,5 +248,5 @@ pub(crate) fn begin(
 const _: () = assert!(Cell::buffer_bytes(BYTES as u32) as u64 == END - AT);
 const _: () = assert!(cell(Key::new(0)).slot(1) - cell(Key::new(0)).slot(0) == super::PAGE);
 
-#[cfg(all(test, feature = "sim"))]
+#[cfg(all(test, feature = "model"))]
 mod tests;

@@ -55,7 +55,7 @@ impl<'a, R: Region> Writer<'a, R> {
     }
 }
 
-#[cfg(all(test, feature = "sim"))]
+#[cfg(all(test, feature = "model"))]
 mod tests {
     use super::*;
     use crate::Options;

@@ -130,7 +130,7 @@ mod submit;
 mod survey;
 mod sync;
 mod table;
-#[cfg(all(test, feature = "sim", not(loom)))]
+#[cfg(all(test, feature = "model", not(loom)))]
 mod tests;
 mod truncate;
 mod voids;

@@ -6,7 +6,7 @@ use crate::primitives::primitive;
 /// Checks that `[offset, offset + len)` lies in a region of `region_len` bytes, and returns it
 /// as addressable numbers.
 #[inline]
-pub(crate) fn check(
+pub fn check(
     operation: Operation,
     offset: u64,
     len: u64,
@@ -24,7 +24,7 @@ pub(crate) fn check(
 
 /// As [`check`], for an aligned 8-byte word.
 #[inline]
-pub(crate) fn check_word(operation: Operation, offset: u64, region_len: u64) -> Result<usize> {
+pub fn check_word(operation: Operation, offset: u64, region_len: u64) -> Result<usize> {
     if primitive!("bounds.word", !offset.is_multiple_of(8), false) {
         return Err(Error::new(operation, ErrorKind::Unaligned { align: 8 }).over(offset, 8));
     }
@@ -47,7 +47,7 @@ pub(crate) fn check_page(offset: u64, len: u64, region_len: u64) -> Result<()> {
 }
 
 /// What a region says that writes no page whole.
-pub(crate) fn not_whole(offset: u64, len: u64, region_len: u64) -> Result<()> {
+pub fn not_whole(offset: u64, len: u64, region_len: u64) -> Result<()> {
     check_page(offset, len, region_len)?;
     let why = "no page is written whole here: `daxmap::pages` does it by a record in the file";
     Err(Error::new(Operation::Write, ErrorKind::Unsupported(why)).over(offset, len))

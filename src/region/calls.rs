@@ -2,8 +2,8 @@
 //! clean up.
 //!
 //! All of them go through this list, and through nothing else. As users build the library, each is
-//! the kernel's, inlined. With the feature `sim`, a thread can enter a modelled filesystem
-//! ([`crate::sim::filesystem`]); then the same protocol code, not a copy of it, runs against the
+//! the kernel's, inlined. With the feature `model`, a thread can enter a modelled filesystem
+//! (`daxmap_sim::filesystem`); then the same protocol code, not a copy of it, runs against the
 //! model, which answers for its own paths and descriptors and passes everything else on to the
 //! kernel. A thread that has entered none pays for one look at a thread-local variable a call.
 //!
@@ -36,16 +36,16 @@ macro_rules! calls {
         fn $name:ident($($arg:ident: $type:ty),*) -> $answer:ty $kernel:block
     )*) => {
         /// The calls as the kernel answers them.
-        pub(crate) mod kernel {
+        pub mod kernel {
             use super::*;
-            $(#[inline] pub(crate) fn $name($($arg: $type),*) -> $answer $kernel)*
+            $($(#[$doc])* #[inline] pub fn $name($($arg: $type),*) -> $answer $kernel)*
         }
 
         $(
             $(#[$doc])*
             #[inline]
             pub(crate) fn $name($($arg: $type),*) -> $answer {
-                #[cfg(feature = "sim")]
+                #[cfg(feature = "model")]
                 if let Some(model) = entered() {
                     return model.$name($($arg),*);
                 }
@@ -54,8 +54,8 @@ macro_rules! calls {
         )*
 
         /// What a modelled filesystem answers; what is not its own, it passes on.
-        #[cfg(feature = "sim")]
-        pub(crate) trait Calls {
+        #[cfg(feature = "model")]
+        pub trait Calls {
             $(
                 $(#[$doc])*
                 fn $name(&self, $($arg: $type),*) -> $answer {
@@ -110,7 +110,7 @@ calls! {
         ground::look_closely(file, path)
     }
 
-    /// [`look`], where a look at another file of the same mount may serve.
+    /// `look`, where a look at another file of the same mount may serve.
     fn glance(file: BorrowedFd<'_>, path: &Path) -> crate::Result<(Report, Quirks, Option<Seen>)> {
         ground::glance(file, path)
     }
@@ -182,7 +182,7 @@ calls! {
         fs::fchmod(file, mode)
     }
 
-    /// FS_IOC_FIEMAP: see [`unwritten::unwritten`].
+    /// FS_IOC_FIEMAP: parts of the first `len` bytes that were never written.
     fn unwritten(file: BorrowedFd<'_>, len: u64) -> Result<Vec<Range<u64>>> {
         unwritten::unwritten(file, len)
     }
@@ -235,7 +235,7 @@ calls! {
         }
     }
 
-    /// Whether [`link_open`] works for this file. Makes no name: `.` is there already, and the kernel
+    /// Whether `link_open` works for this file. Makes no name: `.` is there already, and the kernel
     /// says so only once it has found the file (`do_linkat`, fs/namei.c). What says nothing of rights
     /// or calls, such as EIO, is no answer: whoever links meets it again.
     fn can_link_open(file: BorrowedFd<'_>, directory: BorrowedFd<'_>) -> bool {
@@ -274,13 +274,13 @@ calls! {
     }
 }
 
-#[cfg(feature = "sim")]
+#[cfg(feature = "model")]
 use entering::entered;
-#[cfg(feature = "sim")]
-pub(crate) use entering::{Entered, enter};
+#[cfg(feature = "model")]
+pub use entering::{Entered, enter};
 
 /// The model that a thread has entered.
-#[cfg(feature = "sim")]
+#[cfg(feature = "model")]
 mod entering {
     use std::cell::RefCell;
     use std::marker::PhantomData;
@@ -300,7 +300,7 @@ mod entering {
 
     /// Until it is dropped, on the thread that made it, calls go to the model.
     #[derive(Debug)]
-    pub(crate) struct Entered {
+    pub struct Entered {
         before: Restore,
         on_this_thread: PhantomData<Rc<()>>,
     }
@@ -313,7 +313,9 @@ mod entering {
         }
     }
 
-    pub(crate) fn enter(model: Arc<dyn Calls>) -> Entered {
+    /// From now on, on this thread, the model is asked, until the guard is dropped. The model that was
+    /// entered before is then back.
+    pub fn enter(model: Arc<dyn Calls>) -> Entered {
         let before = MODEL.with(|entered| entered.replace(Some(model)));
         Entered { before: Restore(before), on_this_thread: PhantomData }
     }

@@ -52,7 +52,7 @@ struct Known {
 
 /// What a file answered when it was asked on which mount it is.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Seen {
+pub struct Seen {
     spot: Spot,
     driver: Driver,
     tells_unwritten: bool,

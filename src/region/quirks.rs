@@ -30,7 +30,7 @@ use crate::probe::{self, Report};
 /// What the way from data to a durable name takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools)] // independent facts
-pub(crate) struct Quirks {
+pub struct Quirks {
     /// Nothing orders an inode and the names that lead to it, or it is not known: the file has a
     /// temporary name from the beginning, so that it has one when it is synced; and a file that it
     /// replaces has one until the directory is synced.
@@ -47,9 +47,12 @@ pub(crate) struct Quirks {
 impl Quirks {
     const NOTHING_LASTS: Self =
         Self { no_journal: false, sync_file: false, sync_directory: false, exact_times: false };
-    pub(crate) const JOURNAL: Self = Self { sync_directory: true, ..Self::NOTHING_LASTS };
-    pub(crate) const LOG_OF_FILES: Self = Self { sync_file: true, ..Self::NOTHING_LASTS };
-    pub(crate) const PORTABLE: Self =
+    /// One journal orders all metadata (ext4, xfs): the directory is synced.
+    pub const JOURNAL: Self = Self { sync_directory: true, ..Self::NOTHING_LASTS };
+    /// A sync of a file makes its names durable (btrfs).
+    pub const LOG_OF_FILES: Self = Self { sync_file: true, ..Self::NOTHING_LASTS };
+    /// Nothing is known: every step that POSIX asks for.
+    pub const PORTABLE: Self =
         Self { no_journal: true, sync_directory: true, ..Self::NOTHING_LASTS };
 
     /// Those of the filesystem that the report is about.

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use daxmap::checkpoint::{Options, Strategy, WorkingSet};
-use daxmap::sim::{Explorer, History, Mode, Notes, Report, SimRegion, SplitMix64};
 use daxmap::{Error, ErrorKind, Result};
+use daxmap_sim::{Explorer, History, Mode, Notes, Report, SimRegion, SplitMix64};
 
 const PAGE: u64 = 4096;
 /// Called so, a checkpoint was taken by the check.

@@ -6,8 +6,8 @@ use std::panic::resume_unwind;
 use std::thread;
 
 use daxmap::checkpoint::{Options, Strategy, WorkingSet};
-use daxmap::sim::{Explorer, History, Mode, Notes, Report, SimRegion};
 use daxmap::{ErrorKind, Region, Result};
+use daxmap_sim::{Explorer, History, Mode, Notes, Report, SimRegion};
 use pmem_tests::killed::Killed;
 
 use crate::crashes::{KEPT, REDO, SMALL, Shape};

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use daxmap::checkpoint::{Options, Strategy as By, WorkingSet};
-use daxmap::sim::{Mode, SimRegion};
 use daxmap::{ErrorKind, Region};
+use daxmap_sim::{Mode, SimRegion};
 use proptest::prelude::*;
 
 const BYTES: u64 = 260 * 4096 - 100;

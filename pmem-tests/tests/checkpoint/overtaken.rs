@@ -6,8 +6,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 
 use daxmap::checkpoint::{Options, Strategy, WorkingSet, contents_of};
-use daxmap::sim::{Mode, SimRegion};
 use daxmap::{Region, Result};
+use daxmap_sim::{Mode, SimRegion};
 use pmem_tests::killed::Killed;
 use pmem_tests::pass_on;
 

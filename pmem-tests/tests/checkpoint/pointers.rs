@@ -6,8 +6,8 @@ use std::fs::File;
 use std::io::Read;
 
 use daxmap::checkpoint::{Options, Strategy, Tracking, WorkingSet};
-use daxmap::sim::SplitMix64;
 use daxmap::{AnyRegion, Emulation};
+use daxmap_sim::SplitMix64;
 
 const PAGE: u64 = 4096;
 /// Enough for several transparent huge pages.

@@ -8,7 +8,7 @@ fn it_finds_the_log_clean_and_the_careless_one_not() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let run = Command::new(env!("CARGO"))
         .current_dir(root)
-        .args(["run", "--quiet", "--package", "daxmap", "--features", "sim"])
+        .args(["run", "--quiet", "--package", "daxmap-sim"])
         .args(["--example", "explore_log"])
         .output()
         .unwrap();

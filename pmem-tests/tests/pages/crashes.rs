@@ -1,6 +1,6 @@
 //! Crashes of programs that write pages, as the simulator knows them.
 
-use daxmap::sim::{Explorer, Mode, Report, SimRegion};
+use daxmap_sim::{Explorer, Mode, Report, SimRegion};
 
 use crate::model::{LEN, Op, check, options, run};
 

@@ -5,7 +5,7 @@ use std::panic::resume_unwind;
 use std::thread;
 
 use daxmap::Result;
-use daxmap::sim::{Explorer, Mode, Notes, Report, SimRegion};
+use daxmap_sim::{Explorer, Mode, Notes, Report, SimRegion};
 use pmem_tests::killed::Killed;
 
 use crate::model::{BLOCK, LEN, check, held, mark, options, page};

@@ -1,8 +1,8 @@
 //! Programs that write pages, and what pages may hold after a crash of one.
 
 use daxmap::pages::{FIRST, PageOptions, Pages};
-use daxmap::sim::{History, Notes, SimRegion};
 use daxmap::{Region, Result};
+use daxmap_sim::{History, Notes, SimRegion};
 
 /// Bytes of the smallest page.
 pub const BLOCK: u64 = 4096;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use daxmap::Region;
-use daxmap::sim::{Explorer, Faults, History, Mode, Notes, SimRegion};
+use daxmap_sim::{Explorer, Faults, History, Mode, Notes, SimRegion};
 
 #[test]
 fn a_crash_in_a_growth_leaves_either_length_and_zeros() {

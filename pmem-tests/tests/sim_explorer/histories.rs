@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use daxmap::sim::{Explorer, Faults, Mode, Notes, SimRegion};
 use daxmap::{Region, Result};
+use daxmap_sim::{Explorer, Faults, Mode, Notes, SimRegion};
 
 type Workload = fn(&SimRegion, &Notes) -> Result<()>;
 

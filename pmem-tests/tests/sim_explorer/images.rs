@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-use daxmap::sim::{Explorer, Mode, Report, SimRegion};
 use daxmap::{Region, Result};
+use daxmap_sim::{Explorer, Mode, Report, SimRegion};
 
 use crate::{at, kept, store_lines};
 

@@ -7,8 +7,8 @@ mod recovery;
 mod shrinking;
 mod threads;
 
-use daxmap::sim::SimRegion;
 use daxmap::{Region, Result};
+use daxmap_sim::SimRegion;
 
 type Verdict = std::result::Result<(), String>;
 

@@ -1,7 +1,7 @@
 //! A failure is told with the fewest operations, and as little lost, as it takes.
 
-use daxmap::sim::{Explorer, History, Mode, Notes, SimRegion};
 use daxmap::{Region, Result};
+use daxmap_sim::{Explorer, History, Mode, Notes, SimRegion};
 
 use crate::{Verdict, at, kept, store_lines};
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use daxmap::Region;
-use daxmap::sim::{Body, Explorer, History, Mode, SimRegion};
+use daxmap_sim::{Body, Explorer, History, Mode, SimRegion};
 
 use crate::Verdict;
 

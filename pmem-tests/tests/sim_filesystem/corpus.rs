@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use daxmap::sim::filesystem::{Crash, Limits, Model, Profile, Tally, Verdict, Violation};
+use daxmap_sim::filesystem::{Crash, Limits, Model, Profile, Tally, Verdict, Violation};
 use pmem_tests::corpus::filesystem::{ALL, Bug};
 
 fn explore(

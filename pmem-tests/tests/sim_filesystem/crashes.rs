@@ -1,6 +1,6 @@
 //! Nothing that a crash can leave breaks a promise.
 
-use daxmap::sim::filesystem::{Feature, Profile, Tally, Tamper};
+use daxmap_sim::filesystem::{Feature, Profile, Tally, Tamper};
 
 use crate::operations::{ALL, without_exchange};
 use crate::{explore, explore_failed, run};

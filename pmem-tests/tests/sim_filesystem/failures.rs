@@ -2,7 +2,7 @@
 //! everything that was promised.
 
 use daxmap::ErrorKind;
-use daxmap::sim::filesystem::{Image, Profile, Tally, Tamper};
+use daxmap_sim::filesystem::{Image, Profile, Tally, Tamper};
 
 use crate::operations::{ALL, DRAIN, FILE, KEPT, OPEN, Operation, Outcome, is_leftover, sees};
 use crate::{explore_failed, run};

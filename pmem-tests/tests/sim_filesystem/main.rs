@@ -10,7 +10,7 @@ mod proof;
 mod real;
 mod recovery;
 
-use daxmap::sim::filesystem::{History, Limits, Profile, Tally, Tamper};
+use daxmap_sim::filesystem::{History, Limits, Profile, Tally, Tamper};
 use operations::Operation;
 
 /// Runs an operation on a fresh filesystem, with the calls tampered with.
@@ -24,7 +24,7 @@ fn explore_failed(
     operation: &Operation,
     profile: Profile,
     outcome: &operations::Outcome,
-) -> Result<Tally, Box<daxmap::sim::filesystem::Violation>> {
+) -> Result<Tally, Box<daxmap_sim::filesystem::Violation>> {
     if outcome.result.is_ok() || profile != Profile::NothingUntilFsync {
         return explore(operation, &outcome.history);
     }
@@ -39,6 +39,6 @@ fn explore_failed(
 fn explore(
     operation: &Operation,
     history: &History,
-) -> Result<Tally, Box<daxmap::sim::filesystem::Violation>> {
+) -> Result<Tally, Box<daxmap_sim::filesystem::Violation>> {
     history.explore(Limits::default(), |crash| (operation.check)(crash))
 }

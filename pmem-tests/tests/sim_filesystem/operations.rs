@@ -1,8 +1,8 @@
 //! The operations, what was there before, and what a crash may leave of each.
 
 use daxmap::publish::Commit;
-use daxmap::sim::filesystem::{Crash, History, Image, Model, Profile, Shown, Tamper, Verdict};
 use daxmap::{AnyRegion, Options, Region};
+use daxmap_sim::filesystem::{Crash, History, Image, Model, Profile, Shown, Tamper, Verdict};
 use pmem_tests::versions;
 
 /// The file's name, and the one that an old version is kept under.

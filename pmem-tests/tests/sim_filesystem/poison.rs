@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use daxmap::sim::filesystem::{Model, Profile, SyncCall, Tamper, Which};
 use daxmap::{ErrorKind, Options, Region};
+use daxmap_sim::filesystem::{Model, Profile, SyncCall, Tamper, Which};
 use pmem_tests::versions;
 
 use crate::operations::{FILE, GROWN, LEN, NEW, OLD};
@@ -109,8 +109,8 @@ fn the_model_keeps_nothing_that_nobody_synced() {
     let mut seen = Vec::new();
     model
         .history()
-        .explore(daxmap::sim::filesystem::Limits::default(), |crash| {
-            let daxmap::sim::filesystem::Shown::File(file) = crash.image.shows(FILE) else {
+        .explore(daxmap_sim::filesystem::Limits::default(), |crash| {
+            let daxmap_sim::filesystem::Shown::File(file) = crash.image.shows(FILE) else {
                 return Err("no file".into());
             };
             seen.push(versions::version_of(&file.bytes()));

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use daxmap::sim::filesystem::{History, Profile, SyncCall, Tamper, Which};
+use daxmap_sim::filesystem::{History, Profile, SyncCall, Tamper, Which};
 
 use crate::operations::{
     ALL, CREATE, CREATE_ONLY, DRAIN, EXCHANGE, EXCHANGE_AGAIN, GROW, OPEN, Operation, PART,

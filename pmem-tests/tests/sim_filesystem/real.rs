@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use daxmap::sim::filesystem::{Image, Limits, Model, Profile, Shown};
+use daxmap_sim::filesystem::{Image, Limits, Model, Profile, Shown};
 use pmem_tests::cut::{Disk, KINDS, Kind};
 use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags};
 use std::io::Result;

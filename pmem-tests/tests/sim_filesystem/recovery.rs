@@ -1,8 +1,8 @@
 //! What a crash left is opened and cleaned up, and crashes again while it is.
 
 use daxmap::publish::clean_leftovers;
-use daxmap::sim::filesystem::{Image, Limits, Model, Profile, Shown, Tally, Tamper, Verdict};
 use daxmap::{ErrorKind, Options, Region};
+use daxmap_sim::filesystem::{Image, Limits, Model, Profile, Shown, Tally, Tamper, Verdict};
 
 use crate::operations::{ALL, FILE, KEPT, is_leftover, sees};
 use crate::run;

@@ -2,8 +2,8 @@
 
 use std::thread;
 
-use daxmap::sim::{Explorer, History, Mode, Notes, Report, SimRegion, SplitMix64};
 use daxmap::state::region_bytes;
+use daxmap_sim::{Explorer, History, Mode, Notes, Report, SimRegion, SplitMix64};
 
 use crate::model::{Mark, Op, check, run};
 

@@ -4,9 +4,9 @@
 use std::panic::resume_unwind;
 use std::thread;
 
-use daxmap::sim::{Explorer, History, Mode, Notes, Report, SimRegion};
 use daxmap::state::{State, region_bytes};
 use daxmap::{Region, Result};
+use daxmap_sim::{Explorer, History, Mode, Notes, Report, SimRegion};
 use pmem_tests::killed::Killed;
 
 use crate::model::{Value, generation, options, upgrading, value};

@@ -3,9 +3,9 @@
 use std::mem::{self, ManuallyDrop};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use daxmap::sim::{History, Notes, SimRegion};
 use daxmap::state::{State, StateOptions};
 use daxmap::{Error, ErrorKind, Region, Result};
+use daxmap_sim::{History, Notes, SimRegion};
 use pmem_tests::pass_on;
 
 /// A value says which one it is, and in which version of its layout: any mixture of two is none.

@@ -4,8 +4,8 @@
 use std::mem::{self, forget};
 use std::sync::Arc;
 
-use daxmap::sim::{Mode, SimRegion};
 use daxmap::state::{State, region_bytes};
+use daxmap_sim::{Mode, SimRegion};
 use pmem_tests::killed::Killed;
 use pmem_tests::long_run::setting;
 use proptest::prelude::*;

@@ -93,7 +93,7 @@ fn a_checkpoint_file_of_version_1_is_read_as_it_is_and_upgraded_by_an_opening_fo
 }
 
 /// A crash at every step of an upgrade, whichever copy of the header was whole before.
-#[cfg(feature = "sim")]
+#[cfg(feature = "model")]
 #[test]
 fn an_upgrade_that_is_cut_leaves_a_file_of_either_version() {
     use crate::sim::{Explorer, Mode};

@@ -1,7 +1,7 @@
 //! A file is replaced in the right order, and the program is done when the rename has returned: the
 //! rename is in memory only.
 
-use daxmap::sim::filesystem::Model;
+use daxmap_sim::filesystem::Model;
 use std::io::Result;
 
 use super::{

@@ -1,6 +1,6 @@
 //! A new file is written and only its directory synced, as if that synced what is in it.
 
-use daxmap::sim::filesystem::{Crash, Model, Verdict};
+use daxmap_sim::filesystem::{Crash, Model, Verdict};
 use std::io::Result;
 
 use super::{Bug, DONE, EVERYWHERE, FILE, none_or_new, nothing, write_new};

@@ -1,7 +1,7 @@
 //! An fsync that failed is called again, and succeeds: the kernel has marked the pages clean, and the
 //! medium holds the old data.
 
-use daxmap::sim::filesystem::{Model, Tamper};
+use daxmap_sim::filesystem::{Model, Tamper};
 use std::io::Result;
 
 use super::{

@@ -1,7 +1,7 @@
 //! Two files: the data, and a marker which says that the data is complete. Both are synced at the
 //! end, and nothing says which comes first.
 
-use daxmap::sim::filesystem::{Crash, Model, Verdict};
+use daxmap_sim::filesystem::{Crash, Model, Verdict};
 use std::io::Result;
 
 use super::{Bug, DONE, FILE, NEW, WHERE_DATA_IS_NOT_ORDERED, nothing, version, write_new};

@@ -14,7 +14,7 @@ mod truncated_and_written;
 mod unnamed_not_synced_again;
 mod unnamed_synced_then_linked;
 
-use daxmap::sim::filesystem::{Crash, Image, Model, Profile, Shown, Tamper, Verdict};
+use daxmap_sim::filesystem::{Crash, Image, Model, Profile, Shown, Tamper, Verdict};
 use std::io::Result;
 
 use crate::versions;

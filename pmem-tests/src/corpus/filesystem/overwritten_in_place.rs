@@ -1,6 +1,6 @@
 //! A file is overwritten where it is: a crash leaves some sectors of either version.
 
-use daxmap::sim::filesystem::Model;
+use daxmap_sim::filesystem::Model;
 use std::io::Result;
 
 use super::{Bug, DONE, EVERYWHERE, FILE, NEW, content, old_or_new, put_old, replace_durably};

@@ -1,7 +1,7 @@
 //! The new version has a name of its own and is durable, but for that name, when the old one is
 //! removed: where names are not ordered, a crash can leave neither.
 
-use daxmap::sim::filesystem::{Crash, Model, Profile, Verdict};
+use daxmap_sim::filesystem::{Crash, Model, Profile, Verdict};
 use std::io::Result;
 
 use super::{Bug, DONE, FILE, NEW, OLD, put_old, version, write_new};

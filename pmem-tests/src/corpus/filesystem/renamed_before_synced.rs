@@ -1,7 +1,7 @@
 //! A file is renamed over another, and synced afterwards: in between, the name leads to a file
 //! whose data is not there.
 
-use daxmap::sim::filesystem::Model;
+use daxmap_sim::filesystem::Model;
 use std::io::Result;
 
 use super::{

@@ -2,7 +2,7 @@
 //! Without a journal the link count of the old file is written apart from the directory: if only that
 //! has reached the medium, the name leads to a deleted file, and e2fsck(8) takes it away.
 
-use daxmap::sim::filesystem::{Model, Profile};
+use daxmap_sim::filesystem::{Model, Profile};
 use std::io::Result;
 
 use super::{Bug, DONE, FILE, TEMPORARY, old_or_new, put_old, replace_durably, write_new};

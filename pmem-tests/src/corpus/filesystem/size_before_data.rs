@@ -1,7 +1,7 @@
 //! A log makes room for a record first, then writes it, and takes everything up to the end of the
 //! file for records: the length can be on the medium before the record.
 
-use daxmap::sim::filesystem::{Crash, Image, Model, SECTOR, Shown, Verdict};
+use daxmap_sim::filesystem::{Crash, Image, Model, SECTOR, Shown, Verdict};
 use std::io::Result;
 
 use super::{Bug, DONE, EVERYWHERE, FILE};

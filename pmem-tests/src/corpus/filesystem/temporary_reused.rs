@@ -1,7 +1,7 @@
 //! The temporary name is always the same, and is opened without `O_TRUNC`: what a crash left there
 //! is longer than the new version, and its end becomes part of it.
 
-use daxmap::sim::filesystem::Model;
+use daxmap_sim::filesystem::Model;
 use std::io::Result;
 
 use super::{

@@ -1,7 +1,7 @@
 //! A file is replaced by cutting it to nothing and writing it anew, as `O_TRUNC` does: in between
 //! there is neither version.
 
-use daxmap::sim::filesystem::Model;
+use daxmap_sim::filesystem::Model;
 use std::io::Result;
 
 use super::{Bug, DONE, EVERYWHERE, FILE, NEW, content, old_or_new, put_old, replace_durably};

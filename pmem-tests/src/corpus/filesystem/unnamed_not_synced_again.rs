@@ -1,7 +1,7 @@
 //! A file made with `O_TMPFILE` is written, synced, and then given its name: the sync was of a file
 //! without names.
 
-use daxmap::sim::filesystem::Model;
+use daxmap_sim::filesystem::Model;
 use std::io::Result;
 
 use super::{

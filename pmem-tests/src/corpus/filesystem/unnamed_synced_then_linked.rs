@@ -2,7 +2,7 @@
 //! right with a journal or a log; without one, the medium has a name of an inode that says it has
 //! none.
 
-use daxmap::sim::filesystem::{Model, Profile};
+use daxmap_sim::filesystem::{Model, Profile};
 use std::io::Result;
 
 use super::{Bug, DONE, FILE, NEW, TEMPORARY, content, none_or_new, nothing};

@@ -1,6 +1,6 @@
 //! A thread acts on a value that another has stored and not yet made durable.
 
-use daxmap::sim::Body;
+use daxmap_sim::Body;
 
 use super::support::{FORGETFUL, ensure, ok};
 use super::{Bug, Explorer, Region};

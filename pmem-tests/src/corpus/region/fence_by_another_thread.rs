@@ -1,7 +1,7 @@
 //! One thread stores and flushes, another drains for it: a fence waits for the write-backs of its
 //! own core.
 
-use daxmap::sim::Body;
+use daxmap_sim::Body;
 
 use super::support::{FORGETFUL, ensure, ok};
 use super::{Bug, Explorer, Region};

@@ -1,7 +1,7 @@
 //! A commit thread makes durable what worker threads flushed, and fences its own core alone, whose
 //! fence orders none of their write-backs.
 
-use daxmap::sim::Body;
+use daxmap_sim::Body;
 
 use super::support::{FORGETFUL, ensure, ok};
 use super::{Bug, Explorer, Region};

@@ -1,7 +1,7 @@
 //! A file is lengthened by ftruncate(2) and written, and nobody syncs its length before what is
 //! written counts as durable. The program is the same in both forms: the region differs.
 
-use daxmap::sim::Faults;
+use daxmap_sim::Faults;
 
 use super::support::{ensure, ok, persist_word};
 use super::{Bug, Explorer, Form, Mode, Region};

@@ -4,8 +4,8 @@
 //! The exploration of a bug must find the buggy form, in the modes that it names, and must find
 //! the fixed form clean in every mode. [`BUGS`] is the list that the tests walk.
 
-use daxmap::sim::{Explorer, History, Mode, Notes, Report, SimRegion};
 use daxmap::{Region, Result};
+use daxmap_sim::{Explorer, History, Mode, Notes, Report, SimRegion};
 
 mod support;
 

@@ -2,7 +2,7 @@
 //! one that was lost. The program is the same in both forms: what differs is the region, whose
 //! first error is final in the fixed one.
 
-use daxmap::sim::Faults;
+use daxmap_sim::Faults;
 
 use super::support::{ensure, ok};
 use super::{Bug, Explorer, Mode, Region};

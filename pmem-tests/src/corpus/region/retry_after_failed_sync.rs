@@ -1,7 +1,7 @@
 //! fdatasync fails; the program calls it again, and it succeeds: the kernel has marked the pages
 //! clean and forgotten them.
 
-use daxmap::sim::Faults;
+use daxmap_sim::Faults;
 
 use super::support::{ensure, ok};
 use super::{Bug, Explorer, Mode, Region};

@@ -10,9 +10,9 @@ use super::model::Model;
 use super::region::SimRegion;
 use super::thread::this_thread;
 use super::trace::{Kind, Step};
-use crate::error::{Error, ErrorKind, Operation, Result};
-use crate::probe::Shutdowns;
-use crate::region::bounds;
+use daxmap::model::bounds;
+use daxmap::probe::Shutdowns;
+use daxmap::{Error, ErrorKind, Operation, Result};
 
 /// What the region is made to do wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -154,7 +154,8 @@ impl State {
                 Whose::Own => self.model.lose_captures(this_thread()),
                 Whose::All => self.model.lose_all_captures(),
             }
-            let cause = Error::os(operation, "fdatasync", Errno::IO).at(Path::new("simulated"));
+            let cause = Error::from_call(operation, "fdatasync", Errno::IO.raw_os_error())
+                .at(Path::new("simulated"));
             let cause = cause.unknown();
             if !self.faults.forgets_errors {
                 self.latch = Latch::Poisoned(Arc::new(cause.clone()));

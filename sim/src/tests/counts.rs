@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-use crate::Region;
-use crate::sim::filesystem::{Limits, Model, Profile, Shown};
-use crate::sim::{Explorer, Mode, Report};
+use crate::filesystem::{Limits, Model, Profile, Shown};
+use crate::{Explorer, Mode, Report};
+use daxmap::Region;
 
 /// Two lines that are stored and not flushed, and what recovery calls what it finds.
 fn explored(name: impl Fn([u8; 2]) -> Vec<u8> + Send + Sync + 'static) -> Report {

@@ -16,11 +16,9 @@ use super::image::{Image, Inode};
 use super::live::{Live, Object};
 use super::profile::Profile;
 use super::{Feature, Tamper};
-use crate::durability::{Backend, Durability, Granularity};
-use crate::probe::Report;
-use crate::region::calls::{self, Calls, kernel};
-use crate::region::ground::Seen;
-use crate::region::quirks::Quirks;
+use daxmap::model::{self, Calls, Quirks, Seen, kernel};
+use daxmap::probe::Report;
+use daxmap::{Backend, Durability, Granularity};
 
 /// Where every model is mounted. Only a thread that has entered one finds it there.
 const MOUNT_POINT: &str = "/daxmap-model";
@@ -45,7 +43,7 @@ impl std::fmt::Debug for Model {
 #[derive(Debug)]
 #[must_use = "the thread leaves the model when this is dropped"]
 pub struct Inside {
-    _entered: calls::Entered,
+    _entered: model::Entered,
 }
 
 impl Model {
@@ -71,7 +69,7 @@ impl Model {
     /// From now on, until the guard is dropped, the calling thread finds the model under
     /// [`path`](Self::path). A thread is in one model at a time, the one entered last.
     pub fn enter(self: &Arc<Self>) -> Inside {
-        Inside { _entered: calls::enter(Arc::clone(self) as Arc<dyn Calls>) }
+        Inside { _entered: model::enter(Arc::clone(self) as Arc<dyn Calls>) }
     }
 
     /// Where it is mounted, for a thread that has entered it.
@@ -206,7 +204,7 @@ impl Model {
         path.file_name().filter(|_| path.parent() == Some(&self.path))
     }
 
-    fn report(&self, file: BorrowedFd<'_>, path: &Path) -> crate::Result<Report> {
+    fn report(&self, file: BorrowedFd<'_>, path: &Path) -> daxmap::Result<Report> {
         // What does not depend on the file costs more to find out than all the rest.
         static MEMORY: OnceLock<Report> = OnceLock::new();
         let memory = match MEMORY.get() {
@@ -216,16 +214,14 @@ impl Model {
                 || report
             }),
         };
-        let filesystem = Some(format!("model of {}", self.profile().as_str()));
-        Ok(Report {
-            path: path.to_owned(),
-            filesystem,
-            backend: Backend::PageCache,
-            durability: Durability::Fsync,
-            granularity: Granularity::Page,
-            reasons: Vec::new(),
-            ..memory.clone()
-        })
+        let mut report = memory.clone();
+        path.clone_into(&mut report.path);
+        report.filesystem = Some(format!("model of {}", self.profile().as_str()));
+        report.backend = Backend::PageCache;
+        report.durability = Durability::Fsync;
+        report.granularity = Granularity::Page;
+        report.reasons.clear();
+        Ok(report)
     }
 }
 
@@ -294,7 +290,7 @@ impl Calls for Model {
         Ok(())
     }
 
-    fn look(&self, file: BorrowedFd<'_>, path: &Path) -> crate::Result<(Report, Quirks)> {
+    fn look(&self, file: BorrowedFd<'_>, path: &Path) -> daxmap::Result<(Report, Quirks)> {
         match self.file(file) {
             Some(_) => Ok((self.report(file, path)?, self.live().disguise().quirks())),
             None => kernel::look(file, path),
@@ -305,7 +301,7 @@ impl Calls for Model {
         &self,
         file: BorrowedFd<'_>,
         path: &Path,
-    ) -> crate::Result<(Report, Quirks, Option<Seen>)> {
+    ) -> daxmap::Result<(Report, Quirks, Option<Seen>)> {
         match self.file(file) {
             Some(_) => self.look(file, path).map(|(report, quirks)| (report, quirks, None)),
             None => kernel::glance(file, path),

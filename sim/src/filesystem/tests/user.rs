@@ -9,8 +9,8 @@ use rustix::io::{Errno, FdFlags, fcntl_getfd, pread};
 
 use super::super::{History, Limits, Model, Profile, Shown, SyncCall, Tamper, Which};
 use super::{EXT4, NOTHING};
-use crate::region::calls::Calls;
-use crate::{Options, Region};
+use daxmap::model::Calls;
+use daxmap::{Options, Region};
 
 fn bytes(file: &OwnedFd, len: usize) -> Vec<u8> {
     let mut bytes = vec![0xEE; len];

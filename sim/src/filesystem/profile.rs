@@ -2,7 +2,7 @@
 
 use super::history::{Change, Sync};
 use super::image::{Effect, Inode};
-use crate::region::quirks::Quirks;
+use daxmap::model::Quirks;
 
 /// Which order the filesystem keeps. The module's documentation has the rules and their sources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

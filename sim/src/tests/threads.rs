@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, Mutex};
 
-use crate::Region;
-use crate::sim::schedule::{Plan, Scheduler};
-use crate::sim::thread::{become_thread, this_thread};
-use crate::sim::{Body, Explorer, Mode, Report};
+use crate::schedule::{Plan, Scheduler};
+use crate::thread::{become_thread, this_thread};
+use crate::{Body, Explorer, Mode, Report};
+use daxmap::Region;
 
 /// So many threads that load so often, and the threads in the order of their loads, for each
 /// interleaving.

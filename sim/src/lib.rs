@@ -1,18 +1,18 @@
 //! A region that loses in a simulated crash what a real one may lose, and an explorer that tries
-//! the crashes: for the tests of logs, tables and files built on [`Region`](crate::Region).
+//! the crashes: for the tests of logs, tables and files built on [`Region`](daxmap::Region).
 //!
-//! Behind the feature `sim`, which users turn on for their tests:
+//! For the tests of whoever builds on a region:
 //!
 //! ```toml
 //! [dev-dependencies]
-//! daxmap = { version = "0.1", features = ["sim"] }
+//! daxmap-sim = "0.1"
 //! ```
 //!
 //! A test is a workload, which says what it has promised, and a check, which does what the program
 //! does after a crash and compares what it finds with what was promised:
 //!
 //! ```
-//! use daxmap::sim::{Explorer, History, Mode, Notes, SimRegion};
+//! use daxmap_sim::{Explorer, History, Mode, Notes, SimRegion};
 //! use daxmap::{Region, Result};
 //!
 //! const DATA: u64 = 0;
@@ -63,14 +63,14 @@
 //!
 //! It follows the published persistency model of x86 (Raad, Wickerson, Neis, Vafeiadis:
 //! "Persistency semantics of the Intel-x86 architecture", POPL 2020; Khyzha, Lahav: "Taming
-//! x86-TSO persistency", POPL 2021) as far as the contract of [`Region`](crate::Region) promises
+//! x86-TSO persistency", POPL 2021) as far as the contract of [`Region`](daxmap::Region) promises
 //! it, and is weaker where the contract promises less:
 //!
 //! - Of the stores to one line a prefix survives, in the order in which they became visible,
 //!   whoever stored them. Lines survive independently of each other, flushed or not.
 //! - A flush captures what the line holds at that moment. The next drain of the same thread makes
 //!   durable what the thread captured, and nothing else.
-//! - [`write_flush`](crate::Region::write_flush) and the like go past the cache: any subset of
+//! - [`write_flush`](daxmap::Region::write_flush) and the like go past the cache: any subset of
 //!   their 8-byte pieces survives until the drain of the same thread, and older stores to the
 //!   line are not flushed with them.
 //! - Only an aligned 8-byte word is stored whole. Other bytes arrive one by one, in the order of
@@ -89,6 +89,7 @@
 //!
 //! | file | question |
 //! |---|---|
+//! | `mode` | which memory, or which disk? |
 //! | `model` | what is in the caches, and what is surely durable? |
 //! | `image` | what may a crash leave, and which of it has recovery looked at? |
 //! | `region`, `state`, `thread`, `trace` | how does it answer the calls of the trait, and what was called? |
@@ -103,6 +104,7 @@ mod explorer;
 pub mod filesystem;
 mod history;
 mod image;
+mod mode;
 mod model;
 mod random;
 mod region;
@@ -116,42 +118,8 @@ mod trace;
 
 pub use explorer::{Body, Explorer};
 pub use history::{History, Notes};
+pub use mode::Mode;
 pub use random::SplitMix64;
 pub use region::SimRegion;
 pub use report::{Crash, Failure, Report};
 pub use state::Faults;
-
-/// What a crash may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Mode {
-    /// Persistent memory whose caches are lost (ADR). Of each 64-byte line a prefix of its stores
-    /// survives, in 8-byte pieces; lines survive independently, flushed or not.
-    Adr,
-    /// Persistent memory whose caches survive (eADR): every store survives as soon as another
-    /// thread could see it. What bypasses the cache still needs its thread's drain.
-    Eadr,
-    /// As `Adr`, for memory that keeps no order within a line either: any subset of the 8-byte
-    /// pieces survives. Nothing weaker keeps the contract of [`Region`](crate::Region).
-    TornWords,
-    /// A file behind the page cache. Of each 512-byte sector any version since the last drain
-    /// survives, sectors independently.
-    PageCache,
-}
-
-impl Mode {
-    /// Every mode.
-    pub const ALL: [Self; 4] = [Self::Adr, Self::Eadr, Self::TornWords, Self::PageCache];
-
-    /// log2 of the unit that reaches the medium as one, in bytes.
-    const fn line_shift(self) -> u32 {
-        match self {
-            Self::Adr | Self::Eadr | Self::TornWords => 6,
-            Self::PageCache => 9,
-        }
-    }
-
-    const fn line(self) -> u64 {
-        1 << self.line_shift()
-    }
-}

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use super::image::Policy;
 use super::thread::become_thread;
 use super::{Mode, SimRegion, SplitMix64};
-use crate::region::Region;
+use daxmap::Region;
 
 const WORDS: usize = 4;
 

@@ -7,7 +7,7 @@
 //! [`Profile`] allows.
 //!
 //! ```
-//! use daxmap::sim::filesystem::{Limits, Model, Profile, Shown};
+//! use daxmap_sim::filesystem::{Limits, Model, Profile, Shown};
 //! use daxmap::{Options, Region};
 //!
 //! let model = Model::new(Profile::Ext4).expect("memory files can be made");

@@ -14,7 +14,7 @@ use super::report::Report;
 use super::schedule::{Plan, Scheduler};
 use super::state::Faults;
 use super::thread::become_thread;
-use crate::error::Result;
+use daxmap::Result;
 
 type Setup = dyn Fn(&SimRegion) -> Result<()> + Send + Sync;
 type Workload = dyn Fn(&SimRegion, &Notes) -> Result<()> + Send + Sync;

@@ -12,10 +12,11 @@ use super::model::Model;
 use super::state::{Faults, Latch, State, Whose, failed};
 use super::thread::this_thread;
 use super::trace::Kind;
-use crate::durability::{Backend, Durability, Granularity};
-use crate::error::{ErrorKind, Operation, Result};
-use crate::probe::Shutdowns;
-use crate::region::{Region, bounds};
+use daxmap::Region;
+use daxmap::model::bounds;
+use daxmap::probe::Shutdowns;
+use daxmap::{Backend, Durability, Granularity};
+use daxmap::{ErrorKind, Operation, Result};
 
 pub(super) struct Core {
     state: Mutex<State>,

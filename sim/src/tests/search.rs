@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::Region;
-use crate::sim::trace::{Kind, Step};
-use crate::sim::{Explorer, Faults, History, Mode, SimRegion};
+use crate::trace::{Kind, Step};
+use crate::{Explorer, Faults, History, Mode, SimRegion};
+use daxmap::Region;
 
 type Verdict = Result<(), String>;
 
@@ -18,7 +18,7 @@ fn word(region: &SimRegion, offset: u64) -> u64 {
 
 #[test]
 fn a_crash_comes_where_it_can_leave_something_new() {
-    let explore = |workload: fn(&SimRegion) -> crate::Result<()>| {
+    let explore = |workload: fn(&SimRegion) -> daxmap::Result<()>| {
         let check = |region: &SimRegion, _: &History| -> Verdict {
             word(region, 0);
             Ok(())
@@ -53,7 +53,7 @@ fn a_crash_comes_where_it_can_leave_something_new() {
 }
 
 /// How many images there are of a crash at the end of the workload.
-fn images_at_the_end(workload: fn(&SimRegion) -> crate::Result<()>) -> u64 {
+fn images_at_the_end(workload: fn(&SimRegion) -> daxmap::Result<()>) -> u64 {
     let at_the_end = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&at_the_end);
     let report = Explorer::new(Mode::Adr, 128).run(
@@ -237,7 +237,7 @@ fn the_drain_that_fails_is_one_of_the_workload() {
 }
 
 /// What a crash at the end may leave of two words in two lines, once a drain has failed.
-fn after_a_failed_drain(workload: fn(&SimRegion) -> crate::Result<()>) -> BTreeSet<(u64, u64)> {
+fn after_a_failed_drain(workload: fn(&SimRegion) -> daxmap::Result<()>) -> BTreeSet<(u64, u64)> {
     let faults = Faults { failing_drain: Some(1), forgets_errors: true, ..Faults::default() };
     let region = SimRegion::with_faults(Mode::Adr, 128, 128, faults);
     workload(&region).unwrap();

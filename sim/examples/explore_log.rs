@@ -1,12 +1,12 @@
 //! A log, tested against every crash by the simulator, and the bug that this finds.
 //!
-//!     cargo run --release --features sim --example explore_log
+//!     cargo run --release -p daxmap-sim --example explore_log
 //!
 //! Records have a length, a checksum and a payload. The careless writer reckons the range to
 //! flush from where the record ends and not from where it begins.
 
-use daxmap::sim::{Explorer, History, Mode, Notes, SimRegion};
 use daxmap::{Region, Result};
+use daxmap_sim::{Explorer, History, Mode, Notes, SimRegion};
 
 /// Length and checksum, a word each.
 const HEADER: u64 = 16;
