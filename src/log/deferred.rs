@@ -11,16 +11,29 @@
 //! woken does. So it does no harm if one of them was dropped in the meantime.
 //!
 //! The first failure is final: everything from the first submission on that was not durable then gets it,
-//! and so does every later one.
+//! and so does every later one. A commit that fails beside them is such a failure, too.
+//!
+//! Where each writer has a segment of its own, a submission is durable before those of other writers with
+//! lower Lsns may be. Then [`wait_for_lower`](Deferred::wait_for_lower) keeps it back:
+//!
+//! - Whoever drew a lower Lsn published its bound before, so the [watermark](super::watermark) stays below
+//!   until that commit is durable.
+//! - A commit that fails, or panics, holds its bound at its Lsn for ever, and says so here afterwards. So
+//!   who waits for it ends with its error, and the watermark is never passed by it.
+//! - A failure at an Lsn concerns what ends above it only: what was told before stays as it was told.
 //!
 //! Model-checked with loom: `RUSTFLAGS="--cfg loom"`.
 
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicBool, Ordering};
 #[cfg(loom)]
 use loom::sync::{Condvar, Mutex, MutexGuard};
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::PoisonError;
+#[cfg(not(loom))]
+use std::sync::atomic::{AtomicBool, Ordering};
 #[cfg(not(loom))]
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::task::Waker;
@@ -41,6 +54,8 @@ pub(super) struct Deferred {
     queue: Mutex<Queue>,
     /// A sync has ended.
     ended: Condvar,
+    /// `failed` is set in the queue.
+    has_failed: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -54,6 +69,8 @@ struct Queue {
     is_led: bool,
     /// From which Lsn on submissions fail, and why.
     failed: Option<(u64, Arc<Error>)>,
+    /// That took a submission that was not durable.
+    has_lost: bool,
 }
 
 /// A submission that is not durable.
@@ -112,8 +129,9 @@ pub(super) struct Lead<'a> {
 impl Deferred {
     pub(super) fn new(bound: SharedBound) -> Self {
         let (pieces, waiting) = (VecDeque::new(), BTreeMap::new());
-        let queue = Queue { bound, pieces, waiting, is_led: false, failed: None };
-        Self { queue: Mutex::new(queue), ended: Condvar::new() }
+        let queue = Queue { bound, pieces, waiting, is_led: false, failed: None, has_lost: false };
+        let has_failed = AtomicBool::new(false);
+        Self { queue: Mutex::new(queue), ended: Condvar::new(), has_failed }
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -143,22 +161,37 @@ impl Deferred {
         Ok(lsn)
     }
 
-    /// The submission that was begun last is written, up to `end` in its segment.
-    pub(super) fn written(&self, end: u64) {
-        if let Some(piece) = self.queue().pieces.back_mut() {
+    /// The submission that was begun last, with this first Lsn, is written, up to `end` in its segment.
+    pub(super) fn written(&self, lsn: u64, end: u64) {
+        // Unless a commit before it failed meanwhile.
+        if let Some(piece) = self.queue().pieces.back_mut().filter(|piece| piece.lsn == lsn) {
             (piece.end, piece.is_written) = (end, true);
         }
     }
 
-    /// The submission that was begun last could not be written.
-    pub(super) fn not_written(&self, cause: &Arc<Error>) {
+    /// A commit with this first Lsn, or the submission, did not become durable, and never will. Its bound,
+    /// if it has one of its own, is at this Lsn.
+    #[cold]
+    pub(super) fn fail(&self, lsn: u64, cause: Arc<Error>) {
         let mut queue = self.queue();
-        let Some(piece) = queue.pieces.pop_back() else { return };
-        if queue.pieces.is_empty() {
-            // Its Lsns are gone: nobody passes them.
-            queue.bound.hold(piece.lsn);
+        queue.fail(lsn, cause);
+        self.has_failed.store(true, Ordering::Release);
+        self.tell_all(queue);
+    }
+
+    /// Waits until everything below this Lsn, which is drawn, is durable, or something there has failed.
+    /// `turn` is called between two looks.
+    #[inline]
+    pub(super) fn wait_for_lower(&self, watermark: &Watermark, lsn_end: u64, turn: impl Fn()) {
+        while watermark.get() < lsn_end && !self.has_failed_below(lsn_end) {
+            turn();
         }
-        queue.failed.get_or_insert((piece.lsn, Arc::clone(cause)));
+    }
+
+    #[cold]
+    fn has_failed_below(&self, lsn_end: u64) -> bool {
+        self.has_failed.load(Ordering::Acquire)
+            && self.queue().failed.as_ref().is_some_and(|(from, _)| *from < lsn_end)
     }
 
     /// What the submission that ends with this Lsn has come to, if it has.
@@ -168,7 +201,15 @@ impl Deferred {
 
     /// The failure that is final.
     pub(super) fn failure(&self) -> Outcome {
+        if !self.has_failed.load(Ordering::Acquire) {
+            return Ok(());
+        }
         self.queue().failed.as_ref().map_or(Ok(()), |(_, cause)| Err(Arc::clone(cause)))
+    }
+
+    /// The same, if there is something that was submitted and will not be durable.
+    pub(super) fn loss(&self) -> Outcome {
+        if self.queue().has_lost { self.failure() } else { Ok(()) }
     }
 
     /// The end of the Lsns of what is submitted and not durable, or 0.
@@ -281,6 +322,20 @@ impl Queue {
         self.pieces.front().is_none_or(|piece| piece.lsn_end > lsn_end).then_some(Ok(()))
     }
 
+    /// What was told is not above this Lsn.
+    fn fail(&mut self, lsn: u64, cause: Arc<Error>) {
+        let (from, _) = self.failed.get_or_insert((lsn, cause));
+        *from = lsn.min(*from);
+        while self.pieces.back().is_some_and(|piece| piece.lsn >= lsn) {
+            self.pieces.pop_back();
+            self.has_lost = true;
+        }
+        if self.pieces.is_empty() {
+            // Its Lsns are gone: nobody passes them.
+            self.bound.hold(lsn);
+        }
+    }
+
     fn durable_below(&mut self, lsn: u64) {
         while self.pieces.front().is_some_and(|piece| piece.lsn_end <= lsn) {
             self.pieces.pop_front();
@@ -318,15 +373,17 @@ impl Lead<'_> {
                 if let Some(last) = self.pieces.last() {
                     // Of the others the segment may have begun again.
                     let first = queue.pieces.front().map_or(u64::MAX, |piece| piece.lsn);
-                    self.pieces.iter().filter(|piece| piece.lsn >= first).for_each(raise);
+                    let end = queue.failed.as_ref().map_or(u64::MAX, |(from, _)| *from);
+                    let still = |piece: &&Piece| (first..end).contains(&piece.lsn);
+                    self.pieces.iter().filter(still).for_each(raise);
                     queue.durable_below(last.lsn_end);
                 }
             }
             Err(cause) => {
                 // Not those that somebody else has made durable meanwhile.
                 if let Some(from) = queue.pieces.front().map(|piece| piece.lsn) {
-                    queue.failed = Some((from, cause));
-                    queue.pieces.clear();
+                    queue.fail(from, cause);
+                    self.deferred.has_failed.store(true, Ordering::Release);
                 }
             }
         }
@@ -335,163 +392,4 @@ impl Lead<'_> {
 }
 
 #[cfg(all(test, loom))]
-mod tests {
-    use std::task::Wake;
-
-    use loom::sync::atomic::{AtomicU64, Ordering};
-    use loom::sync::{Arc as Shared, Notify};
-    use loom::thread;
-
-    use super::*;
-
-    /// A log of which each submission is one record and one byte, by its Lsn.
-    struct Model {
-        watermark: Watermark,
-        deferred: Deferred,
-        /// The lock of the place where the next one is written.
-        place: Mutex<()>,
-        written: [AtomicU64; 4],
-        durable: [AtomicU64; 4],
-        fails: bool,
-    }
-
-    impl Model {
-        fn new(fails: bool) -> Self {
-            let watermark = Watermark::new(1);
-            let deferred = Deferred::new(watermark.register());
-            let (written, durable) = Default::default();
-            Self { watermark, deferred, place: Mutex::new(()), written, durable, fails }
-        }
-
-        /// The end of its Lsns; none if submissions have failed.
-        fn submit(&self) -> Option<u64> {
-            let place = self.place.lock().unwrap();
-            let lsn = self.deferred.begin(&self.watermark, 1, 0).ok()?;
-            self.written[lsn as usize].store(1, Ordering::Relaxed);
-            self.deferred.written(lsn);
-            drop(place);
-            Some(lsn + 1)
-        }
-
-        /// A sync: what it is to make durable has been written, all of it and all before.
-        fn sync(&self, lead: Lead<'_>) {
-            let end = lead.pieces.last().map_or(1, |piece| piece.lsn_end);
-            if self.fails {
-                let what = ErrorKind::Damaged("a sync that fails");
-                return lead.end(Err(Arc::new(Error::new(Operation::Append, what))), |_| ());
-            }
-            for lsn in 1..end as usize {
-                assert_eq!(self.written[lsn].load(Ordering::Relaxed), 1, "{lsn} of {end}");
-                self.durable[lsn].store(1, Ordering::Relaxed);
-            }
-            lead.end(Ok(()), |piece| {
-                // Readers and releases are still kept from it.
-                assert!(self.watermark.get() < piece.lsn_end);
-            });
-        }
-
-        fn told(&self, lsn_end: u64, outcome: &Outcome) {
-            assert_eq!(outcome.is_err(), self.fails);
-            if !self.fails {
-                self.all_are_durable_below(lsn_end);
-                assert!(self.watermark.get() >= lsn_end);
-            } else {
-                assert_eq!(self.watermark.get(), 1);
-            }
-        }
-
-        fn all_are_durable_below(&self, lsn_end: u64) {
-            for lsn in 1..lsn_end as usize {
-                assert_eq!(self.durable[lsn].load(Ordering::Relaxed), 1, "{lsn} of {lsn_end}");
-            }
-        }
-
-        fn wait(&self, lsn_end: u64) {
-            loop {
-                match self.deferred.turn_of_thread(lsn_end) {
-                    Turn::Done(outcome) => return self.told(lsn_end, &outcome),
-                    Turn::Leads(lead) => self.sync(lead),
-                    Turn::Waits => unreachable!("a thread waits inside"),
-                }
-            }
-        }
-
-        /// As a task does; gives up when it has to wait, if it `drops`.
-        fn poll(&self, lsn_end: u64, drops: bool) {
-            struct Task(Notify);
-            impl Wake for Task {
-                fn wake(self: Arc<Self>) {
-                    self.0.notify();
-                }
-            }
-            let task = Arc::new(Task(Notify::new()));
-            let waker = Waker::from(Arc::clone(&task));
-            loop {
-                match self.deferred.turn(lsn_end, Some(&waker)) {
-                    Turn::Done(outcome) => return self.told(lsn_end, &outcome),
-                    Turn::Leads(lead) => self.sync(lead),
-                    Turn::Waits if drops => return self.deferred.forget(lsn_end),
-                    Turn::Waits => task.0.wait(),
-                }
-            }
-        }
-    }
-
-    fn model(preemptions: usize, fails: bool, threads: &'static [fn(&Model)]) {
-        let mut builder = loom::model::Builder::new();
-        builder.preemption_bound = Some(preemptions);
-        builder.check(move || {
-            let model = Shared::new(Model::new(fails));
-            let (last, others) = threads.split_last().unwrap();
-            let others: Vec<_> = others
-                .iter()
-                .map(|&body| {
-                    let model = Shared::clone(&model);
-                    thread::spawn(move || body(&model))
-                })
-                .collect();
-            last(&model);
-            let below = model.watermark.get();
-            model.all_are_durable_below(below);
-            others.into_iter().for_each(|thread| thread.join().unwrap());
-        });
-    }
-
-    fn waits(model: &Model) {
-        if let Some(end) = model.submit() {
-            model.wait(end);
-        }
-    }
-
-    fn polls(model: &Model) {
-        if let Some(end) = model.submit() {
-            model.poll(end, false);
-        }
-    }
-
-    fn drops(model: &Model) {
-        if let Some(end) = model.submit() {
-            model.poll(end, true);
-        }
-    }
-
-    #[test]
-    fn nobody_is_told_before_all_before_it_is_durable() {
-        model(3, false, &[waits, waits]);
-        model(3, false, &[polls, waits]);
-        model(2, false, &[polls, polls]);
-    }
-
-    #[test]
-    fn one_that_was_dropped_hinders_nobody() {
-        model(2, false, &[drops, polls]);
-        model(2, false, &[drops, waits]);
-        model(2, false, &[drops, polls, waits]);
-    }
-
-    #[test]
-    fn a_failure_reaches_all() {
-        model(3, true, &[waits, waits]);
-        model(2, true, &[polls, waits]);
-    }
-}
+mod tests;

@@ -7,7 +7,7 @@ use crate::region::Region;
 
 use super::core::Core;
 use super::staging::Staging;
-use super::sync::lock;
+use super::sync::{lock, take_turn};
 use super::writer::State;
 
 /// Writers that belong to the log. A call has one for as long as it takes.
@@ -118,8 +118,7 @@ impl<R: Region> Core<R> {
             if self.region.is_emulated() {
                 // Threads of a simulated region take turns at its operations.
                 drop(pool);
-                std::thread::yield_now();
-                let _ = self.region.load_u64(0);
+                take_turn(&self.region);
                 pool = lock(&self.spares.pool);
             } else {
                 let woken = self.spares.returned.wait(pool);

@@ -14,7 +14,7 @@ use super::block::{Block, check_body};
 use super::core::Core;
 use super::deferred::{Lead, Outcome, Turn};
 use super::staging::Staging;
-use super::sync::lock_in_turn;
+use super::sync::{lock_in_turn, take_turn};
 use super::writer::{self, put};
 use super::{Log, Lsn};
 
@@ -39,9 +39,8 @@ impl<R: Region> Log<R> {
     /// Appends records as one commit, all or nothing, and returns before they are durable where that takes
     /// a sync. They have their Lsns at once, and become durable in the order of these.
     ///
-    /// On persistent memory the records are durable on return; records with lower Lsns that other threads
-    /// are appending at that moment may be so a moment later ([`durable_up_to`](Self::durable_up_to)).
-    /// Elsewhere they become durable in the order of their Lsns, and one call of
+    /// On persistent memory the records, and all with lower Lsns, are durable on return: the call waits for
+    /// other threads that are appending at that moment. Elsewhere they become durable in the order of their Lsns, and one call of
     /// [`Ticket::wait`] or [`drive`](Self::drive), one poll of a ticket, or one blocking commit makes
     /// everything durable that was submitted before it; somebody has to do one of these. Readers of this
     /// log see records when they are durable; a [`LogReader`](super::LogReader) sees them at once.
@@ -50,8 +49,9 @@ impl<R: Region> Log<R> {
     ///
     /// # Errors
     ///
-    /// As [`Log::append_many`](Self::append_many). An error of the region's is final: every submission that
-    /// is not durable by then gets it, and every later one.
+    /// As [`Log::append_many`](Self::append_many). An error of the region's is final, also if it is that of a
+    /// blocking commit: every submission that is not durable by then gets it, and every later one. Open the
+    /// log again.
     pub fn submit<P: AsRef<[u8]>>(
         &self,
         payloads: impl IntoIterator<Item = P>,
@@ -79,8 +79,7 @@ impl<R: Region> Log<R> {
     ) -> Result<Range<u64>> {
         let core = &self.core;
         if !core.is_shared() {
-            let lsns = self.append_many(payloads)?;
-            return Ok(lsns.start.get()..lsns.end.get());
+            return self.submit_own(payloads);
         }
         let mut staging = core.spare_staging();
         let mut tentative = staging.tentative();
@@ -91,6 +90,20 @@ impl<R: Region> Log<R> {
         submitted
     }
 
+    /// The same where each writer has a segment of its own.
+    fn submit_own<P: AsRef<[u8]>>(
+        &self,
+        payloads: impl IntoIterator<Item = P>,
+    ) -> Result<Range<u64>> {
+        let core = &self.core;
+        words(core.deferred.failure())?;
+        let Range { start, end } = self.append_many(payloads)?;
+        if start < end {
+            core.deferred.wait_for_lower(&core.watermark, end.get(), || take_turn(&core.region));
+        }
+        Ok(start.get()..end.get())
+    }
+
     /// Makes everything durable that was submitted before this call. The Lsn up to which all is durable.
     ///
     /// # Errors
@@ -98,6 +111,7 @@ impl<R: Region> Log<R> {
     /// The one that is final for submissions.
     pub fn drive(&self) -> Result<Lsn> {
         self.core.settle()?;
+        words(self.core.deferred.failure())?;
         Ok(self.last())
     }
 
@@ -125,7 +139,7 @@ impl<R: Region> Ticket<'_, R> {
         Lsn::new(self.lsns.start)..Lsn::new(self.lsns.end)
     }
 
-    /// Whether the records are durable; where that takes a sync, all before them are as well.
+    /// Whether the records, and all with lower Lsns, are durable.
     #[must_use]
     pub fn is_durable(&self) -> bool {
         matches!(self.core().deferred.outcome(self.lsns.end), Some(Ok(())))
@@ -135,7 +149,8 @@ impl<R: Region> Ticket<'_, R> {
     ///
     /// # Errors
     ///
-    /// `Poisoned` with the error of the first sync that failed: whether the records are durable is unknown.
+    /// `Poisoned` with the error of the first sync or commit that failed: whether the records are durable is
+    /// unknown.
     pub fn wait(self) -> Result<Range<Lsn>> {
         self.core().wait_deferred(self.lsns.end)?;
         Ok(self.lsns())
@@ -214,23 +229,28 @@ impl<R: Region> Core<R> {
         shared.broken = true;
         if let Err(error) = put(&self.region, at, &header, None, staging) {
             let error = error.unknown();
-            self.deferred.not_written(&Arc::new(error.clone()));
+            drop(guard);
+            self.deferred.fail(block.lsn, Arc::new(error.clone()));
             return Err(error);
         }
         shared.broken = false;
         active.index(self, block.lsn);
         active.at += need;
-        self.deferred.written(active.at);
+        self.deferred.written(block.lsn, active.at);
         Ok(block.lsn..block.lsn + count)
     }
 
     /// Makes everything durable that was submitted.
+    ///
+    /// # Errors
+    ///
+    /// The final one, if something that was submitted is not durable and will not be.
     pub(super) fn settle(&self) -> Result<()> {
         match self.deferred.last() {
             0 => {}
             last => self.wait_deferred(last)?,
         }
-        words(self.deferred.failure())
+        words(self.deferred.loss())
     }
 
     fn wait_deferred(&self, lsn_end: u64) -> Result<()> {
@@ -246,10 +266,7 @@ impl<R: Region> Core<R> {
             match turn {
                 Turn::Done(outcome) => return words(outcome),
                 Turn::Leads(lead) => self.sync_deferred(lead),
-                Turn::Waits => {
-                    std::thread::yield_now();
-                    let _ = self.region.load_u64(0);
-                }
+                Turn::Waits => take_turn(&self.region),
             }
         }
     }

@@ -15,7 +15,7 @@ use super::core::Core;
 use super::place::Active;
 use super::staging::Staging;
 use super::sync::lock_in_turn;
-use super::watermark::SharedBound;
+use super::watermark::{Bound, SharedBound};
 
 /// Blocks of at least so many bytes are written from where their bytes are, past the caches, where
 /// each writer has a segment of its own: 512 bytes take 130 instead of 140 ns, 4 KiB 229 instead of
@@ -202,6 +202,7 @@ impl State {
         // Before the draw, which waits for earlier stores: this can be done meanwhile.
         block.body = check_body(&active.key, at, own);
         block.lsn = core.watermark.draw(&self.bound, u64::from(block.count));
+        let unfinished = Unfinished { core, bound: &self.bound, lsn: block.lsn };
         let header = block.encode(&active.key, at);
         let written = if need >= STREAMED {
             put(&core.region, at, &header, body, &mut self.staging)
@@ -215,13 +216,14 @@ impl State {
             )
         };
         if let Err(error) = written {
+            let error = unfinished.fail(error);
             return Err(self.broken_by(error));
         }
         active.index(core, block.lsn);
         active.at += need;
         progress.last.store(block.last(), Ordering::Relaxed);
         progress.end.store(active.at, Ordering::Release);
-        self.bound.done();
+        unfinished.done();
         Ok(block.lsn)
     }
 
@@ -233,6 +235,8 @@ impl State {
         body: Option<&[u8]>,
     ) -> Result<u64> {
         let need = block.bytes();
+        // Dropped after the lock, as it calls those who wait.
+        let unfinished;
         let mut guard = lock_in_turn(&core.region, &core.shared);
         let shared = &mut *guard;
         shared.check()?;
@@ -244,11 +248,14 @@ impl State {
         block.durable = durable as u32;
         block.body = check_body(&active.key, at, body.unwrap_or(self.staging.body()));
         block.lsn = core.watermark.draw(&self.bound, u64::from(block.count));
+        unfinished = Unfinished { core, bound: &self.bound, lsn: block.lsn };
         progress.last.store(block.last(), Ordering::Release);
         let header = block.encode(&active.key, at);
         // Also where the region's code panics.
         shared.broken = true;
         if let Err(error) = put(&core.region, at, &header, body, &mut self.staging) {
+            drop(guard);
+            let error = unfinished.fail(error);
             return Err(self.broken_by(error));
         }
         shared.broken = false;
@@ -261,10 +268,11 @@ impl State {
         let drained = primitive!("log.commit.flush_others", others(), Ok(()))
             .and_then(|()| primitive!("log.commit.drain_shared", core.region.drain(), Ok(())));
         if let Err(error) = drained {
+            let error = unfinished.fail(error);
             return Err(self.broken_by(error));
         }
         progress.end.fetch_max(end, Ordering::AcqRel);
-        self.bound.done();
+        unfinished.done();
         // What was submitted before lies before it. Whoever is told finds this commit, too.
         core.deferred.covered(block.lsn);
         Ok(block.lsn)
@@ -272,10 +280,51 @@ impl State {
 
     /// Some of a block may have been written.
     #[cold]
-    fn broken_by(&mut self, error: Error) -> Error {
-        let error = error.unknown();
-        self.broken = Some(Arc::new(error.clone()));
-        error
+    fn broken_by(&mut self, error: Arc<Error>) -> Error {
+        let own = Error::clone(&error);
+        self.broken = Some(error);
+        own
+    }
+}
+
+/// A commit that has its Lsns and is not durable. If it is dropped, by a panic of the region's code, it has
+/// failed.
+struct Unfinished<'a, R: Region> {
+    core: &'a Core<R>,
+    bound: &'a Bound,
+    lsn: u64,
+}
+
+impl<R: Region> Unfinished<'_, R> {
+    /// It is durable, and readers can find it.
+    #[inline]
+    fn done(self) {
+        self.bound.done();
+        std::mem::forget(self);
+    }
+
+    /// It has failed, for good.
+    #[cold]
+    fn fail(self, error: Error) -> Arc<Error> {
+        let cause = Arc::new(error.unknown());
+        self.tell(Arc::clone(&cause));
+        std::mem::forget(self);
+        cause
+    }
+
+    #[cold]
+    fn tell(&self, cause: Arc<Error>) {
+        // Not below its Lsn: what others have there is their affair. First, so that nobody passes it.
+        self.bound.hold(self.lsn);
+        self.core.deferred.fail(self.lsn, cause);
+    }
+}
+
+impl<R: Region> Drop for Unfinished<'_, R> {
+    #[cold]
+    fn drop(&mut self) {
+        let what = ErrorKind::Damaged("an append did not return");
+        self.tell(Arc::new(Error::new(Operation::Append, what).unknown()));
     }
 }
 

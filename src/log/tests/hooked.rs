@@ -10,6 +10,8 @@ use super::*;
 pub(super) enum At {
     Write,
     Drain,
+    /// The one that has stopped, when it goes on.
+    Stopped,
 }
 
 /// What becomes of it.
@@ -54,6 +56,11 @@ impl Hooked {
         *self.planned.lock().unwrap() = Some((at, what));
     }
 
+    /// Meets a call that stops: where it does, and where it goes on.
+    pub(super) fn meet_once(&self) {
+        self.barrier.wait();
+    }
+
     /// Does something while a call stops.
     pub(super) fn meet_twice(&self, meanwhile: impl FnOnce()) {
         self.barrier.wait();
@@ -68,7 +75,7 @@ impl Hooked {
             Some((_, What::Stops)) => {
                 self.barrier.wait();
                 self.barrier.wait();
-                Ok(())
+                self.meet(At::Stopped)
             }
             // Any error will do.
             Some((_, What::Fails)) => self.region.load_u64(u64::MAX).map(drop),

@@ -9,6 +9,7 @@ mod followers;
 mod found;
 mod hooked;
 mod lost;
+mod lower;
 mod older;
 mod opened;
 mod panics;
