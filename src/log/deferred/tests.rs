@@ -32,7 +32,7 @@ impl Model {
         let place = self.place.lock().unwrap();
         let lsn = self.deferred.begin(&self.watermark, 1, 0).ok()?;
         self.written[lsn as usize].store(1, Ordering::Relaxed);
-        self.deferred.written(lsn);
+        self.deferred.written(lsn, lsn);
         drop(place);
         Some(lsn + 1)
     }
