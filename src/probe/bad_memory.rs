@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
+use super::bad_in::BadIn;
 use super::block::{self, Context};
 use super::devdax::{self, DaxDevice};
 use super::facts;
@@ -19,33 +20,6 @@ use super::remedy::Remedy;
 use super::report::{BlockDevice, MemoryRegion, Report, Target};
 use super::sources::Sources;
 use crate::error::{Error, Operation, Result};
-
-/// What [`BadMemory::ranges`] are counted in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum BadIn {
-    /// A regular file.
-    File,
-    /// A block device: a namespace of mode fsdax, raw or sector, or what is made of some.
-    BlockDevice,
-    /// A device-DAX node.
-    DaxDevice,
-    /// A whole region, whatever its namespaces.
-    Region,
-}
-
-impl BadIn {
-    /// The stable name: `file`, `block_device`, `dax_device`, `region`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::File => "file",
-            Self::BlockDevice => "block_device",
-            Self::DaxDevice => "dax_device",
-            Self::Region => "region",
-        }
-    }
-}
 
 /// What is known to be bad of a file, a device or a region.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-use super::bad_memory::BadIn;
+use super::bad_in::BadIn;
 use super::facts::{Facts, all_regions};
 use super::memory_device::MemoryDevice;
 use super::reasons::{SEE_SYS, named as named_region};

@@ -8,7 +8,7 @@
 //! The trial mapping of the very file decides whether it is DAX; every other fact explains. Facts
 //! come from one module each: statx, the trial mapping and ioctls of the open file (`subject`, `trial`, `ioctl`),
 //! one mount (`statmount`), the mount table (`mountinfo`), block devices (`block`), nvdimm namespaces and regions (`nvdimm`),
-//! their devices (`nmem`), device DAX (`devdax`), bad ranges (`badblocks`), huge page alignment (`extents`). `facts` gathers
+//! their devices (`nmem`), device DAX (`devdax`), bad ranges (`badblocks`), huge page alignment (`extents`). `gather` collects
 //! them; `verdict` judges them, by the table of layers in `layers` and the obstacles in `obstacles`;
 //! `reasons` has the words.
 //!
@@ -21,6 +21,7 @@
 //! # Ok::<(), daxmap::Error>(())
 //! ```
 
+mod bad_in;
 mod bad_memory;
 mod badblocks;
 mod block;
@@ -32,6 +33,7 @@ mod facts;
 mod fallbacks;
 mod filesystem;
 mod filesystem_log;
+mod gather;
 mod ioctl;
 mod layers;
 mod loop_device;
@@ -45,11 +47,13 @@ mod nvme;
 mod obstacles;
 mod overlay;
 mod prediction;
+mod read_only;
 mod reason;
 mod reasons;
 mod remedy;
 mod report;
 mod sentence;
+mod shutdowns;
 mod sources;
 mod statmount;
 mod subject;
@@ -63,15 +67,17 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-pub use bad_memory::{BadIn, BadMemory, bad_memory};
+pub use bad_in::BadIn;
+pub use bad_memory::{BadMemory, bad_memory};
 pub(crate) use fallbacks::SYNC_NAMES;
 pub use fallbacks::{FALLBACKS, Fallback};
-pub use memory_device::{MemoryDevice, Security, Shutdowns};
+pub use memory_device::{MemoryDevice, Security};
 pub use remedy::{Recipe, Remedy};
 pub use report::{
     BlockDevice, Cap, FilesystemLog, HugePages, Layer, LoopImage, MapSync, Mapping, MemoryRegion,
     Mount, Namespace, Reason, ReasonCode, Report, Scrubs, Target, WriteCache,
 };
+pub use shutdowns::Shutdowns;
 
 pub(crate) use reasons::{HUGETLBFS, cached_pages_stay};
 
@@ -79,9 +85,9 @@ use crate::cpu::WriteBack;
 use crate::durability::Durability;
 use crate::error::{Error, Operation, Result};
 use block::Context;
-use facts::Question;
 use filesystem::Class;
 pub(crate) use filesystem::overwrites_in_place;
+use gather::Question;
 use mountinfo::Mounts;
 use sources::Sources;
 use subject::{OpenFile, Subject};
@@ -243,7 +249,7 @@ fn inspect(
     question: Question<'_>,
 ) -> Report {
     let context = Context::new(sources, mounts, question.page_size);
-    verdict::judge(facts::gather(&context, subject, question))
+    verdict::judge(gather::gather(&context, subject, question))
 }
 
 /// Lowers the level of a report by what was met after it was made, in its filesystem.

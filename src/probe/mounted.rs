@@ -6,29 +6,11 @@
 //! that cannot be given.
 
 use super::block::Context;
-use super::facts::Facts;
+use super::facts::{Facts, Mounted};
 use super::filesystem::{self, DaxMode};
 use super::mountinfo::has_option;
 use super::remedy::word;
 use super::report::{BlockDevice, FilesystemLog, Mount};
-
-/// What was seen of a mount that stands in the way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Mounted {
-    /// Which mount: its number in the table.
-    id: u64,
-    /// Nothing else is mounted on its point: the point names it.
-    alone: bool,
-    /// mount(8) can make it again once it is unmounted: the filesystem is mounted nowhere else here,
-    /// by the node of its device, with a log that it finds.
-    again: bool,
-}
-
-impl Mounted {
-    fn is_alone(self, mount: &Mount) -> bool {
-        self.alone && self.id == mount.id
-    }
-}
 
 /// Looks at the mount table only where a remedy needs it.
 pub(super) fn look(context: &Context<'_>, mount: &Mount, device: Option<&BlockDevice>) -> Mounted {

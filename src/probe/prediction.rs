@@ -1,7 +1,7 @@
 //! Whether a file that is still to be made gets `MAP_SYNC`: never more than the file then does.
 
 use super::block::Context;
-use super::facts::{Facts, offers_dax, regions};
+use super::facts::{Bar, Facts, offers_dax, regions};
 use super::filesystem::{self, Class, DaxMode};
 use super::mountinfo::option;
 use super::report::{BlockDevice, Target};
@@ -13,20 +13,6 @@ pub(super) const MAP_SYNC_KERNEL: (u32, u32) = (4, 15);
 /// `dax=always`, `dax=inode` and `dax=never` exist since Linux 5.8; before there was only `dax`, for
 /// the whole mount (Documentation/filesystems/dax.rst).
 pub(super) const DAX_BY_INODE_KERNEL: (u32, u32) = (5, 8);
-
-/// What keeps files of a directory from being DAX, whatever mount and flag say
-/// (fs/ext4/inode.c `ext4_should_enable_dax`, fs/xfs/xfs_iops.c `xfs_inode_supports_dax`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Bar {
-    /// They are encrypted.
-    Encrypted,
-    /// Their data goes through the journal.
-    DataJournal,
-    /// Their data is on the real-time device, which is not looked at.
-    Realtime,
-    /// The directory cannot be opened, so what it hands on is not known.
-    Unreadable,
-}
 
 /// What rules DAX out for a file, or what its directory hands on to a file to be made.
 pub(super) fn bar(facts: &Facts, subject: &dyn Subject) -> Option<Bar> {

@@ -5,8 +5,7 @@ use std::path::Path;
 use rustix::io::Errno;
 
 use super::commands;
-use super::facts::Facts;
-use super::prediction::Bar;
+use super::facts::{Bar, Facts};
 use super::remedy::Remedy;
 use super::report::{
     BlockDevice, HugePages, MemoryRegion, Mount, Namespace, Reason, ReasonCode, Target,

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use rustix::fs::FileType;
 
 use super::extents::Extent;
-use super::facts::Question;
+use super::gather::Question;
 use super::mountinfo::Mounts;
 use super::report::{MapSync, Mount, Report};
 use super::sources::{FilesystemSize, Number, Sources};

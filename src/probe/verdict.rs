@@ -3,6 +3,7 @@
 
 use super::facts::{self, Facts, walk};
 use super::filesystem::Class;
+use super::read_only::read_only;
 use super::report::{BlockDevice, Cap, MapSync, MemoryRegion, Reason, ReasonCode, Report, Target};
 use super::{prediction, reasons};
 use crate::cpu::WriteBack;
@@ -18,7 +19,7 @@ pub(super) fn judge(facts: Facts) -> Report {
     let granularity = granularity(backend, persistence_domain);
     judge.obstacles(backend);
     judge.state();
-    let read_only = facts::read_only(&facts);
+    let read_only = read_only(&facts);
     let is_read_only = !read_only.is_empty();
     for (text, remedy) in read_only {
         judge.push(reasons::read_only(text, remedy));
