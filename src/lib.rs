@@ -64,15 +64,17 @@ pub mod pages;
 mod primitives;
 pub mod probe;
 pub mod publish;
+mod reason;
 mod region;
 #[cfg(all(test, feature = "model"))]
 mod sim;
 pub mod state;
+mod unsafe_shutdown;
 
 pub use durability::{Backend, Durability, Granularity, PersistenceDomain};
 pub use error::{Error, ErrorKind, Operation, Result};
-pub use format::opening::UnsafeShutdown;
 pub use region::{
     Adopted, AnyRegion, DEFAULT_RESERVE, Emulation, FRUGAL_RESERVE, Growth, Lock, Options, Region,
     Synced,
 };
+pub use unsafe_shutdown::UnsafeShutdown;

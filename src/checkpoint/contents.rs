@@ -6,9 +6,10 @@ use super::record::Checkpoint;
 use super::settings::Complete;
 use super::working_set::Patience;
 use super::{Options, Strategy, file, settings};
+use crate::UnsafeShutdown;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::header::{Header, Kind};
-use crate::format::opening::{self, UnsafeShutdown};
+use crate::format::opening;
 use crate::primitives::primitive;
 use crate::region::Region;
 

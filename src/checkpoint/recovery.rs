@@ -1,6 +1,6 @@
 //! What opening found.
 
-use crate::format::opening::UnsafeShutdown;
+use crate::UnsafeShutdown;
 
 /// What was found when the file was opened, and what was done about it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::Error;
 use crate::durability::Durability;
-use crate::format::opening::UnsafeShutdown;
-use crate::probe::Reason;
+use crate::reason::Reason;
+use crate::unsafe_shutdown::UnsafeShutdown;
 
 /// Why it failed.
 #[derive(Clone, Debug, PartialEq, Eq)]

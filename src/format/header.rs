@@ -21,7 +21,7 @@
 use std::ops::RangeInclusive;
 
 use super::check::Key;
-use super::{PAGE, opening};
+use super::{LINE, PAGE};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::primitives::primitive;
 use crate::region::Region;
@@ -66,6 +66,9 @@ impl Kind {
 pub(crate) const HEADER_BYTES: usize = 64;
 /// Where the copies are.
 const COPIES: [u64; 2] = [0, PAGE];
+/// Where the opening mark ends in its page. What follows is zero.
+pub(crate) const MARK_END: u64 = 2 * LINE;
+
 /// Bytes that the header takes at the start of the region.
 pub(crate) const HEADER_AREA: u64 = 2 * PAGE;
 
@@ -241,7 +244,7 @@ fn blank_or_damaged(region: &impl Region, kind: Kind) -> Result<Found> {
     let zero = |range: std::ops::Range<usize>| area[range].iter().all(|&byte| byte == 0);
     let magic = &area[..8];
     let ours = magic.iter().zip(kind.magic()).all(|(&found, ours)| found == 0 || found == ours);
-    let (page, mark_end) = (PAGE as usize, opening::END as usize);
+    let (page, mark_end) = (PAGE as usize, MARK_END as usize);
     let rest = [mark_end..page, page..page + HEADER_BYTES, page + mark_end..2 * page];
     if ours && rest.into_iter().all(zero) {
         return Ok(Found::Blank);

@@ -5,11 +5,12 @@ use std::ops::{Range, RangeInclusive};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
+use crate::UnsafeShutdown;
 use crate::durability::Granularity;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::check::Key;
 use crate::format::header::Header;
-use crate::format::opening::{self, UnsafeShutdown};
+use crate::format::opening;
 use crate::format::salts::Salts;
 use crate::format::{LINE, rewrite};
 use crate::primitives::primitive;

@@ -65,10 +65,11 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub use self::options::PageOptions;
 use self::records::Records;
+use crate::UnsafeShutdown;
 use crate::durability::Durability;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::check::Key;
-use crate::format::opening::{self, UnsafeShutdown};
+use crate::format::opening;
 use crate::region::bounds;
 use crate::region::{AnyRegion, Region};
 

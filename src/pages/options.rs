@@ -7,10 +7,11 @@ use rustix::io::Errno;
 
 use super::records::{self, Records};
 use super::{FIRST, Pages, Recovery, Way, Writer, file_len};
+use crate::UnsafeShutdown;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::check::Key;
 use crate::format::header::{Found, Header, Kind};
-use crate::format::opening::{self, UnsafeShutdown};
+use crate::format::opening;
 use crate::format::salts::Salts;
 use crate::publish::Commit;
 use crate::region::{Lock, Options, Region};

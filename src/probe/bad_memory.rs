@@ -16,10 +16,10 @@ use super::facts;
 use super::memory_reasons as words;
 use super::mountinfo::Mounts;
 use super::nvdimm;
-use super::remedy::Remedy;
 use super::report::{BlockDevice, MemoryRegion, Report, Target};
 use super::sources::Sources;
 use crate::error::{Error, Operation, Result};
+use crate::reason::remedy::Remedy;
 
 /// What is known to be bad of a file, a device or a region.
 #[derive(Clone, Debug, PartialEq, Eq)]

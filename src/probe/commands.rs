@@ -6,8 +6,8 @@ use super::facts::Facts;
 use super::memory_device::MemoryDevice;
 use super::mounted;
 use super::mountinfo::has_option;
-use super::remedy::{Recipe, Remedy, word};
 use super::report::{BlockDevice, MemoryRegion, Mount, Namespace, Target};
+use crate::reason::remedy::{Recipe, Remedy, word};
 
 /// The directory whose DAX flag a new file here inherits.
 pub(super) fn directory<'a>(facts: &'a Facts, mount: &'a Mount) -> &'a Path {

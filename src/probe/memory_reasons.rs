@@ -10,8 +10,8 @@ use super::bad_in::BadIn;
 use super::facts::{Facts, all_regions};
 use super::memory_device::MemoryDevice;
 use super::reasons::{SEE_SYS, named as named_region};
-use super::remedy::Remedy;
 use super::report::{MemoryRegion, Namespace, Reason, ReasonCode, Target};
+use crate::reason::remedy::Remedy;
 
 /// How many ranges are listed before the rest is only counted.
 const RANGES_LISTED: usize = 8;

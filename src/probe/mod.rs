@@ -48,9 +48,7 @@ mod obstacles;
 mod overlay;
 mod prediction;
 mod read_only;
-mod reason;
 mod reasons;
-mod remedy;
 mod report;
 mod sentence;
 mod shutdowns;
@@ -67,12 +65,12 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+pub use crate::reason::{Recipe, Remedy};
 pub use bad_in::BadIn;
 pub use bad_memory::{BadMemory, bad_memory};
 pub(crate) use fallbacks::SYNC_NAMES;
 pub use fallbacks::{FALLBACKS, Fallback};
 pub use memory_device::{MemoryDevice, Security};
-pub use remedy::{Recipe, Remedy};
 pub use report::{
     BlockDevice, Cap, FilesystemLog, HugePages, Layer, LoopImage, MapSync, Mapping, MemoryRegion,
     Mount, Namespace, Reason, ReasonCode, Report, Scrubs, Target, WriteCache,

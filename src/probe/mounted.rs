@@ -9,8 +9,8 @@ use super::block::Context;
 use super::facts::{Facts, Mounted};
 use super::filesystem::{self, DaxMode};
 use super::mountinfo::has_option;
-use super::remedy::word;
 use super::report::{BlockDevice, FilesystemLog, Mount};
+use crate::reason::remedy::word;
 
 /// Looks at the mount table only where a remedy needs it.
 pub(super) fn look(context: &Context<'_>, mount: &Mount, device: Option<&BlockDevice>) -> Mounted {

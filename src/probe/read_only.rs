@@ -2,9 +2,9 @@
 
 use super::facts::{Facts, regions, walk};
 use super::mountinfo::{has_option, option};
-use super::remedy::Remedy;
 use super::report::Target;
 use super::{commands, reasons};
+use crate::reason::remedy::Remedy;
 
 /// Why nothing can be written here, and the remedy, the deepest cause first: nothing above it can be
 /// changed before it.

@@ -6,10 +6,10 @@ use rustix::io::Errno;
 
 use super::commands;
 use super::facts::{Bar, Facts};
-use super::remedy::Remedy;
 use super::report::{
     BlockDevice, HugePages, MemoryRegion, Mount, Namespace, Reason, ReasonCode, Target,
 };
+use crate::reason::remedy::Remedy;
 
 fn reason(code: ReasonCode, text: String, remedy: Option<Remedy>) -> Reason {
     Reason { code, text, remedy }

@@ -4,9 +4,9 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use super::memory_device::MemoryDevice;
-pub use super::reason::{Cap, Layer, Reason, ReasonCode};
 use crate::cpu::WriteBack;
 use crate::durability::{Backend, Durability, Granularity, PersistenceDomain};
+pub use crate::reason::{Cap, Layer, Reason, ReasonCode};
 
 /// What the path is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -2,11 +2,12 @@
 
 use super::FORMATS;
 use super::options::check_len;
+use crate::UnsafeShutdown;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::cell::{self, Cell};
 use crate::format::check::Key;
 use crate::format::header::{Found, HEADER_AREA, Header, Kind};
-use crate::format::opening::{self, UnsafeShutdown};
+use crate::format::opening;
 use crate::region::Region;
 
 /// What one of the two slots holds.

@@ -79,11 +79,12 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use self::image::Image;
 pub use self::inspect::{Inspection, Slot, inspect};
 pub use self::options::{StateOptions, region_bytes};
+use crate::UnsafeShutdown;
 use crate::durability::Durability;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::cell::{self, Cell, Slot as CellSlot, Stored};
 use crate::format::check::Key;
-use crate::format::opening::{self, UnsafeShutdown};
+use crate::format::opening;
 use crate::primitives::primitive;
 use crate::region::{AnyRegion, Region};
 

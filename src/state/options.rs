@@ -8,11 +8,12 @@ use rustix::io::Errno;
 
 use super::image::Image;
 use super::{FORMAT, FORMATS, Plain, Recovery, State, Writer};
+use crate::UnsafeShutdown;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::cell::{self, Cell, Other, Stored};
 use crate::format::check::Key;
 use crate::format::header::{Found, HEADER_AREA, Header, Kind};
-use crate::format::opening::{self, UnsafeShutdown};
+use crate::format::opening;
 use crate::format::salts::Salts;
 use crate::primitives::primitive;
 use crate::publish::Commit;

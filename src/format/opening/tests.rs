@@ -207,14 +207,14 @@ fn one_damaged_slot_of_the_mark_costs_nothing() {
     let header = header(&region);
     let raised = UnsafeShutdown::Raised { was_open: true };
     for at in [AT, AT + PAGE] {
-        for bit in 0..(END - AT) * 8 {
+        for bit in 0..(MARK_END - AT) * 8 {
             let mut byte = [0];
             region.read(at + bit / 8, &mut byte).unwrap();
             region.write(at + bit / 8, &[byte[0] ^ 1 << (bit % 8)]).unwrap();
             assert_eq!(look(&region, &header).unwrap().unsafe_shutdown, raised, "{at}, bit {bit}");
             region.write(at + bit / 8, &byte).unwrap();
         }
-        region.fill_flush(at, END - AT, 0).unwrap();
+        region.fill_flush(at, MARK_END - AT, 0).unwrap();
         assert_eq!(look(&region, &header).unwrap().unsafe_shutdown, raised, "{at}, cleared");
         // The next opening makes it whole.
         let found = open(&region, Kind::State, How::default(), Left::Killed).unwrap();
@@ -268,7 +268,7 @@ fn the_mark_says_open_before_anything_else_is_changed() {
 fn rest(bytes: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     for at in [AT, AT + PAGE] {
-        bytes[at as usize..][..(END - AT) as usize].fill(0);
+        bytes[at as usize..][..(MARK_END - AT) as usize].fill(0);
     }
     bytes
 }

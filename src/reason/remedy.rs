@@ -74,12 +74,12 @@ impl Recipe {
 
 impl Remedy {
     /// Advice in words.
-    pub(super) fn advice(text: impl Into<String>) -> Self {
+    pub(crate) fn advice(text: impl Into<String>) -> Self {
         Self { text: text.into(), command: None, recipe: None, erases_data: false }
     }
 
     /// A command, with what it gives in words; those alone if the command could not be built.
-    pub(super) fn command(
+    pub(crate) fn command(
         recipe: Recipe,
         text: impl Into<String>,
         command: impl Into<Option<String>>,
@@ -90,7 +90,7 @@ impl Remedy {
     }
 
     /// The same, said to erase data.
-    pub(super) fn erasing(self) -> Self {
+    pub(crate) fn erasing(self) -> Self {
         Self { erases_data: true, ..self }
     }
 }
@@ -110,7 +110,7 @@ impl fmt::Display for Remedy {
 
 /// A path as one word of a shell that is no option of a program. `None` if it holds what a terminal,
 /// a log or a copy by hand may change: control and invisible characters, bytes that are not text.
-pub(super) fn word(text: &Path) -> Option<String> {
+pub(crate) fn word(text: &Path) -> Option<String> {
     let text = text.to_str()?;
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%=,".contains(c);
     let visible = |c: char| c.is_alphanumeric() || c == ' ' || c.is_ascii_graphic();

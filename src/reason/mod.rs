@@ -1,9 +1,11 @@
 //! Why a report says what it says: the cap of each layer, and the reasons with their remedies. Their
-//! words are in `reasons`, `memory_reasons` and `layers::words`.
+//! words are in `probe`: `reasons`, `memory_reasons` and `layers::words`.
+
+pub(crate) mod remedy;
 
 use std::fmt;
 
-use super::remedy::Remedy;
+pub use self::remedy::{Recipe, Remedy};
 use crate::durability::Durability;
 
 /// What lies between a store and the medium. Each has a part in the level: see [`Cap`].
@@ -64,7 +66,7 @@ pub struct Cap {
     pub level: Durability,
     /// What was seen, or could not be.
     pub evidence: String,
-    /// The reason that says so among [`Report::reasons`](super::Report::reasons), where the layer lowers the level.
+    /// The reason that says so among [`Report::reasons`](crate::probe::Report::reasons), where the layer lowers the level.
     pub reason: Option<ReasonCode>,
 }
 
