@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
+use super::complete::Complete;
 use super::record::Checkpoint;
-use super::settings::Complete;
 use super::working_set::Patience;
-use super::{Options, Strategy, file, settings};
+use super::{Options, Strategy, complete, file};
 use crate::UnsafeShutdown;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::header::{Header, Kind};
@@ -55,7 +55,7 @@ pub fn contents(path: impl AsRef<Path>) -> Result<Contents> {
 /// of the region.
 pub fn contents_of(region: &impl Region) -> Result<Contents> {
     let not_one = || Error::new(Operation::Open, ErrorKind::WrongFormat(Kind::Checkpoint.name()));
-    let found = settings::find(region)?.ok_or_else(not_one)?;
+    let found = complete::find(region)?.ok_or_else(not_one)?;
     let (patience, mut seen) = (Patience::begin(), None);
     let checkpoints = loop {
         match look(region, &found) {
@@ -69,7 +69,7 @@ pub fn contents_of(region: &impl Region) -> Result<Contents> {
                     false
                 ) =>
             {
-                let now = Some(settings::newest(region)?);
+                let now = Some(complete::newest(region)?);
                 if seen == now {
                     return Err(error);
                 }

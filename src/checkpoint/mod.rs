@@ -40,7 +40,7 @@
 //!
 //! | file | question |
 //! |---|---|
-//! | `options`, `settings` | how is a file made and opened, and what was it made for? |
+//! | `options`, `settings`, `complete` | how is a file made and opened, and what was it made for? |
 //! | `working_set` | what can be done with it? |
 //! | `memory`, `changes`, `bits` | where is the set, and what changed in it? |
 //! | `pointers`, `kernel_marks`, `comparison` | what did stores through a pointer change? |
@@ -55,6 +55,7 @@ mod bits;
 mod changes;
 mod choice;
 mod comparison;
+mod complete;
 mod contents;
 mod file;
 mod kernel_marks;

@@ -12,7 +12,6 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::shadow::Entry;
 use crate::error::{Error, ErrorKind, Operation, Result};
 
 /// Bytes of a record.
@@ -50,6 +49,14 @@ pub(super) fn check_label(label: &str) -> Result<()> {
         return Err(Error::new(Operation::Checkpoint, kind));
     }
     Ok(())
+}
+
+/// A page of the file, and what it must hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// Offset in the file divided by 4096; 0 for zeros that are nowhere.
+    pub(super) page: u64,
+    pub(super) check: u64,
 }
 
 pub(super) fn encode(checkpoint: &Checkpoint, top: Entry) -> [u8; RECORD_BYTES] {

@@ -5,13 +5,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::changes::Changes;
 use super::choice::{Strategy, Tracking};
+use super::complete;
 use super::file::{File, Found};
 use super::memory::Memory;
 use super::options::Options;
 use super::pointers::Pointers;
 use super::record::{Checkpoint, check_label};
 use super::recovery::Recovery;
-use super::settings::{self, Settings, VERSION};
+use super::settings::{Settings, VERSION};
 use crate::durability::Durability;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::check::Key;
@@ -82,7 +83,7 @@ impl<R: Region> WorkingSet<R> {
                         && matches!(error.kind(), ErrorKind::Damaged(_)) =>
                 {
                     // Twice the same, and nobody saved meanwhile: it is damage.
-                    let now = Some(settings::newest(&region)?);
+                    let now = Some(complete::newest(&region)?);
                     if seen == now {
                         return Err(error);
                     }
@@ -101,14 +102,14 @@ impl<R: Region> WorkingSet<R> {
     ///
     /// As [`open`](Self::open) and [`format`](Self::format).
     pub fn open_or_format(region: R, options: &Options) -> Result<Self> {
-        if settings::find(&region)?.is_none() {
+        if complete::find(&region)?.is_none() {
             options.format(&region)?;
         }
         Self::open(region, options)
     }
 
     fn load(region: &R, options: &Options) -> Result<Loaded> {
-        let Some(found) = settings::find(region)? else {
+        let Some(found) = complete::find(region)? else {
             let what = ErrorKind::WrongFormat(Kind::Checkpoint.name());
             return Err(Error::new(Operation::Open, what));
         };
@@ -419,7 +420,7 @@ impl Patience {
 
 /// What `load` read.
 struct Loaded {
-    found: settings::Complete,
+    found: complete::Complete,
     mark: opening::Seen,
     memory: Memory,
     file: File,

@@ -1,8 +1,8 @@
 //! The blocks of a page: each has a check value, those of a page are a line of the file.
 
-use super::{damaged, word};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::check::Key;
+use crate::format::redo::word;
 use crate::format::{LINE, PAGE};
 use crate::primitives::primitive;
 
@@ -80,6 +80,10 @@ pub(super) fn runs(mut lines: u64) -> impl Iterator<Item = (u64, u64)> {
         lines &= !(u64::MAX >> (64 - count) << first);
         Some((u64::from(first), u64::from(count)))
     })
+}
+
+pub(super) fn damaged(what: &'static str, at: u64, len: u64) -> Error {
+    Error::new(Operation::Recover, ErrorKind::Damaged(what)).over(at, len)
 }
 
 #[cfg(test)]

@@ -28,25 +28,23 @@ mod blocks;
 mod note;
 
 use self::blocks::{
-    BLOCK, BLOCKS, blank_check, block_check, decode_checks, encode_checks, runs, verify_page,
-    whole_blocks,
+    BLOCK, BLOCKS, blank_check, block_check, damaged, decode_checks, encode_checks, runs,
+    verify_page, whole_blocks,
 };
 pub(in crate::checkpoint) use self::note::NOTE_BYTES;
-use self::note::{State, note, read_note};
+use self::note::{NOTE, State, note, read_note};
 use super::changes::Changes;
 use super::memory::Memory;
 use super::record::Checkpoint;
 use super::settings::Settings;
-use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::error::Result;
 use crate::format::check::Key;
-use crate::format::header::HEADER_AREA;
-use crate::format::redo::{self, HEAD, PART, RecordWriter, word};
+use crate::format::redo::{self, HEAD, PART, RecordWriter};
 use crate::format::writer::Writer;
 use crate::format::{LINE, PAGE, rewrite};
 use crate::primitives::primitive;
 use crate::region::Region;
 
-const NOTE: u64 = HEADER_AREA;
 const CHECKS: u64 = NOTE + PAGE;
 
 /// The places of a file.
@@ -176,10 +174,6 @@ fn lay(
     region.write_flush(NOTE, &note(key, newest, State::Whole))?;
     // The next record goes where this one is.
     primitive!("checkpoint.redo.whole_drain", region.drain(), Ok(()))
-}
-
-fn damaged(what: &'static str, at: u64, len: u64) -> Error {
-    Error::new(Operation::Recover, ErrorKind::Damaged(what)).over(at, len)
 }
 
 /// The checkpoint that the file holds, by its note and its record, and the record if it is to be laid

@@ -1,11 +1,13 @@
 //! The note: which checkpoint is the newest, and whether the places are whole.
 
-use super::super::record::{self, Checkpoint, RECORD_BYTES};
-use super::super::shadow::Entry;
-use super::NOTE;
+use super::super::record::{self, Checkpoint, Entry, RECORD_BYTES};
 use crate::format::check::Key;
+use crate::format::header::HEADER_AREA;
 use crate::format::redo::word;
 use crate::primitives::primitive;
+
+/// Where the note is.
+pub(super) const NOTE: u64 = HEADER_AREA;
 
 /// Bytes of the note, in whole lines.
 pub(in crate::checkpoint) const NOTE_BYTES: usize = 128;

@@ -14,11 +14,10 @@ mod table;
 use std::collections::VecDeque;
 
 use self::space::Space;
-pub(super) use self::table::Entry;
 use self::table::{Difference, File, Table, nodes_of};
 use super::changes::Changes;
 use super::memory::Memory;
-use super::record::{self, Checkpoint, RECORD_BYTES};
+use super::record::{self, Checkpoint, Entry, RECORD_BYTES};
 use super::settings::Settings;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::PAGE;

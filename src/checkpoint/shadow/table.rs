@@ -6,6 +6,7 @@
 //! that nobody wrote, or for a node of such pages. So whoever believes the entry of the top node
 //! can check everything else.
 
+use crate::checkpoint::record::Entry;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::format::PAGE;
 use crate::format::check::Key;
@@ -14,14 +15,6 @@ use crate::region::Region;
 
 /// Entries of a node.
 const FANOUT: u64 = 256;
-
-/// A page of the file, and what it must hold.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::checkpoint) struct Entry {
-    /// Offset in the file divided by 4096; 0 for zeros that are nowhere.
-    pub(in crate::checkpoint) page: u64,
-    pub(in crate::checkpoint) check: u64,
-}
 
 /// A table of pages.
 #[derive(Clone, Debug)]
