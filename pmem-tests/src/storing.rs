@@ -31,7 +31,7 @@ pub enum Structure {
 
 impl Structure {
     /// All that can be stored into by [`Stores`].
-    pub const ALL: [Self; 4] = [Self::State, Self::Log, Self::Shadow, Self::Redo];
+    pub const ALL: [Self; 5] = [Self::State, Self::Log, Self::Shadow, Self::Redo, Self::Pages];
 
     /// What it is called on the command line.
     #[must_use]
@@ -48,8 +48,7 @@ impl Structure {
     /// The one that is called so.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        let all = Self::ALL.into_iter().chain([Self::Pages]);
-        all.into_iter().find(|structure| structure.name() == name)
+        Self::ALL.into_iter().find(|structure| structure.name() == name)
     }
 }
 
@@ -99,7 +98,7 @@ pub const PAGES_BYTES: u64 = PAGES * PAGE_BYTES;
 /// # Errors
 ///
 /// Those of the library.
-pub fn replace(pages: &Pages, number: u64) -> Result<()> {
+pub fn replace<R: daxmap::Region>(pages: &Pages<R>, number: u64) -> Result<()> {
     let page = number.to_le_bytes().repeat(PAGE_BYTES as usize / 8);
     pages.write_atomic(number % PAGES * PAGE_BYTES, &page)
 }
@@ -200,7 +199,7 @@ fn found_in_set(structure: Structure, path: &Path, region: Options) -> Result<u6
     Ok(done)
 }
 
-/// All structures in one directory, stored into in turn: step `n` stores number `n / 4` into one of
+/// All structures in one directory, stored into in turn: step `n` stores number `n / 5` into one of
 /// them, rounded up.
 #[derive(Debug)]
 pub struct Stores {
@@ -208,6 +207,7 @@ pub struct Stores {
     log: Log<Careless<AnyRegion>>,
     shadow: WorkingSet<Careless<AnyRegion>>,
     redo: WorkingSet<Careless<AnyRegion>>,
+    pages: Pages<Careless<AnyRegion>>,
     steps: u64,
 }
 
@@ -240,6 +240,7 @@ impl Stores {
                 _ if path.exists() => {}
                 Structure::State => State::create(path, &[0_u64; STATE_WORDS])?.close()?,
                 Structure::Log => log_options(Options::new()).create(path)?.close()?,
+                Structure::Pages => page_options().create(path, PAGES_BYTES)?.close()?,
                 set => set_options(Options::new(), set).create(path)?.close()?,
             }
         }
@@ -256,6 +257,7 @@ impl Stores {
             log: log_options(Options::new()).open_region(region(Structure::Log)?)?,
             shadow: set(Structure::Shadow)?,
             redo: set(Structure::Redo)?,
+            pages: page_options().open_region(region(Structure::Pages)?)?,
             steps,
         })
     }
@@ -296,7 +298,7 @@ impl Stores {
             }
             Structure::Shadow => save(&mut self.shadow, number)?,
             Structure::Redo => save(&mut self.redo, number)?,
-            Structure::Pages => unreachable!("it is none of all"),
+            Structure::Pages => replace(&self.pages, number)?,
         }
         self.steps += 1;
         Ok(self.steps)

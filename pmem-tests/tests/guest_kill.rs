@@ -166,7 +166,7 @@ fn everything_acknowledged_is_there_on_xfs() {
     everything_acknowledged_is_there("xfs", "load", "load");
 }
 
-const STORES: &str = "stores into log, state and checkpoint";
+const STORES: &str = "stores into log, state, checkpoint and pages";
 
 #[test]
 fn everything_stored_is_there_on_ext4() {

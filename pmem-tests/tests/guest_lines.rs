@@ -55,7 +55,7 @@ struct Load {
 }
 
 const REGION: Load = Load { name: "load", what: "" };
-const STORES: Load = Load { name: "stores", what: " under log, state and checkpoint" };
+const STORES: Load = Load { name: "stores", what: " under log, state, checkpoint and pages" };
 
 impl Load {
     /// Mounts an image and checks it with `steps` acknowledged. The steps that are there.

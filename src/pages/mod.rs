@@ -52,7 +52,12 @@
 //!
 //! One process has the file open for writing, or any number for reading: a reader beside a writer is
 //! [`ErrorKind::Locked`]. By the record, writes follow one another. A thread that reads a page while
-//! another writes it may find old and new bytes.
+//! another writes it may find old and new bytes. The lock is advisory (flock(2)): a program that takes
+//! none can write into pages and records, which is not noticed.
+//!
+//! A full disk stops growth, with `Os(ENOSPC)`, and no write: the blocks of pages and records are
+//! allocated when the file is made or grows. On btrfs, which writes to new blocks, a write can fail. It is
+//! then the last until the pages are opened again, and what was acknowledged stays.
 //!
 //! `FORMAT.md` describes the file byte by byte.
 

@@ -161,6 +161,10 @@ impl PageOptions {
     /// Opens the pages that a region holds, and completes what a crash has interrupted. Nobody else
     /// writes to the region, of which this is the only [`Pages`].
     ///
+    /// Open the region with [`Lock::Exclusive`], the default: only the lock keeps a second writer out.
+    /// Without it, each writer reads what the other wrote, but overwrites the other's records. A power
+    /// loss can then tear a page that was acknowledged, and neither writer notices.
+    ///
     /// # Errors
     ///
     /// `WrongFormat` if the region holds something else, or nothing; `NewerFormat`; `UnsafeShutdown` if

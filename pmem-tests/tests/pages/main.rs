@@ -3,4 +3,5 @@
 mod crashes;
 mod files;
 mod killed;
+mod limits;
 mod model;

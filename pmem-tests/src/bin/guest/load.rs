@@ -95,7 +95,7 @@ pub(crate) fn check_both(directory: &Path, least: &str, most: &str) -> Result<()
     Ok(())
 }
 
-/// Stores into a state, a log and two working sets in turn, until somebody ends it.
+/// Stores into a state, a log, two working sets and pages in turn, until somebody ends it.
 pub(crate) fn run_stores(directory: &Path, care: &str, how: &str) -> Result<(), String> {
     let care = Care::named(care).ok_or_else(|| format!("no care {care}"))?;
     let how = Acknowledge::named(how).ok_or_else(|| format!("no such way: {how}"))?;

@@ -42,7 +42,7 @@ guest run-load DIRECTORY CARE recorder|console|log [STEPS]
 guest check-load DIRECTORY LEAST MOST
                        whether so many steps are there, and no half of anything
 guest run-stores DIRECTORY CARE recorder|console
-                       stores into a state, a log and working sets until somebody ends it
+                       stores into a state, a log, working sets and pages until somebody ends it
 guest check-stores DIRECTORY LEAST MOST
                        whether so many steps are there, and no half of anything
 guest sparse PATH sync|plain recorder|console|log [PAGES]
