@@ -16,6 +16,7 @@ mod counters;
 mod durable;
 mod guard;
 mod lines;
+mod moves;
 mod ways;
 mod write_back;
 
