@@ -250,6 +250,11 @@ pub(super) fn select() -> Cpu {
     }
 }
 
+/// The same: there is no other write-back to choose.
+pub(super) fn select_with(_write_back: WriteBack) -> Cpu {
+    select()
+}
+
 /// The instruction pointer in a signal handler's third argument.
 ///
 /// # Safety

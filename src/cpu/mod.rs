@@ -118,6 +118,20 @@ impl Cpu {
         })
     }
 
+    /// A description of the caller's own: copies that go another way than [`get`](Self::get)
+    /// chose, or a write-back other than the best one. If the processor does not have
+    /// `write_back`, its best one is used.
+    ///
+    /// [`Ways::flush`] counts as at least two lines: a shorter range may have no whole line.
+    #[must_use]
+    pub fn with(write_back: WriteBack, ways: Ways) -> Self {
+        let mut cpu = arch::select_with(write_back);
+        if cpu.past.is_some() {
+            cpu.ways = Ways { flush: ways.flush.max(2 * cpu.line_size), ..ways };
+        }
+        cpu
+    }
+
     /// From how many bytes on copies go past the caches, and why.
     #[must_use]
     #[inline]

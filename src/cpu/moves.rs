@@ -1,4 +1,4 @@
-//! Copies of ranges that may overlap, durable after the next fence.
+//! Copies of ranges that may overlap: durable after the next fence, or only stored.
 
 use std::mem::MaybeUninit;
 
@@ -137,6 +137,60 @@ impl Cpu {
         unsafe {
             self.load(bytes, from, len)?;
             self.store_cached_flush(to, bytes, len)
+        }
+    }
+
+    /// [`store`](Self::store) of ranges that may overlap. Visible to readers; not durable.
+    ///
+    /// # Safety
+    ///
+    /// As [`store`](Self::store), but the ranges may overlap.
+    pub unsafe fn move_store(&self, to: *mut u8, from: *const u8, len: usize) -> Result<(), Fault> {
+        if !moves_up(to, from, len) {
+            // SAFETY: passed on; what is moved down is read before it is overwritten.
+            return unsafe { self.store(to, from, len) };
+        }
+        let mut left = len;
+        if let Some(down) = self.store_down.filter(|_| len > APART_MAX) {
+            let Parts { head, lines, tail } = Parts::of(to, len, self.line_size);
+            // SAFETY: parts of the caller's ranges; the middle one is of whole lines.
+            unsafe {
+                self.store_read_whole(to.add(head + lines), from.add(head + lines), tail)?;
+                if lines > 0 {
+                    outcome(down(to.add(head), from.add(head), lines))?;
+                }
+            }
+            left = head;
+        }
+        while left > 0 {
+            // Pieces begin on a boundary, so that no word is split.
+            let end = to as usize + left;
+            let piece = ((end - 1) % LINE_MAX + 1).min(left);
+            left -= piece;
+            // SAFETY: a part of the caller's ranges.
+            unsafe { self.store_read_whole(to.add(left), from.add(left), piece)? };
+        }
+        Ok(())
+    }
+
+    /// What is at most a line, read whole before any of it is stored.
+    ///
+    /// # Safety
+    ///
+    /// As [`move_store`](Self::move_store), `len` at most [`LINE_MAX`].
+    unsafe fn store_read_whole(
+        &self,
+        to: *mut u8,
+        from: *const u8,
+        len: usize,
+    ) -> Result<(), Fault> {
+        let mut bytes = [const { MaybeUninit::<u8>::uninit() }; LINE_MAX];
+        let bytes: *mut u8 = bytes.as_mut_ptr().cast();
+        // SAFETY: the caller's ranges; `bytes` is apart from both, long enough, and read only as far as
+        // it was written.
+        unsafe {
+            self.load(bytes, from, len)?;
+            self.store(to, bytes, len)
         }
     }
 }

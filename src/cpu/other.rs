@@ -121,6 +121,11 @@ pub(super) fn select() -> Cpu {
     }
 }
 
+/// The same: there is no other write-back to choose.
+pub(super) fn select_with(_write_back: WriteBack) -> Cpu {
+    select()
+}
+
 /// Never called: no handler is installed where no routine is guarded.
 ///
 /// # Safety

@@ -40,6 +40,23 @@ fn the_processor_is_known() {
     }
 }
 
+#[test]
+fn a_write_back_and_ways_can_be_asked_for() {
+    let best = WriteBack::detect();
+    let asked = Ways { persist: 1, flush: 1, ..Cpu::get().ways() };
+    let cpu = Cpu::with(best, asked);
+    assert_eq!(cpu.write_back(), best);
+    if cpu.past.is_some() {
+        assert_eq!((cpu.ways().persist, cpu.ways().flush), (1, 2 * cpu.line_size()));
+    }
+    // What the processor does not have.
+    let lacking = if best == WriteBack::DcCvap { WriteBack::Clwb } else { WriteBack::DcCvap };
+    assert_eq!(Cpu::with(lacking, asked).write_back(), best);
+    if matches!(best, WriteBack::Clwb | WriteBack::ClflushOpt) {
+        assert_eq!(Cpu::with(WriteBack::Clflush, asked).write_back(), WriteBack::Clflush);
+    }
+}
+
 /// Page-aligned memory: a plain vector would leave the line alignment to chance.
 struct Pages(*mut u8, usize);
 

@@ -140,8 +140,29 @@ pub(super) fn has_direct() -> bool {
 
 /// The routines for this processor, by way of the caches alone.
 pub(super) fn select() -> Cpu {
+    with(vectors(), detect(), has_direct())
+}
+
+/// The same with a write-back that need not be the best one; with the best if the processor does not
+/// have it.
+pub(super) fn select_with(write_back: WriteBack) -> Cpu {
+    // CLWB came after CLFLUSHOPT, and that after CLFLUSH: who has one has those before it.
+    let strength = |write_back| match write_back {
+        WriteBack::Clwb => 3,
+        WriteBack::ClflushOpt => 2,
+        WriteBack::Clflush => 1,
+        _ => 0,
+    };
+    let best = detect();
+    let possible = 1..=strength(best);
+    let write_back = if possible.contains(&strength(write_back)) { write_back } else { best };
+    with(vectors(), write_back, has_direct())
+}
+
+/// The widest vectors of this processor that do no harm.
+fn vectors() -> Vectors {
     // `is_x86_feature_detected` asks XGETBV whether the kernel saves the vector state.
-    let vectors = if std::arch::is_x86_feature_detected!("avx512f")
+    if std::arch::is_x86_feature_detected!("avx512f")
         && std::arch::is_x86_feature_detected!("avx512vl")
     {
         // Before VBMI2 (Ice Lake, Zen 4) registers of 64 bytes lower the clock for a while (Intel
@@ -155,8 +176,7 @@ pub(super) fn select() -> Cpu {
         Vectors::Avx
     } else {
         Vectors::Sse2
-    };
-    with(vectors, detect(), has_direct())
+    }
 }
 
 /// The widest vectors that may be used.
