@@ -49,6 +49,10 @@ impl<R: Region> Log<R> {
         let released = self.core.released();
         options.lay_out_from(&*draft, released)?;
         let mut copy = options.open_region(&*draft)?;
+        let note = self.note();
+        if note != [0; 32] {
+            copy.core.change_root(|root| root.note = note)?;
+        }
         let gaps = self.copy_records(&mut copy, layout)?;
         let lsns = Lsn::new(copy.released().get() + 1)..copy.last().next();
         copy.close_with_gaps(&gaps)?;

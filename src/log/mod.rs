@@ -233,6 +233,20 @@ impl<R: Region> Log<R> {
         Reader::new(&self.core, from)
     }
 
+    /// Reads as [`reader`](Self::reader) does, and beyond what is durable: records that were submitted as soon
+    /// as [`submit`](Self::submit) has returned, and those of commits that are under way. A crash may take
+    /// what is above [`durable_up_to`](Self::durable_up_to), and so may an error of the region's, after which
+    /// the log is opened again.
+    ///
+    /// On persistent memory a submission is durable when it returns, and this is [`reader`](Self::reader).
+    ///
+    /// # Errors
+    ///
+    /// As [`reader`](Self::reader).
+    pub fn reader_unsynced(&self, from: Lsn) -> Result<Reader<'_, R>> {
+        Reader::new(&self.core, from).map(Reader::unsynced)
+    }
+
     /// Reads records from this Lsn, or from the newest there is, down to the oldest that is kept.
     ///
     /// # Errors

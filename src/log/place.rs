@@ -56,6 +56,15 @@ impl Active {
             self.index_from = self.at + INDEX_STEP;
         }
     }
+
+    /// The same of a block in the segment of all writers, of `bytes`. It is written, and those who ask for
+    /// what is not durable find it: its place is told before its Lsns are.
+    pub(super) fn wrote<R: Region>(&mut self, core: &Core<R>, block: &Block, bytes: u64) {
+        self.index(core, block.lsn);
+        self.at += bytes;
+        core.table.progress[self.segment].written.store(self.at, Ordering::Release);
+        core.watermark.wrote(block.last() + 1);
+    }
 }
 
 impl<R: Region> Core<R> {

@@ -80,6 +80,8 @@ pub struct Reader<'a, R: Region> {
     upcoming: u64,
     merge: Merge,
     open: Open,
+    /// It also reads what is not durable.
+    unsynced: bool,
 }
 
 impl<'a, R: Region> Reader<'a, R> {
@@ -96,7 +98,14 @@ impl<'a, R: Region> Reader<'a, R> {
             upcoming: 0,
             merge: Merge::default(),
             open: Open::default(),
+            unsynced: false,
         })
+    }
+
+    /// Reads what is written, durable or not.
+    pub(super) fn unsynced(mut self) -> Self {
+        self.unsynced = true;
+        self
     }
 
     /// Begins with this Lsn, be it released, and has read nothing so far.
@@ -128,7 +137,8 @@ impl<'a, R: Region> Reader<'a, R> {
     /// Opens the next block; false if there is none yet.
     fn open_next(&mut self) -> Result<bool> {
         // Before looking for blocks: those below it are there.
-        let below = self.core.watermark.get();
+        let watermark = &self.core.watermark;
+        let below = if self.unsynced { watermark.written() } else { watermark.get() };
         self.check_released()?;
         if self.next >= below {
             return Ok(false);
@@ -239,10 +249,10 @@ impl<'a, R: Region> Reader<'a, R> {
 
     /// Looks at the next blocks of the cursors of which it is not known.
     fn poll(&mut self) -> Result<()> {
-        let (core, next) = (self.core, self.next);
+        let (core, next, unsynced) = (self.core, self.next, self.unsynced);
         self.merge.poll(|cursor| {
-            let end = &core.table.progress[cursor.segment].end;
-            while cursor.at < end.load(Ordering::Acquire) {
+            let progress = &core.table.progress[cursor.segment];
+            while cursor.at < progress.visible(unsynced) {
                 match cursor.peek(&core.region, core.layout)? {
                     Some(block) if block.has(next, cursor.limit()) => {
                         return Ok(Look::Block(block.lsn));

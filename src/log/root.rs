@@ -11,7 +11,7 @@
 //! | 48 | 8 | 1 if the log was closed, 0 while it is open |
 //! | 56 | 8 | durable: up to this Lsn, all was durable when the root was written |
 //! | 64 | 8 | absent: how many Lsns from `released` to `durable` had no record at the last opening |
-//! | 72 | 32 | reserved: zero, and not looked at |
+//! | 72 | 32 | note: what the program keeps with the release, or zeros |
 //!
 //! `durable` is a bound that costs nothing: it rises when the root is stored for another reason.
 //!
@@ -27,6 +27,9 @@ use super::layout::NUMBERS_END;
 
 /// Bytes of the root.
 pub(super) const ROOT_BYTES: u32 = 104;
+/// Bytes of the note, the last of the root.
+pub(super) const NOTE_BYTES: usize = 32;
+const NOTE: usize = ROOT_BYTES as usize - NOTE_BYTES;
 /// Layout version of the value.
 const ROOT_VERSION: u32 = 2;
 
@@ -46,6 +49,8 @@ pub(super) struct Root {
     /// How many Lsns above `released` and up to `durable` had no record when the log was last
     /// opened, at least: fewer of them may still be above `released`.
     pub(super) absent: u64,
+    /// What the program keeps with the release.
+    pub(super) note: [u8; NOTE_BYTES],
 }
 
 impl Root {
@@ -58,6 +63,7 @@ impl Root {
         for (place, word) in bytes.chunks_exact_mut(8).zip(words) {
             place.copy_from_slice(&word.to_le_bytes());
         }
+        bytes[NOTE..].copy_from_slice(&self.note);
         bytes
     }
 
@@ -73,7 +79,8 @@ impl Root {
         }
         let [released, floor, cut, segments, opened, cuts, closed, durable, absent, ..] = words;
         let (cut, closed) = (cut.checked_sub(1), closed == 1);
-        Some(Self { released, floor, cut, segments, opened, cuts, closed, durable, absent })
+        let note = bytes[NOTE..].try_into().ok()?;
+        Some(Self { released, floor, cut, segments, opened, cuts, closed, durable, absent, note })
     }
 }
 
@@ -169,6 +176,7 @@ mod tests {
             closed: true,
             durable: 7,
             absent: 8,
+            note: std::array::from_fn(|at| at as u8 + 9),
         };
         assert_eq!(Root::decode(&root.encode()), Some(root));
         let none = Root { cut: None, closed: false, ..root };

@@ -43,7 +43,8 @@ impl<R: Region> Log<R> {
     /// other threads that are appending at that moment. Elsewhere they become durable in the order of their Lsns, and one call of
     /// [`Ticket::wait`] or [`drive`](Self::drive), one poll of a ticket, or one blocking commit makes
     /// everything durable that was submitted before it; somebody has to do one of these. Readers of this
-    /// log see records when they are durable; a [`LogReader`](super::LogReader) sees them at once.
+    /// log see records when they are durable; [`reader_unsynced`](Self::reader_unsynced) and a
+    /// [`LogReader`](super::LogReader) see them at once.
     ///
     /// A segment that is begun takes a sync inside of this call.
     ///
@@ -234,8 +235,7 @@ impl<R: Region> Core<R> {
             return Err(error);
         }
         shared.broken = false;
-        active.index(self, block.lsn);
-        active.at += need;
+        active.wrote(self, &block, need);
         self.deferred.written(block.lsn, active.at);
         Ok(block.lsn..block.lsn + count)
     }

@@ -73,13 +73,22 @@ impl Life {
 pub(super) struct Progress {
     /// Blocks before this offset are durable.
     pub(super) end: CachePadded<AtomicU64>,
+    /// Where all writers share a segment: blocks before this offset are written, if it is above `end`.
+    pub(super) written: AtomicU64,
     /// The last Lsn in it.
     pub(super) last: AtomicU64,
 }
 
 impl Progress {
+    /// How far those may read who ask for what is not durable, too, or not.
+    pub(super) fn visible(&self, unsynced: bool) -> u64 {
+        let end = self.end.load(Ordering::Acquire);
+        if unsynced { end.max(self.written.load(Ordering::Acquire)) } else { end }
+    }
+
     fn new(end: u64, last: u64) -> Self {
-        Self { end: CachePadded::new(AtomicU64::new(end)), last: AtomicU64::new(last) }
+        let (written, last) = (AtomicU64::new(0), AtomicU64::new(last));
+        Self { end: CachePadded::new(AtomicU64::new(end)), written, last }
     }
 }
 
@@ -203,6 +212,7 @@ impl Table {
         index.clear();
         index.reserve((size / INDEX_STEP) as usize + 1);
         *life = Life { index, ..Life::new(header, Usage::Active) };
+        self.progress[segment].written.store(0, Ordering::Release);
         self.progress[segment].end.store(BLOCKS, Ordering::Release);
         self.progress[segment].last.store(0, Ordering::Release);
         pool.register(segment, 0);

@@ -8,7 +8,9 @@ use crate::primitives::primitive;
 use crate::region::Region;
 
 use super::core::Core;
+use super::root::NOTE_BYTES;
 use super::segment::SegmentHeader;
+use super::sync::lock;
 use super::table::{Life, Usage};
 use super::{Log, Lsn};
 
@@ -20,19 +22,44 @@ impl<R: Region> Log<R> {
     ///
     /// `NoRecord` if a commit at or below this Lsn is not finished yet; those of the region.
     pub fn release_up_to(&self, lsn: Lsn) -> Result<()> {
+        self.release(lsn, None)
+    }
+
+    /// The same, and replaces the [note](Self::note) of the log by this one, durable on return. A crash
+    /// inside leaves both changes or none. The note is replaced also where the records were released
+    /// before.
+    ///
+    /// For what an engine must know of the records that are gone: the term of the last one, for instance.
+    ///
+    /// # Errors
+    ///
+    /// As [`release_up_to`](Self::release_up_to); the note is then as it was.
+    pub fn release_with_note(&self, lsn: Lsn, note: [u8; 32]) -> Result<()> {
+        self.release(lsn, Some(note))
+    }
+
+    /// The note of the last [`release_with_note`](Self::release_with_note); zeros in a log that never had
+    /// one. [`copy_to`](Self::copy_to) copies it.
+    #[must_use]
+    pub fn note(&self) -> [u8; 32] {
+        lock(&self.core.root).get().note
+    }
+
+    fn release(&self, lsn: Lsn, note: Option<[u8; NOTE_BYTES]>) -> Result<()> {
         let core = &self.core;
         core.check_writable(Operation::Truncate)?;
         if lsn.get() >= core.watermark.get() {
             let kind = ErrorKind::NoRecord { lsn: lsn.get() };
             return Err(Error::new(Operation::Truncate, kind));
         }
-        if lsn.get() <= core.released() {
+        if note.is_none() && lsn.get() <= core.released() {
             return Ok(());
         }
         let change = || {
             core.change_root(|root| {
                 root.released = root.released.max(lsn.get());
                 root.durable = core.watermark.get() - 1;
+                root.note = note.unwrap_or(root.note);
             })
         };
         // No segment is used again before the medium knows that it is free.

@@ -56,12 +56,15 @@ pub(super) struct Watermark {
     bounds: Mutex<Vec<Arc<Bound>>>,
     /// The most that `highest` has given.
     given: AtomicU64,
+    /// Where all writers write in turn: the end of what is written, durable or not.
+    written: AtomicU64,
 }
 
 impl Watermark {
     pub(super) fn new(next: u64) -> Self {
-        let (next, given) = (CachePadded::new(AtomicU64::new(next)), AtomicU64::new(next));
-        Self { next, bounds: Mutex::new(Vec::new()), given }
+        let (given, written) = (AtomicU64::new(next), AtomicU64::new(next));
+        let next = CachePadded::new(AtomicU64::new(next));
+        Self { next, bounds: Mutex::new(Vec::new()), given, written }
     }
 
     fn bounds(&self) -> MutexGuard<'_, Vec<Arc<Bound>>> {
@@ -115,10 +118,22 @@ impl Watermark {
         self.given.fetch_max(now, Ordering::AcqRel).max(now)
     }
 
+    /// Every Lsn below this one is written, and can be found, by those who read what is not durable, too.
+    /// Called in the order of Lsns.
+    pub(super) fn wrote(&self, lsn_end: u64) {
+        self.written.store(lsn_end, Ordering::Release);
+    }
+
+    /// Every Lsn below this is durable or written, and can be found.
+    pub(super) fn written(&self) -> u64 {
+        self.get().max(self.written.load(Ordering::Acquire))
+    }
+
     /// Goes back: nobody is writing. What failed above it holds nobody back any more.
     pub(super) fn rewind(&mut self, next: u64) {
         self.next.store(next, Ordering::Release);
         self.given.store(next, Ordering::Release);
+        self.written.store(next, Ordering::Release);
         for bound in self.bounds().iter().filter(|bound| bound.0.load(Ordering::Acquire) >= next) {
             bound.done();
         }

@@ -259,8 +259,7 @@ impl State {
             return Err(self.broken_by(error));
         }
         shared.broken = false;
-        active.index(core, block.lsn);
-        active.at += need;
+        active.wrote(core, &block, need);
         let (base, end) = (active.base, active.at);
         drop(guard);
         // The blocks before it, which are others', become durable with it or before.

@@ -16,6 +16,7 @@ mod panics;
 mod readers;
 mod room;
 mod staged;
+mod unsynced;
 
 use super::layout::Layout;
 use super::*;
