@@ -35,6 +35,11 @@ fn beside(what: impl FnOnce(&Hooked)) -> (Log<Hooked>, Result<Range<Lsn>>) {
             assert_eq!(is_durable, outcome.is_ok());
             told.send(outcome).unwrap();
         });
+        // It has its Lsn, or will never have it.
+        let began = std::time::Instant::now();
+        while log.core.watermark.next() < 5 && began.elapsed() < LIMIT {
+            std::thread::yield_now();
+        }
         let early = waits.recv_timeout(SHORT);
         what(&log.core.region);
         log.core.region.meet_once();
