@@ -16,7 +16,7 @@
 //!  - `Documentation/arch/arm64/elf_hwcaps.rst`: HWCAP_DCPOP, HWCAP2_DCPODP
 #![allow(unsafe_code)]
 
-use core::arch::{asm, naked_asm};
+use core::arch::{asm, global_asm};
 
 use super::ways::Ways;
 use super::{Cpu, Routine, WriteBack};
@@ -26,22 +26,26 @@ pub(super) const EXIT: usize = 496;
 /// Bytes in a routine's slot.
 const SLOT: usize = 512;
 
+/// See the one of x86-64.
 macro_rules! slot {
     ($(#[$doc:meta])* $name:ident, $($line:expr),* $(,)?) => {
-        $(#[$doc])*
-        #[unsafe(naked)]
-        unsafe extern "C" fn $name(to: *mut u8, from: *const u8, len: usize) -> usize {
-            naked_asm!(
-                "777:",
-                "hint #34", // BTI c: these are called through pointers
-                $($line,)*
-                ".org 777b + {at_exit}",
-                "mov x0, #1",
-                "ret",
-                ".org 777b + {end}",
-                at_exit = const EXIT,
-                end = const SLOT,
-            )
+        global_asm!(
+            $crate::cpu::symbol!(begin $name),
+            "777:",
+            "hint #34", // BTI c: these are called through pointers
+            $($line,)*
+            ".org 777b + {at_exit}",
+            "mov x0, #1",
+            "ret",
+            ".org 777b + {end}",
+            $crate::cpu::symbol!(end $name),
+            at_exit = const EXIT,
+            end = const SLOT,
+        );
+        unsafe extern "C" {
+            $(#[$doc])*
+            #[link_name = $crate::cpu::symbol!(name $name)]
+            fn $name(to: *mut u8, from: *const u8, len: usize) -> usize;
         }
     };
 }

@@ -12,6 +12,36 @@
 //! [`guard_faults`] has succeeded; without it the signal takes its usual course.
 #![allow(unsafe_code)]
 
+/// What stands before and after a routine in assembly, and its symbol: hidden, so that no other library
+/// sees it, and removed by the linker where nothing calls it.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! symbol {
+    (name $name:ident) => {
+        concat!("daxmap_", env!("CARGO_PKG_VERSION"), "_", stringify!($name))
+    };
+    (begin $name:ident) => {
+        concat!(
+            ".pushsection .text.", $crate::cpu::symbol!(name $name), ", \"ax\", %progbits\n",
+            ".p2align 4\n",
+            ".globl ", $crate::cpu::symbol!(name $name), "\n",
+            ".hidden ", $crate::cpu::symbol!(name $name), "\n",
+            ".type ", $crate::cpu::symbol!(name $name), ", %function\n",
+            $crate::cpu::symbol!(name $name), ":\n",
+            ".cfi_startproc"
+        )
+    };
+    (end $name:ident) => {
+        concat!(
+            ".cfi_endproc\n",
+            ".size ", $crate::cpu::symbol!(name $name), ", . - ", $crate::cpu::symbol!(name $name), "\n",
+            ".popsection"
+        )
+    };
+}
+
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use symbol;
+
 mod counters;
 mod durable;
 mod guard;

@@ -30,12 +30,12 @@ impl Functions {
 
     /// The routine of this name in the library, up to the filler after it.
     fn routine(&self, name: &str) -> Vec<Instruction> {
-        // Mangled, a name stands behind its length.
-        let mangled = format!("{}{name}", name.len());
+        // Behind the version of the library.
+        let end = format!("_{name}");
         let found: Vec<_> = self
             .0
             .iter()
-            .filter(|(symbol, _)| symbol.contains("daxmap") && symbol.contains(&mangled))
+            .filter(|(symbol, _)| symbol.starts_with("daxmap_") && symbol.ends_with(&end))
             .collect();
         let [(_, code)] = found.as_slice() else {
             panic!("{name}: {} symbols", found.len());

@@ -13,7 +13,7 @@ mod copies;
 mod durable;
 mod whole_lines;
 
-use core::arch::x86_64::{__cpuid, __cpuid_count, __get_cpuid_max};
+use core::arch::x86_64::{__cpuid_count, __get_cpuid_max, CpuidResult};
 
 use super::ways::{Basis, Ways};
 use super::{Cpu, Past, Routine, WriteBack};
@@ -89,11 +89,19 @@ pub(super) fn prefetch(address: *const u8) {
     }
 }
 
+/// What CPUID says of a leaf, subleaf 0; `None` where the processor has no such leaf.
+fn cpuid(leaf: u32) -> Option<CpuidResult> {
+    // SAFETY: every 64-bit x86 processor has CPUID (APM vol. 3). Newer compilers ask for no proof.
+    #[allow(unused_unsafe)]
+    unsafe {
+        (__get_cpuid_max(0).0 >= leaf).then(|| __cpuid_count(leaf, 0))
+    }
+}
+
 /// Which instruction the processor has: CLWB keeps the line in the cache, CLFLUSHOPT evicts it,
 /// CLFLUSH in addition waits for its predecessors.
 pub(super) fn detect() -> WriteBack {
-    if __get_cpuid_max(0).0 >= 7 {
-        let ebx = __cpuid_count(7, 0).ebx;
+    if let Some(CpuidResult { ebx, .. }) = cpuid(7) {
         if ebx & (1 << 24) != 0 {
             return WriteBack::Clwb;
         }
@@ -101,7 +109,7 @@ pub(super) fn detect() -> WriteBack {
             return WriteBack::ClflushOpt;
         }
     }
-    if __cpuid(1).edx & (1 << 19) != 0 {
+    if cpuid(1).is_some_and(|found| found.edx & (1 << 19) != 0) {
         return WriteBack::Clflush;
     }
     WriteBack::None
@@ -117,7 +125,7 @@ pub(super) fn detect() -> WriteBack {
 /// | Intel without MOVDIR64B | 512 | 2048 | Xeon, not measured again: 256 B 229 against 195, 512 B 239 against 249 ns |
 /// | Intel with MOVDIR64B | | | two Xeons do not agree: 64 B by it 174 against 206 ns, and (family 6 model 207, 2026-11-30) 152 against 122 |
 pub(super) fn known() -> Option<Ways> {
-    let vendor = __cpuid(0);
+    let vendor = cpuid(0)?;
     // "AuthenticAMD" (APM vol. 3, CPUID Fn0000_0000), "GenuineIntel" (SDM vol. 2, CPUID).
     match (vendor.ebx, vendor.edx, vendor.ecx) {
         (0x6874_7541, 0x6974_6e65, 0x444d_4163) => Some(Ways {
@@ -135,7 +143,7 @@ pub(super) fn known() -> Option<Ways> {
 
 /// Whether there is MOVDIR64B (SDM vol. 2: CPUID.7.0:ECX bit 28).
 pub(super) fn has_direct() -> bool {
-    __get_cpuid_max(0).0 >= 7 && __cpuid_count(7, 0).ecx & (1 << 28) != 0
+    cpuid(7).is_some_and(|found| found.ecx & (1 << 28) != 0)
 }
 
 /// The routines for this processor, by way of the caches alone.

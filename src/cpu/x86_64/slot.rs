@@ -22,22 +22,27 @@ pub(in crate::cpu) const EXIT: usize = 992;
 /// Bytes in a routine's slot.
 pub(super) const SLOT: usize = 1024;
 
+/// The routine is assembled by itself, not as a naked function, which Rust has since 1.88. Its symbol
+/// has the version of this library in it: a program may have several versions.
 macro_rules! slot {
     ($(#[$doc:meta])* $name:ident, exit: $exit:literal, $($line:expr),* $(,)?) => {
-        $(#[$doc])*
-        #[unsafe(naked)]
-        pub(in crate::cpu) unsafe extern "C" fn $name(to: *mut u8, from: *const u8, len: usize) -> usize {
-            core::arch::naked_asm!(
-                "777:",
-                $($line,)*
-                ".org 777b + {at_exit}, 0xcc",
-                $exit,
-                "mov eax, 1",
-                "ret",
-                ".org 777b + {end}, 0xcc",
-                at_exit = const super::slot::EXIT,
-                end = const super::slot::SLOT,
-            )
+        core::arch::global_asm!(
+            $crate::cpu::symbol!(begin $name),
+            "777:",
+            $($line,)*
+            ".org 777b + {at_exit}, 0xcc",
+            $exit,
+            "mov eax, 1",
+            "ret",
+            ".org 777b + {end}, 0xcc",
+            $crate::cpu::symbol!(end $name),
+            at_exit = const super::slot::EXIT,
+            end = const super::slot::SLOT,
+        );
+        unsafe extern "C" {
+            $(#[$doc])*
+            #[link_name = $crate::cpu::symbol!(name $name)]
+            pub(in crate::cpu) fn $name(to: *mut u8, from: *const u8, len: usize) -> usize;
         }
     };
 }
