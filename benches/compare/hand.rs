@@ -170,9 +170,7 @@ turns!(
 
 unsafe fn nt_avx(to: *mut u8, from: *const u8, len: usize) {
     // SAFETY: passed on; the longer turn where the length is a multiple of it.
-    unsafe {
-        if len.is_multiple_of(256) { nt_avx_256(to, from, len) } else { nt_avx_64(to, from, len) }
-    }
+    unsafe { if len % 256 == 0 { nt_avx_256(to, from, len) } else { nt_avx_64(to, from, len) } }
 }
 
 turns!(

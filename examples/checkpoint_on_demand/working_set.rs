@@ -50,8 +50,8 @@ impl WorkingSet {
         if !path.exists() {
             let mut first = vec![0; bytes.max(HEADER + 16)];
             first[..8].copy_from_slice(MAGIC);
-            for account in first[HEADER..].as_chunks_mut::<8>().0 {
-                *account = OPENING_BALANCE.to_le_bytes();
+            for account in first[HEADER..].chunks_exact_mut(8) {
+                account.copy_from_slice(&OPENING_BALANCE.to_le_bytes());
             }
             seal(&mut first, 1);
             replace(path, &first)?;
@@ -133,9 +133,9 @@ pub fn inspect(bytes: &[u8]) -> Result<u64, String> {
     if word(bytes, CHECKSUM) != checksum(bytes) {
         return Err(format!("checkpoint {number} is not as it was sealed"));
     }
-    let accounts = bytes[HEADER..].as_chunks::<8>().0;
-    let sum = accounts.iter().fold(0_u64, |sum, a| sum.wrapping_add(u64::from_le_bytes(*a)));
-    if sum != OPENING_BALANCE * accounts.len() as u64 {
+    let accounts = (HEADER..bytes.len() - 7).step_by(8).map(|at| word(bytes, at));
+    let count = accounts.len() as u64;
+    if accounts.fold(0_u64, u64::wrapping_add) != OPENING_BALANCE * count {
         return Err(format!("checkpoint {number} was taken in the middle of a transfer"));
     }
     Ok(number)

@@ -20,7 +20,7 @@ const PAGE: usize = 4096;
 /// What fsync says of things that are no files, and of files opened wrongly.
 pub fn handles(report: &mut Report) -> Result<(), Box<dyn Error>> {
     let no_sync = "there is nothing behind it that could be synced; a bug in the program";
-    let (_reader, writer) = std::io::pipe()?;
+    let (_reader, writer) = rustix::pipe::pipe()?;
     report.case("fsync of a pipe", "EINVAL", no_sync, Ok(said(fs::fsync(&writer))));
     report.case("fsync of a FIFO", "EINVAL", no_sync, fifo());
     let (socket, _peer) = UnixStream::pair()?;

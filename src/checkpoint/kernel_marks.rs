@@ -189,7 +189,7 @@ impl KernelMarks {
             // runs and is not touched by anybody else during the call.
             let found =
                 ask(unsafe { libc::ioctl(self.pagemap.as_raw_fd(), PAGEMAP_SCAN, &raw mut scan) })?;
-            for found in &self.runs[..(found.cast_unsigned() as usize).min(RUNS)] {
+            for found in &self.runs[..(found.unsigned_abs() as usize).min(RUNS)] {
                 run(found.start - base, found.end - base);
             }
             if scan.walk_end <= start {

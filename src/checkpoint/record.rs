@@ -84,7 +84,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<(Checkpoint, Entry)> {
         nanoseconds => Some(SystemTime::UNIX_EPOCH + Duration::from_nanos(nanoseconds)),
     };
     let label = bytes.get(41..RECORD_BYTES)?.get(..usize::from(bytes[40]))?;
-    let label = str::from_utf8(label).ok()?.to_owned();
+    let label = std::str::from_utf8(label).ok()?.to_owned();
     let checkpoint = Checkpoint { sequence: word(0)?, time, bytes: word(16)?, label };
     Some((checkpoint, Entry { page: word(24)?, check: word(32)? }))
 }

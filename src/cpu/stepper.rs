@@ -192,7 +192,7 @@ unsafe fn decode(mut code: *const u8, register: impl Fn(usize) -> u64) -> Option
     }
     let displacement = match form {
         0 => 0,
-        1 => i64::from(next().cast_signed()) * displacement_unit,
+        1 => i64::from(i8::from_ne_bytes([next()])) * displacement_unit,
         _ => i64::from(i32::from_le_bytes([next(), next(), next(), next()])),
     };
     let address = register(base | base_high).wrapping_add_signed(displacement) as usize;

@@ -83,7 +83,7 @@ impl Cell {
     /// A cell for values of up to `capacity` bytes: at a multiple of 4096, or a few lines after one
     /// if its slots do not reach past their pages there.
     pub(crate) const fn new(at: u64, capacity: u32, key: Key) -> Self {
-        debug_assert!(at.is_multiple_of(LINE));
+        debug_assert!(at % LINE == 0);
         debug_assert!(at % PAGE + HEADER as u64 + capacity as u64 <= Self::stride(capacity));
         Self { at, capacity, key }
     }

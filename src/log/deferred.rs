@@ -314,10 +314,10 @@ impl Deferred {
 
 impl Queue {
     fn outcome(&self, lsn_end: u64) -> Option<Outcome> {
-        if let Some((from, cause)) = &self.failed
-            && *from < lsn_end
-        {
-            return Some(Err(Arc::clone(cause)));
+        if let Some((from, cause)) = &self.failed {
+            if *from < lsn_end {
+                return Some(Err(Arc::clone(cause)));
+            }
         }
         self.pieces.front().is_none_or(|piece| piece.lsn_end > lsn_end).then_some(Ok(()))
     }

@@ -397,11 +397,12 @@ impl<R: Region> LogReader<R> {
                 if block.has(next, cursor.limit()) {
                     return Ok(Look::Block(block.lsn));
                 }
-                if let Some(mark) = block.as_mark()
-                    && mark.turn > cursor.header.turn
-                    && !renew(region, headers, seen, cursor, mark.turn)?
-                {
-                    return Ok(Look::Nothing);
+                if let Some(mark) = block.as_mark() {
+                    if mark.turn > cursor.header.turn
+                        && !renew(region, headers, seen, cursor, mark.turn)?
+                    {
+                        return Ok(Look::Nothing);
+                    }
                 }
                 cursor.at += block.bytes();
             }
@@ -416,13 +417,13 @@ impl<R: Region> LogReader<R> {
     fn whole(&mut self) -> Result<Option<Place>> {
         let (region, layout) = (&self.region, self.headers.layout);
         let Some(cursor) = self.merge.cursor() else { return Ok(None) };
-        if let Some(block) = cursor.peek(region, layout)?
-            && block.has(self.next, cursor.limit())
-        {
-            let whole = cursor.body(region, layout, &block, &mut self.open.body)?;
-            if primitive!("log.follow.whole", whole, true) {
-                let (segment, life) = (cursor.segment, cursor.header.life);
-                return Ok(Some(Place { segment, life, at: cursor.at, block }));
+        if let Some(block) = cursor.peek(region, layout)? {
+            if block.has(self.next, cursor.limit()) {
+                let whole = cursor.body(region, layout, &block, &mut self.open.body)?;
+                if primitive!("log.follow.whole", whole, true) {
+                    let (segment, life) = (cursor.segment, cursor.header.life);
+                    return Ok(Some(Place { segment, life, at: cursor.at, block }));
+                }
             }
         }
         self.merge.taken(true);

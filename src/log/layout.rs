@@ -44,7 +44,7 @@ impl Layout {
         let fair = len.saturating_sub(SEGMENTS) / 16 / PAGE * PAGE;
         let segment = segment.unwrap_or(fair.clamp(4 * PAGE, 64 << 20));
         let refuse = |kind| Err(Error::new(Operation::Create, kind));
-        if !segment.is_multiple_of(PAGE) || segment == 0 {
+        if segment % PAGE != 0 || segment == 0 {
             return refuse(ErrorKind::Unaligned { align: PAGE });
         }
         if segment > SEGMENT_MAX {
@@ -61,7 +61,7 @@ impl Layout {
     /// The layout that a file says it has.
     pub(super) fn of(segment: u64) -> Result<Self> {
         let possible = (SEGMENT_MIN..=SEGMENT_MAX).contains(&segment);
-        let possible = possible && segment.is_multiple_of(PAGE);
+        let possible = possible && segment % PAGE == 0;
         if primitive!("log.layout", possible, true) {
             return Ok(Self { segment });
         }

@@ -259,11 +259,11 @@ impl Contents {
             return self.counts_above(mark.limit).then_some(mark.limit);
         }
         let mut limit = self.voids.limit_at(at);
-        if let Some((_, cut)) = bounds.cut
-            && cut < block.last().min(limit)
-        {
-            limit = primitive!("log.recover.cut", cut, limit);
-            self.is_cut = true;
+        if let Some((_, cut)) = bounds.cut {
+            if cut < block.last().min(limit) {
+                limit = primitive!("log.recover.cut", cut, limit);
+                self.is_cut = true;
+            }
         }
         let limit = limit.min(bounds.last);
         let last = primitive!("log.scan.limit", block.last().min(limit), block.last());

@@ -30,7 +30,7 @@ const PAGE_MAX: u64 = 64 << 10;
 /// Bytes of the area of a record: its list, and a page.
 const AREA: u64 = PAGE + PAGE_MAX;
 
-const _: () = assert!(HEADER_AREA + 2 * AREA <= FIRST && FIRST.is_multiple_of(PAGE_MAX));
+const _: () = assert!(HEADER_AREA + 2 * AREA <= FIRST && FIRST % PAGE_MAX == 0);
 
 /// Where the record of this number is.
 fn area(sequence: u64) -> Range<u64> {

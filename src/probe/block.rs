@@ -252,17 +252,17 @@ impl Walk<'_> {
         } else {
             kind_by_number(number, &device.name, virtual_device).clone_into(&mut device.kind);
         }
-        if !virtual_device
-            && let Some(found) = nvdimm::above(sources, &directory, device.dax == Some(true))
-        {
-            "pmem".clone_into(&mut device.kind);
-            device.namespace = found.namespace;
-            device.region = Some(found.region);
-            // A sector namespace has a table between, and an attribute that is always empty.
-            let is_plain = device.namespace.as_ref().is_none_or(|found| found.mode != "sector");
-            let bad = sources.text(directory.join("badblocks")).filter(|_| is_plain);
-            device.bad_blocks_known = bad.is_some();
-            device.bad_blocks = bad.map_or_else(Vec::new, |text| badblocks::parse(&text));
+        if !virtual_device {
+            if let Some(found) = nvdimm::above(sources, &directory, device.dax == Some(true)) {
+                "pmem".clone_into(&mut device.kind);
+                device.namespace = found.namespace;
+                device.region = Some(found.region);
+                // A sector namespace has a table between, and an attribute that is always empty.
+                let is_plain = device.namespace.as_ref().is_none_or(|found| found.mode != "sector");
+                let bad = sources.text(directory.join("badblocks")).filter(|_| is_plain);
+                device.bad_blocks_known = bad.is_some();
+                device.bad_blocks = bad.map_or_else(Vec::new, |text| badblocks::parse(&text));
+            }
         }
         Some(device)
     }
@@ -313,8 +313,7 @@ impl Walk<'_> {
         // drivers/dax/super.c fs_dax_get_by_bdev refuses a partition that does not begin and end
         // on page boundaries.
         let page = self.context.page_size;
-        let whole_pages =
-            [device.start, size].iter().flatten().all(|bytes| bytes.is_multiple_of(page));
+        let whole_pages = [device.start, size].iter().flatten().all(|bytes| bytes % page == 0);
         device.dax = disk.dax.map(|dax| dax && whole_pages);
         device.sector_size = disk.sector_size;
         if let (Some(start), Some(size)) = (device.start, size) {

@@ -31,7 +31,7 @@ pub(super) fn shift(device: &BlockDevice) -> Option<u64> {
     match device.kind.as_str() {
         "pmem" => {
             let align = device.namespace.as_ref()?.align.unwrap_or(HUGE_BYTES);
-            align.is_multiple_of(HUGE_BYTES).then_some(0)
+            (align % HUGE_BYTES == 0).then_some(0)
         }
         "partition" => {
             Some((device.start? % HUGE_BYTES + shift(device.below.first()?)?) % HUGE_BYTES)

@@ -116,10 +116,10 @@ pub(super) fn offers_dax(device: &BlockDevice) -> bool {
 pub(super) fn regions(device: &BlockDevice) -> Vec<&MemoryRegion> {
     let mut out: Vec<&MemoryRegion> = Vec::new();
     walk(device, &mut |device| {
-        if let Some(region) = &device.region
-            && !out.contains(&region)
-        {
-            out.push(region);
+        if let Some(region) = &device.region {
+            if !out.contains(&region) {
+                out.push(region);
+            }
         }
     });
     out

@@ -91,10 +91,10 @@ pub(super) fn gather(
         devices(&mut facts, context, subject);
         facts.has_more_devices = has_more_devices(&facts, context, subject);
     }
-    if let Some(mount) = &facts.mount
-        && matches!(facts.class, Some(Class::Dax | Class::Local))
-    {
-        facts.mounted = mounted::look(context, mount, facts.device.as_ref());
+    if let Some(mount) = &facts.mount {
+        if matches!(facts.class, Some(Class::Dax | Class::Local)) {
+            facts.mounted = mounted::look(context, mount, facts.device.as_ref());
+        }
     }
     if facts.device.is_none() {
         facts.masked = context.sources.masked();

@@ -171,17 +171,16 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(field.len());
     let mut rest = field;
     while let [first, tail @ ..] = rest {
-        rest = tail;
-        if *first == b'\\'
-            && let [a, b, c, after @ ..] = tail
-            && let (Some(a), Some(b), Some(c)) = (octal(*a), octal(*b), octal(*c))
-            && let Ok(byte) = u8::try_from(a * 64 + b * 8 + c)
-        {
-            out.push(byte);
-            rest = after;
-        } else {
-            out.push(*first);
-        }
+        let escaped = match tail {
+            [a, b, c, after @ ..] if *first == b'\\' => {
+                let number = || Some(octal(*a)? * 64 + octal(*b)? * 8 + octal(*c)?);
+                number().and_then(|number| u8::try_from(number).ok()).map(|byte| (byte, after))
+            }
+            _ => None,
+        };
+        let (byte, after) = escaped.unwrap_or((*first, tail));
+        out.push(byte);
+        rest = after;
     }
     out
 }

@@ -103,7 +103,8 @@ fn unit_guid(sources: &Sources, directory: &Path) -> Option<String> {
 /// A count; NFIT's is an unsigned 32-bit number that the kernel writes as a signed one.
 fn count(sources: &Sources, path: &Path) -> Option<u64> {
     let text = sources.text(path)?;
-    text.parse::<u64>().ok().or_else(|| Some(u64::from(text.parse::<i32>().ok()?.cast_unsigned())))
+    let signed = || Some(u32::from_ne_bytes(text.parse::<i32>().ok()?.to_ne_bytes()));
+    text.parse::<u64>().ok().or_else(|| signed().map(u64::from))
 }
 
 fn security(sources: &Sources, directory: &Path, device: &mut MemoryDevice) {

@@ -57,10 +57,10 @@ impl Judge<'_> {
         let before = self.found();
         let einval = MapSync::Refused(Errno::INVAL.raw_os_error());
         let asks_kernel = facts.map_sync == einval || facts.device.as_ref().is_some_and(offers_dax);
-        if let Some(kernel) = facts.kernel.filter(|kernel| *kernel < prediction::MAP_SYNC_KERNEL)
-            && asks_kernel
-        {
-            self.push(reasons::kernel_too_old(kernel));
+        if let Some(kernel) = facts.kernel.filter(|kernel| *kernel < prediction::MAP_SYNC_KERNEL) {
+            if asks_kernel {
+                self.push(reasons::kernel_too_old(kernel));
+            }
         }
         match (facts.class, &facts.mount) {
             (Some(Class::Overlay), Some(mount)) => self.overlay_obstacle(mount),
@@ -74,11 +74,10 @@ impl Judge<'_> {
             (None, _) if facts.target == Target::BlockDevice => self.device_obstacle(),
             _ => {}
         }
-        if let Some(errno) = refused
-            && self.found() == before
-            && facts.class != Some(Class::Overlay)
-        {
-            self.push(reasons::map_sync_refused(facts, errno));
+        if let Some(errno) = refused {
+            if self.found() == before && facts.class != Some(Class::Overlay) {
+                self.push(reasons::map_sync_refused(facts, errno));
+            }
         }
     }
 
@@ -117,10 +116,10 @@ impl Judge<'_> {
                     _ => {}
                 }
             }
-            if let Some(region) = &device.region
-                && region.asynchronous
-            {
-                found.push(reasons::virtio_pmem(region));
+            if let Some(region) = &device.region {
+                if region.asynchronous {
+                    found.push(reasons::virtio_pmem(region));
+                }
             }
         });
         let spans = device.kind == "filesystem" && facts.class != Some(Class::Dax);
@@ -154,10 +153,10 @@ impl Judge<'_> {
             return self.push(reasons::never_dax(facts, mount, bar));
         }
         let only_by_mount = prediction::MAP_SYNC_KERNEL..prediction::DAX_BY_INODE_KERNEL;
-        if let Some(kernel) = facts.kernel.filter(|kernel| only_by_mount.contains(kernel))
-            && mode != DaxMode::Always
-        {
-            return self.push(reasons::mounted_without_dax(mount, kernel));
+        if let Some(kernel) = facts.kernel.filter(|kernel| only_by_mount.contains(kernel)) {
+            if mode != DaxMode::Always {
+                return self.push(reasons::mounted_without_dax(mount, kernel));
+            }
         }
         match (mode, facts.dax_flag) {
             // A kernel without MAP_SYNC is said to be so already.

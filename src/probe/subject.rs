@@ -163,7 +163,7 @@ impl Subject for OpenFile<'_> {
         let told = ioctl::has_flag(self.fd, ioctl::INLINE_DATA);
         told.unwrap_or_else(|| {
             let block = self.filesystem().map_or(4096, |found| found.1) / 512;
-            self.stat.size > 0 && block > 1 && !self.stat.blocks.is_multiple_of(block)
+            self.stat.size > 0 && block > 1 && self.stat.blocks % block != 0
         })
     }
 

@@ -226,13 +226,14 @@ impl Options {
     /// Gives the empty file what the one in place has, and takes note of what it cannot have.
     fn inherit_early(&self, path: &Path, mut begun: Begun, old: Old) -> Result<Begun> {
         let strict = begun.inherits.strict;
-        if may_have_dax_flag(&begun.report)
-            && let (Ok(theirs), Ok(ours)) = (old.extended(), Extended::of(begun.fd.as_fd()))
-            && theirs.dax() != ours.dax()
-        {
-            let Begun { place, fd, .. } = &mut begun;
-            *fd = self.with_dax_flag(place, old.mode(), theirs.dax())?;
-            (begun.report, _, begun.seen) = self.survey_draft(path, place, fd.as_fd())?;
+        if may_have_dax_flag(&begun.report) {
+            if let (Ok(theirs), Ok(ours)) = (old.extended(), Extended::of(begun.fd.as_fd())) {
+                if theirs.dax() != ours.dax() {
+                    let Begun { place, fd, .. } = &mut begun;
+                    *fd = self.with_dax_flag(place, old.mode(), theirs.dax())?;
+                    (begun.report, _, begun.seen) = self.survey_draft(path, place, fd.as_fd())?;
+                }
+            }
         }
         let Begun { place, fd, report, seen, inherits } = &mut begun;
         let mut flags = Handed::new(strict);

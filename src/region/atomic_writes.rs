@@ -50,7 +50,7 @@ fn offered(told: bool, (least, most): (u32, u32), alignment: u32) -> Option<(u32
 
 /// Writes all of it or nothing.
 pub(super) fn pwrite(file: BorrowedFd<'_>, data: &[u8], offset: u64) -> Result<usize> {
-    let atomic = ReadWriteFlags::from_bits_retain(libc::RWF_ATOMIC.cast_unsigned());
+    let atomic = ReadWriteFlags::from_bits_retain(libc::RWF_ATOMIC.unsigned_abs());
     io::pwritev2(file, &[IoSlice::new(data)], offset, atomic)
 }
 

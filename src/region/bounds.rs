@@ -25,7 +25,7 @@ pub fn check(
 /// As [`check`], for an aligned 8-byte word.
 #[inline]
 pub fn check_word(operation: Operation, offset: u64, region_len: u64) -> Result<usize> {
-    if primitive!("bounds.word", !offset.is_multiple_of(8), false) {
+    if primitive!("bounds.word", offset % 8 != 0, false) {
         return Err(Error::new(operation, ErrorKind::Unaligned { align: 8 }).over(offset, 8));
     }
     Ok(check(operation, offset, 8, region_len)?.0)
@@ -40,7 +40,7 @@ pub(crate) fn check_page(offset: u64, len: u64, region_len: u64) -> Result<()> {
     if !(PAGES.contains(&len) && len.is_power_of_two()) {
         return refused(ErrorKind::PageSize { bytes: len });
     }
-    if !offset.is_multiple_of(len) {
+    if offset % len != 0 {
         return refused(ErrorKind::Unaligned { align: len });
     }
     check(Operation::Write, offset, len, region_len).map(drop)

@@ -15,8 +15,9 @@ use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::probe::Report;
 
 pub(super) fn map(plan: &Plan, fd: BorrowedFd<'_>, report: &Report) -> Result<Parts> {
-    let align = report.namespace.as_ref().and_then(|n| n.align).unwrap_or(HUGE_PAGE as u64);
-    if !plan.len.is_multiple_of(align) {
+    let align = report.namespace.as_ref().and_then(|n| n.align).filter(|align| *align != 0);
+    let align = align.unwrap_or(HUGE_PAGE as u64);
+    if plan.len % align != 0 {
         return Err(Error::new(Operation::Map, ErrorKind::Unaligned { align }).over(0, plan.len));
     }
     // A device does not grow: reserve what it has.

@@ -93,7 +93,7 @@ impl Existing {
 
     /// Length in bytes when it was opened.
     pub(super) fn len(&self) -> u64 {
-        self.stat.st_size.cast_unsigned()
+        self.stat.st_size.unsigned_abs()
     }
 
     /// Whether the name still leads to it.
@@ -119,10 +119,10 @@ impl Existing {
             return sync_all(self.fd()).map(|()| true);
         };
         let directory = spot.directory.as_fd();
-        if let (Some(own), Some(beside)) = (mount, ground::mount_of(directory))
-            && own != beside
-        {
-            return sync_all(self.fd()).map(|()| true);
+        if let (Some(own), Some(beside)) = (mount, ground::mount_of(directory)) {
+            if own != beside {
+                return sync_all(self.fd()).map(|()| true);
+            }
         }
         let synced = primitive!("open.fsync_directory", calls::fsync_directory(directory), Ok(()));
         match synced {

@@ -122,11 +122,11 @@ pub(crate) fn glance(fd: BorrowedFd<'_>, path: &Path) -> Result<(Report, Quirks,
         inode: found.stx_ino,
     };
     let mut all = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(known) = all.iter().find(|known| known.holds(spot))
-        && (dax == Dax::No || probe::try_map_sync(fd, page_size()) == known.report.map_sync)
-    {
-        let report = Report { path: path.to_owned(), ..known.report.clone() };
-        return Ok((report, known.quirks, Some(seen(known.driver, known.tells_unwritten))));
+    if let Some(known) = all.iter().find(|known| known.holds(spot)) {
+        if dax == Dax::No || probe::try_map_sync(fd, page_size()) == known.report.map_sync {
+            let report = Report { path: path.to_owned(), ..known.report.clone() };
+            return Ok((report, known.quirks, Some(seen(known.driver, known.tells_unwritten))));
+        }
     }
     // Opened first: what changes while the rest is read is noticed.
     let table = mount_table();

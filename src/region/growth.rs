@@ -151,7 +151,7 @@ pub(super) fn grow_to_file(region: &impl Resize) -> Result<u64> {
     let found = calls::fstat(end.fd)
         .map_err(|errno| Error::os(Operation::Grow, "fstat", errno).at(end.path))?;
     // That of a device is 0.
-    let new_len = found.st_size.cast_unsigned();
+    let new_len = found.st_size.unsigned_abs();
     if new_len <= old_len {
         return Ok(old_len);
     }
@@ -214,7 +214,7 @@ mod tests {
         const OLD: u64 = 8 << 20;
         for len in [OLD, OLD - 100] {
             let region = Options::new().len(len).in_memory().unwrap();
-            let space = || fstat(region.as_fd()).unwrap().st_blocks.cast_unsigned() * 512;
+            let space = || fstat(region.as_fd()).unwrap().st_blocks.unsigned_abs() * 512;
             let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
             fallocate(region.as_fd(), punch, 0, OLD / 2).unwrap();
             assert_eq!(space(), OLD / 2);

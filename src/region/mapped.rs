@@ -291,17 +291,16 @@ impl Region for MappedRegion {
     #[inline]
     fn write_flush(&self, offset: u64, data: &[u8]) -> Result<()> {
         let len = data.len() as u64;
-        if self.may_store(offset, len)
-            && self.writes_lines_back()
-            && let Some(written) = self.parts.mapping.write_flush_brief(offset as usize, data)
-        {
-            return match written {
-                Ok(()) => {
-                    self.written_back();
-                    Ok(())
-                }
-                Err(Fault) => Err(self.gone(Operation::Write, offset, len)),
-            };
+        if self.may_store(offset, len) && self.writes_lines_back() {
+            if let Some(written) = self.parts.mapping.write_flush_brief(offset as usize, data) {
+                return match written {
+                    Ok(()) => {
+                        self.written_back();
+                        Ok(())
+                    }
+                    Err(Fault) => Err(self.gone(Operation::Write, offset, len)),
+                };
+            }
         }
         self.write_flush_at_length(offset, data)
     }
@@ -309,14 +308,13 @@ impl Region for MappedRegion {
     #[inline]
     fn write_persist(&self, offset: u64, data: &[u8]) -> Result<()> {
         let len = data.len() as u64;
-        if self.may_store(offset, len)
-            && self.writes_lines_back()
-            && let Some(written) = self.parts.mapping.write_persist_brief(offset as usize, data)
-        {
-            return match written {
-                Ok(()) => Ok(()),
-                Err(Fault) => Err(self.gone(Operation::Write, offset, len)),
-            };
+        if self.may_store(offset, len) && self.writes_lines_back() {
+            if let Some(written) = self.parts.mapping.write_persist_brief(offset as usize, data) {
+                return match written {
+                    Ok(()) => Ok(()),
+                    Err(Fault) => Err(self.gone(Operation::Write, offset, len)),
+                };
+            }
         }
         self.write_persist_at_length(offset, data)
     }

@@ -358,10 +358,10 @@ impl Place {
     /// Takes a name from the file, if it is the file's.
     pub(crate) fn unname_if(&self, fd: BorrowedFd<'_>, name: &OsStr) {
         let (own, named) = (calls::fstat(fd), calls::statat(self.directory(), name));
-        if let (Ok(own), Ok(named)) = (own, named)
-            && (own.st_dev, own.st_ino) == (named.st_dev, named.st_ino)
-        {
-            self.unname(name);
+        if let (Ok(own), Ok(named)) = (own, named) {
+            if (own.st_dev, own.st_ino) == (named.st_dev, named.st_ino) {
+                self.unname(name);
+            }
         }
     }
 

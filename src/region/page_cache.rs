@@ -316,9 +316,10 @@ impl Region for PageCacheRegion {
     fn prefetch(&self, offset: u64, len: u64) {
         if let (Ok(view), Ok((at, bytes))) =
             (self.view(Operation::Read), self.range(Operation::Read, offset, len))
-            && view.guarded
         {
-            view.mapping.prefetch(at, bytes);
+            if view.guarded {
+                view.mapping.prefetch(at, bytes);
+            }
         }
     }
 

@@ -62,7 +62,7 @@ fn check_end(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<Stat> {
     }
     check_limit(Operation::Allocate, to)?;
     let found = calls::fstat(fd).map_err(|errno| Error::os(Operation::Allocate, "fstat", errno))?;
-    let file_len = found.st_size.cast_unsigned();
+    let file_len = found.st_size.unsigned_abs();
     if primitive!("storage.extend.cut", file_len < from, false) {
         // Somebody cut it: growing over the cut would leave a hole where data was.
         return Err(Error::new(Operation::Allocate, ErrorKind::Gone));
@@ -125,7 +125,7 @@ fn lengthen(how: Growth, fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {
 /// `Gone` if the file is shorter than `from`, `FileLonger` if it is longer: nothing is changed.
 pub(super) fn shorten(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {
     let failed = |call| move |errno| Error::os(Operation::Shrink, call, errno);
-    let file_len = calls::fstat(fd).map_err(failed("fstat"))?.st_size.cast_unsigned();
+    let file_len = calls::fstat(fd).map_err(failed("fstat"))?.st_size.unsigned_abs();
     if file_len < from {
         return Err(Error::new(Operation::Shrink, ErrorKind::Gone));
     }
@@ -198,7 +198,7 @@ pub(super) fn fill(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<()> {
 pub(super) fn make_storable(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {
     let failed = |call| move |errno| Error::os(Operation::Allocate, call, errno);
     let found = calls::fstat(fd).map_err(failed("fstat"))?;
-    let file_len = found.st_size.cast_unsigned();
+    let file_len = found.st_size.unsigned_abs();
     if primitive!("storage.storable.cut", file_len < to, false) {
         return Err(Error::new(Operation::Allocate, ErrorKind::Gone).over(file_len, to - file_len));
     }
@@ -263,10 +263,7 @@ struct Taken {
 
 impl Taken {
     fn by(found: &Stat) -> Self {
-        Self {
-            file_len: found.st_size.cast_unsigned(),
-            bytes: found.st_blocks.cast_unsigned() * 512,
-        }
+        Self { file_len: found.st_size.unsigned_abs(), bytes: found.st_blocks.unsigned_abs() * 512 }
     }
 }
 

@@ -30,13 +30,8 @@ impl Functions {
 
     /// The routine of this name in the library, up to the filler after it.
     fn routine(&self, name: &str) -> Vec<Instruction> {
-        // Behind the version of the library.
-        let end = format!("_{name}");
-        let found: Vec<_> = self
-            .0
-            .iter()
-            .filter(|(symbol, _)| symbol.starts_with("daxmap_") && symbol.ends_with(&end))
-            .collect();
+        let found: Vec<_> =
+            self.0.iter().filter(|(symbol, _)| routine_of(symbol) == Some(name)).collect();
         let [(_, code)] = found.as_slice() else {
             panic!("{name}: {} symbols", found.len());
         };
@@ -112,16 +107,18 @@ pub fn routines() -> impl Iterator<Item = &'static str> {
     with_write_backs.chain(NON_TEMPORAL).chain(CACHED).chain(["compare_exchange"])
 }
 
+/// The routine that a symbol is: its name stands behind `daxmap_` and the version of the library.
+fn routine_of(symbol: &str) -> Option<&str> {
+    Some(symbol.strip_prefix("daxmap_")?.split_once('_')?.1)
+}
+
 /// Whether `routines` has every one that the program contains.
 pub fn check_list(program: &Path) {
-    let listed: Vec<_> = routines().map(|name| format!("{}{name}", name.len())).collect();
-    let modules =
-        ["copies", "durable", "whole_lines"].map(|name| format!("4arch{}{name}", name.len()));
+    let listed: Vec<_> = routines().collect();
     let functions = Functions::of(program);
-    let theirs = functions.0.keys().filter(|symbol| modules.iter().any(|m| symbol.contains(m)));
     let mut found = 0;
-    for symbol in theirs {
-        assert!(listed.iter().any(|name| symbol.contains(name)), "{symbol} is in no list");
+    for name in functions.0.keys().filter_map(|symbol| routine_of(symbol)) {
+        assert!(listed.contains(&name), "{name} is in no list");
         found += 1;
     }
     assert_eq!(found, listed.len());
@@ -187,11 +184,7 @@ fn only_routines_write_back(functions: &Functions) {
             continue;
         }
         fences += of_kind(code, Kind::StoreFence).len();
-        // The modules that they live in; mangled, a name stands behind its length.
-        if ["6copies", "7durable", "11whole_lines"]
-            .iter()
-            .any(|module| symbol.contains(&format!("4arch{module}")))
-        {
+        if routine_of(symbol).is_some() {
             continue;
         }
         assert!(of_kind(code, Kind::WriteBack).is_empty(), "{symbol} writes back");

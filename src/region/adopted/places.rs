@@ -89,11 +89,12 @@ fn areas(text: impl BufRead, addresses: &Range<usize>) -> std::io::Result<Vec<Ar
             if last_is_met {
                 areas.push(area);
             }
-        } else if last_is_met
-            && let Some(flags) = line.strip_prefix("VmFlags:")
-            && let Some(area) = areas.last_mut()
-        {
-            area.synchronous = flags.split_ascii_whitespace().any(|flag| flag == "sf");
+        } else if last_is_met {
+            if let Some(flags) = line.strip_prefix("VmFlags:") {
+                if let Some(area) = areas.last_mut() {
+                    area.synchronous = flags.split_ascii_whitespace().any(|flag| flag == "sf");
+                }
+            }
         }
     }
     Ok(areas)

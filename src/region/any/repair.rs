@@ -40,7 +40,7 @@ impl AnyRegion {
         let align = page_size() as u64;
         let refused =
             |kind| Err(Error::new(Operation::Write, kind).at(self.path()).over(offset, len));
-        if !offset.is_multiple_of(align) || !len.is_multiple_of(align) {
+        if offset % align != 0 || len % align != 0 {
             return refused(ErrorKind::Unaligned { align });
         }
         bounds::check(Operation::Write, offset, len, self.len())

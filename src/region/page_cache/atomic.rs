@@ -130,7 +130,7 @@ fn put(file: &OwnedFd, page: &[u8], at: u64) -> std::result::Result<(), Errno> {
 
 /// A copy of the page that is aligned, and where it begins in it. None: the page is.
 fn aligned(page: &[u8]) -> Option<(Vec<u8>, usize)> {
-    if page.as_ptr().addr().is_multiple_of(ALIGNMENT) {
+    if page.as_ptr().addr() % ALIGNMENT == 0 {
         return None;
     }
     let mut bytes = vec![0; page.len() + ALIGNMENT];

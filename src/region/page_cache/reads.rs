@@ -37,7 +37,7 @@ impl PageCacheRegion {
             let before = shared.sequence.load(Ordering::Acquire);
             // Relaxed: within the sequence. What is read of the next change was stored after the
             // number of this one, which the fence below makes seen.
-            if !before.is_multiple_of(2) && shared.changing.overlaps(from, to) {
+            if before % 2 != 0 && shared.changing.overlaps(from, to) {
                 std::hint::spin_loop();
                 continue;
             }

@@ -237,12 +237,12 @@ impl PageCacheRegion {
         let (len, last_page) = (self.len(), self.last_page());
         // A server may have cut a file of which pages are cached here.
         let whole = self.file.known && end <= last_page && len > 0;
-        if whole
-            && let Some(view) = self.view_to_write()
-            && view.guarded
-            && view.mapping.read(last_page as usize, &mut [0]).is_ok()
-        {
-            return Ok(());
+        if whole {
+            if let Some(view) = self.view_to_write() {
+                if view.guarded && view.mapping.read(last_page as usize, &mut [0]).is_ok() {
+                    return Ok(());
+                }
+            }
         }
         self.ask_for_length(len.max(end))
     }
