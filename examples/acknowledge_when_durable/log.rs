@@ -136,8 +136,11 @@ fn record_at(region: &dyn Region, at: u64) -> daxmap::Result<Option<Record>> {
     }
     let mut header = [0; RECORD_HEADER];
     region.read(at, &mut header)?;
-    let (words, _) = header.as_chunks::<8>();
-    let word = |index: usize| u64::from_le_bytes(words[index]);
+    let word = |index: usize| {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&header[index * 8..][..8]);
+        u64::from_le_bytes(bytes)
+    };
     let [length, sum] = [word(0) as u32, (word(0) >> 32) as u32];
     // A length of zero is what a log holds where nothing was written.
     let end = at + RECORD_HEADER as u64 + u64::from(length);
