@@ -271,3 +271,27 @@ fn pages_that_another_mapping_keeps_are_written_before_a_region_shows_them() {
         });
     }
 }
+
+/// The mark of a clean close would have the next opening keep a page that the medium has not.
+#[test]
+fn a_close_whose_sync_fails_leaves_no_mark_and_the_next_opening_shows_the_medium() {
+    let is_marked =
+        |path: &Path| rustix::fs::getxattr(path, "user.daxmap.closed", &mut [0; 256]).is_ok();
+    for filesystem in IN_PLACE {
+        with_file(filesystem, |disk, path| {
+            let region = Options::new().open(path).unwrap();
+            region.close().unwrap();
+            drop(region);
+            assert!(is_marked(path), "{filesystem}: the control");
+            let region = Options::new().open(path).unwrap();
+            region.write(0, &NEW).unwrap();
+            disk.plan(Fault::nth_write(1, Errno::IO));
+            assert_eq!(region.close().unwrap_err().raw_os_error(), EIO, "{filesystem}");
+            assert!(!is_marked(path), "{filesystem}");
+            drop(region);
+            let mut found = [0; 4096];
+            Options::new().open(path).unwrap().read(0, &mut found).unwrap();
+            assert_eq!(found, OLD, "{filesystem}");
+        });
+    }
+}

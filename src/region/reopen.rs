@@ -267,6 +267,53 @@ mod tests {
         assert_eq!(after, (0, true, level.2), "a region that cannot know leaves no mark");
     }
 
+    /// Others are at work: what a reader does not know, it leaves to the next writer.
+    #[test]
+    fn a_reader_leaves_mark_and_cache_and_believes_the_mark_alone() {
+        let reader = Options::new().read_only(true);
+        let shown = |options: &Options, path: &std::path::Path| {
+            let shown = opened(options, path);
+            (shown.0, shown.1)
+        };
+        let (_directory, path) = was_region(true, true);
+        assert_eq!(shown(&reader, &path), (PAGES, true));
+        assert_eq!(shown(&Options::new(), &path), (PAGES, true), "the mark was left");
+        let (_directory, path) = was_region(false, true);
+        assert_eq!(shown(&reader, &path), (PAGES, false), "nobody closed it");
+        assert_eq!(shown(&Options::new(), &path), (0, true));
+    }
+
+    #[test]
+    fn what_is_gathered_is_sent_before_the_mark_is_made() {
+        let (_directory, path) = was_region(true, true);
+        let region = Options::new().open(&path).unwrap();
+        region.write(5, &[1]).unwrap();
+        region.close().unwrap();
+        drop(region);
+        assert_eq!(opened(&Options::new(), &path).0, PAGES);
+    }
+
+    /// Pages that another mapping keeps.
+    #[test]
+    fn pages_that_stay_are_vouched_for_by_the_lock_or_by_a_region_of_this_process() {
+        let (_directory, path) = was_region(false, true);
+        let file = File::open(&path).unwrap();
+        let others = mapped(&file, PAGES as usize);
+        for page in 0..PAGES as usize {
+            others.read(page * page_size(), &mut [0]).unwrap();
+        }
+        let shared = Options::new().lock(false);
+        let (_, medium, level) = opened(&shared, &path);
+        assert!(!medium && level <= Durability::Unverified, "{level}");
+        let region = Options::new().open(&path).unwrap();
+        let level = region.durability();
+        assert!(region.shows_medium());
+        let second = shared.open(&path).unwrap();
+        assert!(second.shows_medium(), "the first one would know of an error");
+        assert_eq!(second.durability(), level);
+        drop((region, second, others));
+    }
+
     #[test]
     fn a_region_that_failed_leaves_no_mark() {
         let (_directory, path) = was_region(true, true);
