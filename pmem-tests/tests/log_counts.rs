@@ -74,6 +74,24 @@ fn a_segment_is_begun_with_one_fence_more_and_a_release_is_one() {
     assert_eq!((counts().since(before).fences, log.last()), (2, Lsn::new(4)));
 }
 
+/// However many there are, one fence where the next segment is begun.
+#[test]
+fn a_lazy_release_is_no_fence_and_a_submission_is_one() {
+    let log = LogOptions::new().segment_bytes(12288).format(region(Emulation::Adr)).unwrap();
+    let fences = |work: &dyn Fn()| {
+        let before = counts();
+        work();
+        counts().since(before).fences
+    };
+    let append = || drop(log.append_many([[1; 1900]]).unwrap());
+    let release = |lsn| move |log: &daxmap::log::Log<_>| log.release_lazily(Lsn::new(lsn)).unwrap();
+    assert_eq!([fences(&append), fences(&append)], [2, 1]);
+    assert_eq!(fences(&|| (1..=2).for_each(|lsn| release(lsn)(&log))), 0);
+    assert_eq!((fences(&append), log.released()), (3, Lsn::new(2)));
+    assert_eq!(fences(&|| drop(log.submit([[2; 1900]]).unwrap())), 1);
+    assert_eq!(fences(&append), 2);
+}
+
 /// Of records that fill segments to the last line, too, and where a truncation follows another one.
 #[test]
 fn a_truncation_is_two_fences_and_the_append_after_it_one() {

@@ -39,7 +39,10 @@ pub(super) struct Core<R> {
     pub(super) deferred: Deferred,
     /// Writers of [`Log::append`](super::Log::append).
     pub(super) spares: Spares,
+    /// What cannot be read any more.
     pub(super) released: AtomicU64,
+    /// The part of it that the root on the medium says: segments of these records are used again.
+    pub(super) recyclable: AtomicU64,
     pub(super) read_only: bool,
     /// The process that opened the log. A forked child changes nothing in it, be it by dropping it.
     pub(super) process: u64,
@@ -59,16 +62,24 @@ impl<R: Region> Core<R> {
         self.released.load(Ordering::Acquire)
     }
 
-    /// Replaces the root, durable on return.
+    /// Up to which Lsn the medium knows that records were released.
+    pub(super) fn recyclable(&self) -> u64 {
+        self.recyclable.load(Ordering::Acquire)
+    }
+
+    /// Replaces the root, durable on return. What was released lazily rides on it.
     pub(super) fn change_root(&self, change: impl FnOnce(&mut Root)) -> Result<()> {
         let mut cell = lock_in_turn(&self.region, &self.root);
         let before = cell.get();
         let mut root = before;
+        root.released = root.released.max(self.released());
         change(&mut root);
         // What is absent is below the floor of the opening, and below a cut: no more of it is left.
         let below = before.floor.min(root.floor).saturating_sub(1);
         root.absent = root.absent.min(below.saturating_sub(root.released));
-        cell.store(&self.region, root)
+        cell.store(&self.region, root)?;
+        self.recyclable.fetch_max(root.released, Ordering::AcqRel);
+        Ok(())
     }
 
     /// Refuses to write where nothing may be written.

@@ -48,7 +48,8 @@
 //! A commit is whole cache lines, each written and flushed once, and one
 //! [`drain`](Region::drain): a fence on persistent memory, one `fdatasync` elsewhere, there shared by
 //! all threads that wait. Where a segment is begun, there is one drain more (two, where the unit of a
-//! flush is a page). [`Log::release_up_to`] takes one, [`Log::truncate_after`] two.
+//! flush is a page). [`Log::release_up_to`] takes one, [`Log::release_lazily`] none of its
+//! own, [`Log::truncate_after`] two.
 //!
 //! # Appending without waiting
 //!

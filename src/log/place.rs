@@ -92,7 +92,11 @@ impl<R: Region> Core<R> {
             let most = room - HEADER as u64;
             return Err(Error::new(Operation::Append, ErrorKind::TooLarge { max: most }));
         }
-        let released = self.released();
+        if self.recyclable() < self.released() {
+            // No segment is used again before the medium knows that it is free.
+            self.change_root(|root| root.durable = self.watermark.get() - 1)?;
+        }
+        let released = self.recyclable();
         self.table.free_up_to(released);
         if active.as_ref().is_some_and(|old| self.table.free(old.segment, released)) {
             *active = None;

@@ -126,6 +126,7 @@ pub(super) fn open<R: Region>(region: R, header: Header, copies: u8, how: How) -
         shared: Mutex::new(Shared::default()),
         spares: Spares::default(),
         released: AtomicU64::new(root.released),
+        recyclable: AtomicU64::new(root.released),
         read_only: how.read_only,
         process: process::mark(),
         accepts_damage: how.accepts_damage,

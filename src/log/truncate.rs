@@ -25,7 +25,26 @@ impl<R: Region> Log<R> {
         self.release(lsn, None)
     }
 
-    /// The same, and replaces the [note](Self::note) of the log by this one, durable on return. A crash
+    /// Gives up the records up to this Lsn as [`release_up_to`](Self::release_up_to) does, without a sync of
+    /// its own. They cannot be read from then on.
+    ///
+    /// It becomes durable, with all before it, where the next segment is begun, which takes one sync more
+    /// then, or with the next release that is not lazy, truncation, or close. A crash before that leaves the
+    /// records in the log: they are there again when it is opened. Followers in other processes read them
+    /// until then.
+    ///
+    /// # Errors
+    ///
+    /// `NoRecord` if a commit at or below this Lsn is not finished yet.
+    pub fn release_lazily(&self, lsn: Lsn) -> Result<()> {
+        let core = &self.core;
+        core.check_releasable(lsn)?;
+        core.released.fetch_max(lsn.get(), Ordering::AcqRel);
+        core.room_came();
+        Ok(())
+    }
+
+    /// The same as [`release_up_to`](Self::release_up_to), and replaces the [note](Self::note) of the log by this one, durable on return. A crash
     /// inside leaves both changes or none. The note is replaced also where the records were released
     /// before.
     ///
@@ -47,12 +66,8 @@ impl<R: Region> Log<R> {
 
     fn release(&self, lsn: Lsn, note: Option<[u8; NOTE_BYTES]>) -> Result<()> {
         let core = &self.core;
-        core.check_writable(Operation::Truncate)?;
-        if lsn.get() >= core.watermark.get() {
-            let kind = ErrorKind::NoRecord { lsn: lsn.get() };
-            return Err(Error::new(Operation::Truncate, kind));
-        }
-        if note.is_none() && lsn.get() <= core.released() {
+        core.check_releasable(lsn)?;
+        if note.is_none() && lsn.get() <= core.recyclable() {
             return Ok(());
         }
         let change = || {
@@ -65,7 +80,7 @@ impl<R: Region> Log<R> {
         // No segment is used again before the medium knows that it is free.
         primitive!("log.release.root", change(), Ok(()))?;
         core.released.fetch_max(lsn.get(), Ordering::AcqRel);
-        core.table.free_up_to(core.released());
+        core.table.free_up_to(core.recyclable());
         core.room_came();
         Ok(())
     }
@@ -116,6 +131,16 @@ impl<R: Region> Log<R> {
             core.table.push(Life::new(SegmentHeader::UNUSED, Usage::Free), None);
         }
         Ok(())
+    }
+}
+
+impl<R: Region> Core<R> {
+    fn check_releasable(&self, lsn: Lsn) -> Result<()> {
+        self.check_writable(Operation::Truncate)?;
+        if lsn.get() < self.watermark.get() {
+            return Ok(());
+        }
+        Err(Error::new(Operation::Truncate, ErrorKind::NoRecord { lsn: lsn.get() }))
     }
 }
 

@@ -8,6 +8,7 @@ mod faulty;
 mod followers;
 mod found;
 mod hooked;
+mod lazy;
 mod lost;
 mod lower;
 mod older;
