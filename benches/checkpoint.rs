@@ -1,8 +1,8 @@
 //! A checkpoint of a working set of which little changed, beside a full rewrite of a file.
 //!
 //! ```text
-//! cargo bench --bench checkpoint                          in the target directory, and in memory
-//! cargo bench --bench checkpoint -- [--mib N] DIR...      in these, one table each; "pmem": memory
+//! cargo bench -p daxmap --bench checkpoint                          in the target directory, and in memory
+//! cargo bench -p daxmap --bench checkpoint -- [--mib N] DIR...      in these, one table each; "pmem": memory
 //! ```
 //!
 //! Of 1 GiB, one page in a hundred changes, whole, at random places; then 64 bytes of each. Rewriting: the whole set by `pwrite`

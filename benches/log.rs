@@ -1,11 +1,11 @@
 //! The log beside libpmemlog, hand-written logs and okaywal, in one run, interleaved.
 //!
 //! ```text
-//! cargo bench --bench log                     in memory, and on the filesystem of the target directory
-//! cargo bench --bench log -- DIR...           in memory, and in these, one table each
-//! cargo bench --bench log -- --quick          a tenth of the rounds
-//! cargo bench --bench log -- --report-only    the same as without: `ci/bench` passes it to all
-//! cargo bench --bench log -- --record         writes this processor's column of docs/processors.md
+//! cargo bench -p daxmap --bench log                     in memory, and on the filesystem of the target directory
+//! cargo bench -p daxmap --bench log -- DIR...           in memory, and in these, one table each
+//! cargo bench -p daxmap --bench log -- --quick          a tenth of the rounds
+//! cargo bench -p daxmap --bench log -- --report-only    the same as without: `ci/bench` passes it to all
+//! cargo bench -p daxmap --bench log -- --record         writes this processor's column of docs/processors.md
 //! ```
 //!
 //! Persistent memory is emulated on DRAM: the times compare instruction sequences and say nothing

@@ -1,8 +1,8 @@
 //! The page-cache backend beside hand-written code, in one run, interleaved.
 //!
 //! ```text
-//! cargo bench --bench page_cache                  in the target directory
-//! cargo bench --bench page_cache -- DIR...        in these, one table each
+//! cargo bench -p daxmap --bench page_cache                  in the target directory
+//! cargo bench -p daxmap --bench page_cache -- DIR...        in these, one table each
 //! ```
 //!
 //! 64-byte updates in a 64 MiB file built with 1 MiB writes. Every round gives each competitor

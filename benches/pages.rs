@@ -1,4 +1,4 @@
-//! A page replaced whole, beside the ways of InnoDB and SQLite by hand: `cargo bench --bench pages --
+//! A page replaced whole, beside the ways of InnoDB and SQLite by hand: `cargo bench -p daxmap --bench pages --
 //! DIRECTORY...` (default: the build directory). Interleaved, medians of microseconds and ratios.
 //!
 //! | way | what it does for a page |

@@ -2,7 +2,7 @@
 //! by hand that gives what a draft gives, and two crates.
 //!
 //! ```text
-//! cargo bench --bench publish [-- DIRECTORY [ROUNDS]]
+//! cargo bench -p daxmap --bench publish [-- DIRECTORY [ROUNDS]]
 //! ```
 //!
 //! Every way replaces the same file in the same directory, one after another in turn, in an order

@@ -1,11 +1,11 @@
 //! The library beside libpmem, hand-written loops and memmap2, in one run, interleaved.
 //!
 //! ```text
-//! cargo bench --bench compare                     every group, then the table of targets
-//! cargo bench --bench compare -- persist eadr     these groups
-//! cargo bench --bench compare -- --quick          a tenth of the rounds
-//! cargo bench --bench compare -- --report-only    a missed target is no failure
-//! cargo bench --bench compare -- --record         writes this processor's column of docs/processors.md
+//! cargo bench -p daxmap --bench compare                     every group, then the table of targets
+//! cargo bench -p daxmap --bench compare -- persist eadr     these groups
+//! cargo bench -p daxmap --bench compare -- --quick          a tenth of the rounds
+//! cargo bench -p daxmap --bench compare -- --report-only    a missed target is no failure
+//! cargo bench -p daxmap --bench compare -- --record         writes this processor's column of docs/processors.md
 //! ```
 //!
 //! `ci/bench` runs this and the throughput curves. Persistent memory is emulated on DRAM: the

@@ -2,11 +2,11 @@
 //! interleaved.
 //!
 //! ```text
-//! cargo bench --bench state                     the table of targets
-//! cargo bench --bench state -- --quick          a tenth of the rounds
-//! cargo bench --bench state -- --report-only    a missed target is no failure
-//! cargo bench --bench state -- --record         writes this processor's column of docs/processors.md
-//! cargo bench --bench state -- --count N        N updates of each size and nothing else, for a
+//! cargo bench -p daxmap --bench state                     the table of targets
+//! cargo bench -p daxmap --bench state -- --quick          a tenth of the rounds
+//! cargo bench -p daxmap --bench state -- --report-only    a missed target is no failure
+//! cargo bench -p daxmap --bench state -- --record         writes this processor's column of docs/processors.md
+//! cargo bench -p daxmap --bench state -- --count N        N updates of each size and nothing else, for a
 //!                                               program that counts instructions
 //! ```
 //!
