@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use libc::{c_char, dev_t, stat};
 
-use crate::environment::errno;
+use crate::environment::{errno, keeping_errno};
 
 /// What a path leads to.
 pub(crate) enum File {
@@ -74,7 +74,8 @@ impl Device {
 
     /// Its length in bytes.
     pub(crate) fn len(self) -> Option<usize> {
-        std::fs::read_to_string(self.in_sysfs("size")).ok()?.trim().parse().ok()
+        let size = keeping_errno(|| std::fs::read_to_string(self.in_sysfs("size")));
+        size.ok()?.trim().parse().ok()
     }
 
     /// The number of its NVDIMM region, if it is of one.

@@ -8,3 +8,5 @@ mod differential;
 mod exports;
 mod fio;
 mod library;
+mod losses;
+mod pools;
