@@ -132,13 +132,13 @@ impl Error {
         &self.0.kind
     }
 
-    /// The errno of the system call behind this error, looking through `Poisoned`. Compare it with
+    /// The errno of the system call behind this error, looking through `Failed`. Compare it with
     /// the constants of the `libc` crate.
     #[must_use]
     pub fn raw_os_error(&self) -> Option<i32> {
         match &self.0.kind {
             ErrorKind::Os(errno) | ErrorKind::PublishedNotDurable(errno) => Some(*errno),
-            ErrorKind::Poisoned(cause) => cause.raw_os_error(),
+            ErrorKind::Failed(cause) => cause.raw_os_error(),
             _ => None,
         }
     }
@@ -157,8 +157,8 @@ impl Error {
 
     /// True if this error is the region's latch: an earlier durability error made it final.
     #[must_use]
-    pub fn is_poisoned(&self) -> bool {
-        matches!(self.0.kind, ErrorKind::Poisoned(_))
+    pub fn is_failed(&self) -> bool {
+        matches!(self.0.kind, ErrorKind::Failed(_))
     }
 }
 
@@ -177,8 +177,7 @@ impl fmt::Display for Error {
         }
         write!(f, "{}", self.0.kind)?;
         // These say it themselves, one by quoting its cause.
-        let said =
-            matches!(self.0.kind, ErrorKind::Poisoned(_) | ErrorKind::PublishedNotDurable(_));
+        let said = matches!(self.0.kind, ErrorKind::Failed(_) | ErrorKind::PublishedNotDurable(_));
         if self.0.durability_unknown && !said {
             write!(
                 f,
@@ -193,10 +192,10 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {
-    /// The error that made the region final, of `Poisoned`.
+    /// The error that made the region final, of `Failed`.
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.0.kind {
-            ErrorKind::Poisoned(cause) => Some(cause.as_ref()),
+            ErrorKind::Failed(cause) => Some(cause.as_ref()),
             _ => None,
         }
     }
@@ -218,7 +217,7 @@ mod tests {
 
         let first = of(ErrorKind::Os(libc::EIO));
         assert!(first.source().is_none());
-        let poisoned = of(ErrorKind::Poisoned(Arc::new(first.clone())));
+        let poisoned = of(ErrorKind::Failed(Arc::new(first.clone())));
         assert_eq!(poisoned.source().unwrap().downcast_ref::<Error>(), Some(&first));
         assert_eq!(poisoned.raw_os_error(), Some(libc::EIO));
         assert_eq!(of(ErrorKind::PublishedNotDurable(libc::EIO)).raw_os_error(), Some(libc::EIO));
@@ -232,7 +231,7 @@ mod tests {
         assert_eq!(failed.to_string().matches(UNKNOWN).count(), 0, "{failed}");
         let unknown = failed.unknown();
         assert_eq!(unknown.to_string().matches(UNKNOWN).count(), 1, "{unknown}");
-        let poisoned = of(ErrorKind::Poisoned(Arc::new(unknown))).unknown();
+        let poisoned = of(ErrorKind::Failed(Arc::new(unknown))).unknown();
         assert_eq!(poisoned.to_string().matches(UNKNOWN).count(), 1, "{poisoned}");
         let published = of(ErrorKind::PublishedNotDurable(libc::EIO)).unknown();
         assert_eq!(published.to_string().matches(UNKNOWN).count(), 0, "{published}");

@@ -295,7 +295,7 @@ fn region(device: &Device) -> Seen {
     let region = Options::new().len(LEN as u64).create(device.path().join("region"))?;
     let told = |result: daxmap::Result<()>| match result {
         Ok(()) => "ok".to_owned(),
-        Err(error) if matches!(error.kind(), ErrorKind::Poisoned(_)) => "poisoned".to_owned(),
+        Err(error) if matches!(error.kind(), ErrorKind::Failed(_)) => "poisoned".to_owned(),
         Err(error) => {
             said(Err(error.raw_os_error().map_or(Errno::INVAL, Errno::from_raw_os_error)))
         }

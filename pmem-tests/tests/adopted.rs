@@ -123,10 +123,10 @@ fn an_error_is_final_here_and_in_every_region_of_the_file() {
             assert!(error.is_durability_unknown() && error.range() == Some(0..1), "{error}");
             for _ in 0..2 {
                 // The kernel would say that all is well.
-                assert!(adopted.drain().unwrap_err().is_poisoned(), "{filesystem}");
-                assert!(adopted.flush(0, 1).unwrap_err().is_poisoned(), "{filesystem}");
-                assert!(adopted.sync_all().unwrap_err().is_poisoned(), "{filesystem}");
-                assert!(region.drain().unwrap_err().is_poisoned(), "{filesystem}");
+                assert!(adopted.drain().unwrap_err().is_failed(), "{filesystem}");
+                assert!(adopted.flush(0, 1).unwrap_err().is_failed(), "{filesystem}");
+                assert!(adopted.sync_all().unwrap_err().is_failed(), "{filesystem}");
+                assert!(region.drain().unwrap_err().is_failed(), "{filesystem}");
             }
             drop((adopted, region));
 
@@ -136,7 +136,7 @@ fn an_error_is_final_here_and_in_every_region_of_the_file() {
             region.write_flush(FAR as u64, &[3]).unwrap();
             disk.plan(Fault::nth_write(1, Errno::IO));
             assert!(region.drain().is_err());
-            assert!(adopted.drain().unwrap_err().is_poisoned(), "{filesystem}");
+            assert!(adopted.drain().unwrap_err().is_failed(), "{filesystem}");
         });
     }
 }

@@ -56,7 +56,7 @@ fn a_write_back_that_cannot_start_is_final() {
     assert!(failed.is_durability_unknown(), "{failed}");
     assert!(failed.to_string().contains("sync_file_range"), "{failed}");
     let again = region.write(0, &[1]).expect_err("final");
-    assert!(again.is_poisoned() && again.raw_os_error().is_some(), "{again}");
+    assert!(again.is_failed() && again.raw_os_error().is_some(), "{again}");
 }
 
 /// What an observer is told, in the order in which it was told it.

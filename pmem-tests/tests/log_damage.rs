@@ -359,8 +359,8 @@ fn after_a_commit_that_failed_halfway_no_lsn_is_left_out() {
         let payload = vec![5; len];
         assert_eq!(one.append(&payload).unwrap(), Lsn::new(1));
         region.fails.store(true, Relaxed);
-        assert!(!one.append(&payload).unwrap_err().is_poisoned());
-        assert!(one.append(&payload).unwrap_err().is_poisoned());
+        assert!(!one.append(&payload).unwrap_err().is_failed());
+        assert!(one.append(&payload).unwrap_err().is_failed());
         // Elsewhere it has a segment of its own.
         if granularity == Granularity::Page {
             let refused = other.append(&payload).unwrap_err();

@@ -450,7 +450,7 @@ fn a_full_disk_says_the_same_for_every_size_of_write() {
         let wrote = region.write(4 << 20, &vec![2; size]).and_then(|()| region.drain());
         assert_eq!(wrote.unwrap_err().raw_os_error(), Some(libc::ENOSPC));
         for after in [region.write(0, b"x"), region.drain(), region.flush(0, 1)] {
-            assert!(after.unwrap_err().is_poisoned(), "{size} bytes");
+            assert!(after.unwrap_err().is_failed(), "{size} bytes");
         }
     }
 }
@@ -479,7 +479,7 @@ fn without_membarrier_each_writer_fences_and_a_late_refusal_is_an_error() {
             if cfg!(target_arch = "x86_64") {
                 let refused = region.sync_all().unwrap_err();
                 assert_eq!(refused.raw_os_error(), Some(errno));
-                assert!(!refused.is_poisoned() && region.drain().is_ok(), "{refused}");
+                assert!(!refused.is_failed() && region.drain().is_ok(), "{refused}");
             }
         });
     }

@@ -162,9 +162,9 @@ fn an_error_stays_the_cause_after_close() {
     faults.failing_drain = Some(1);
     let region = SimRegion::with_faults(Mode::PageCache, 512, 512, faults);
     let error = region.write_persist(0, &[1]).unwrap_err();
-    assert!(error.is_durability_unknown() && !error.is_poisoned());
+    assert!(error.is_durability_unknown() && !error.is_failed());
     for _ in 0..2 {
-        assert!(region.close().unwrap_err().is_poisoned());
+        assert!(region.close().unwrap_err().is_failed());
     }
     assert!(matches!(region.read(0, &mut [0]).unwrap_err().kind(), ErrorKind::Closed));
     // What the failed drain should have covered is lost or not, whatever comes after.

@@ -223,9 +223,9 @@ fn the_region_stays_with_the_error_and_a_new_one_shows_the_medium() {
             let range = error.range().expect("it says which bytes");
             assert!(range.start == 0 && range.end >= 4096, "{filesystem}: {range:?}");
             for _ in 0..2 {
-                assert!(region.drain().unwrap_err().is_poisoned(), "{filesystem}");
-                assert!(region.write(0, &NEW).unwrap_err().is_poisoned(), "{filesystem}");
-                assert!(region.flush(0, 1).unwrap_err().is_poisoned(), "{filesystem}");
+                assert!(region.drain().unwrap_err().is_failed(), "{filesystem}");
+                assert!(region.write(0, &NEW).unwrap_err().is_failed(), "{filesystem}");
+                assert!(region.flush(0, 1).unwrap_err().is_failed(), "{filesystem}");
             }
             drop(region);
             let region = Options::new().open(path).unwrap();

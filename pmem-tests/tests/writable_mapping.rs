@@ -191,7 +191,7 @@ fn a_cut_file_is_not_made_longer_again() {
     let error = region.grow(8 << 20).expect_err("the region's bytes are gone");
     assert!(matches!(error.kind(), ErrorKind::Gone), "{error}");
     assert_eq!(file.metadata().expect("fstat").len(), 2 << 20);
-    assert!(region.write_persist(0, b"x").expect_err("it is final").is_poisoned());
+    assert!(region.write_persist(0, b"x").expect_err("it is final").is_failed());
 }
 
 /// A write that was made before a store through a pointer must not come after it.

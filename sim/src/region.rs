@@ -551,7 +551,7 @@ impl Region for SimRegion {
         let mut state = self.lock();
         let drained = state.drain(Operation::Close, Whose::Own);
         let cause = match &state.latch {
-            Latch::Poisoned(cause) | Latch::Closed(Some(cause)) => Some(Arc::clone(cause)),
+            Latch::Failed(cause) | Latch::Closed(Some(cause)) => Some(Arc::clone(cause)),
             Latch::Open | Latch::Closed(None) => None,
         };
         state.latch = Latch::Closed(cause);

@@ -40,7 +40,7 @@ pub(super) enum Whose {
 /// Once it has left `Open` it does not return; a cause stays what later calls report.
 pub(super) enum Latch {
     Open,
-    Poisoned(Arc<Error>),
+    Failed(Arc<Error>),
     Closed(Option<Arc<Error>>),
 }
 
@@ -74,7 +74,7 @@ impl State {
     pub(super) fn readable(&self, operation: Operation) -> Result<()> {
         match self.latch {
             Latch::Closed(_) => Err(failed(operation, ErrorKind::Closed)),
-            Latch::Open | Latch::Poisoned(_) => Ok(()),
+            Latch::Open | Latch::Failed(_) => Ok(()),
         }
     }
 
@@ -83,8 +83,8 @@ impl State {
         match &self.latch {
             Latch::Open => Ok(()),
             Latch::Closed(None) => Err(failed(operation, ErrorKind::Closed)),
-            Latch::Poisoned(cause) | Latch::Closed(Some(cause)) => {
-                Err(failed(operation, ErrorKind::Poisoned(Arc::clone(cause))).unknown())
+            Latch::Failed(cause) | Latch::Closed(Some(cause)) => {
+                Err(failed(operation, ErrorKind::Failed(Arc::clone(cause))).unknown())
             }
         }
     }
@@ -158,7 +158,7 @@ impl State {
                 .at(Path::new("simulated"));
             let cause = cause.unknown();
             if !self.faults.forgets_errors {
-                self.latch = Latch::Poisoned(Arc::new(cause.clone()));
+                self.latch = Latch::Failed(Arc::new(cause.clone()));
             }
             return Err(cause);
         }

@@ -231,7 +231,7 @@ impl<R: Region> WorkingSet<R> {
     /// `Full` if the file has no room: nothing was written, the changes stay changes, and the way
     /// on is [`grow`](Self::grow), or fewer changes. `ReadOnly`, `Closed`, `Unsupported` in a
     /// forked child. After any other error the file holds the checkpoint before or this one, and
-    /// every later call that would write fails with `Poisoned`: reopen.
+    /// every later call that would write fails with `Failed`: reopen.
     pub fn checkpoint(&mut self) -> Result<Checkpoint> {
         self.checkpoint_labelled("")
     }
@@ -272,7 +272,7 @@ impl<R: Region> WorkingSet<R> {
         }
         self.check_process(operation)?;
         if let Some(error) = primitive!("checkpoint.latch", &self.failed, &None::<Error>) {
-            let poisoned = ErrorKind::Poisoned(std::sync::Arc::new(error.clone()));
+            let poisoned = ErrorKind::Failed(std::sync::Arc::new(error.clone()));
             return Err(Error::new(operation, poisoned).unknown());
         }
         Ok(())
@@ -372,7 +372,7 @@ impl<R: Region> WorkingSet<R> {
     ///
     /// # Errors
     ///
-    /// `Poisoned` after an error that left the file unknown; those of the region. The checkpoints
+    /// `Failed` after an error that left the file unknown; those of the region. The checkpoints
     /// are as they were.
     pub fn close(mut self) -> Result<()> {
         self.finish()

@@ -9,7 +9,7 @@ use super::{Error, ErrorKind};
 ///
 /// Every other error is kept whole, as the inner error, and has the
 /// [kind](std::io::Error::kind) that fits: an errno alone would say less than it does. That includes
-/// `Poisoned` (`Other`: trying again does not help) and `PublishedNotDurable` (the file has its name).
+/// `Failed` (`Other`: trying again does not help) and `PublishedNotDurable` (the file has its name).
 impl From<Error> for std::io::Error {
     fn from(error: Error) -> Self {
         let kind = match error.kind() {
@@ -96,7 +96,7 @@ mod tests {
             assert_eq!(kind(missing), Io::NotFound);
         }
         let cause = of(ErrorKind::Os(libc::EIO)).unknown();
-        assert_eq!(kind(ErrorKind::Poisoned(Arc::new(cause))), Io::Other);
+        assert_eq!(kind(ErrorKind::Failed(Arc::new(cause))), Io::Other);
     }
 
     /// The errno of every failed call is kept, be it one that the standard library has a kind for.
@@ -108,7 +108,7 @@ mod tests {
         }
         let cause = of(ErrorKind::Os(libc::EIO)).unknown();
         for kind in [
-            ErrorKind::Poisoned(Arc::new(cause)),
+            ErrorKind::Failed(Arc::new(cause)),
             ErrorKind::PublishedNotDurable(libc::EIO),
             ErrorKind::Locked,
         ] {

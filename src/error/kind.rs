@@ -72,8 +72,8 @@ pub enum ErrorKind {
     /// The memory under the range is gone: the file was truncated, the page is poisoned, or the
     /// medium could not be read.
     Gone,
-    /// An earlier durability error made this region final; its message follows.
-    Poisoned(Arc<Error>),
+    /// The handle has failed: an earlier error of durability is final, and its message follows.
+    Failed(Arc<Error>),
     /// The region was closed.
     Closed,
     /// A file was published under its name, and then the sync that makes this durable failed
@@ -207,8 +207,8 @@ impl fmt::Display for ErrorKind {
                 f,
                 "the memory is gone: file truncated, page poisoned, or unreadable on the medium"
             ),
-            Self::Poisoned(cause) => {
-                write!(f, "the region is poisoned by an earlier error: {cause}")
+            Self::Failed(cause) => {
+                write!(f, "the region has failed; its first error: {cause}")
             }
             Self::Closed => write!(f, "the region was closed"),
             Self::PublishedNotDurable(errno) => write!(

@@ -150,7 +150,7 @@ impl<R: Region> Ticket<'_, R> {
     ///
     /// # Errors
     ///
-    /// `Poisoned` with the error of the first sync or commit that failed: whether the records are durable is
+    /// `Failed` with the error of the first sync or commit that failed: whether the records are durable is
     /// unknown.
     pub fn wait(self) -> Result<Range<Lsn>> {
         self.core().wait_deferred(self.lsns.end)?;
@@ -199,7 +199,7 @@ fn words(outcome: Outcome) -> Result<()> {
 }
 
 fn refused(cause: Arc<Error>) -> Error {
-    Error::new(Operation::Append, ErrorKind::Poisoned(cause)).unknown()
+    Error::new(Operation::Append, ErrorKind::Failed(cause)).unknown()
 }
 
 impl<R: Region> Core<R> {

@@ -140,7 +140,7 @@ impl State {
         body: Option<&[u8]>,
     ) -> Result<u64> {
         if let Some(cause) = primitive!("log.writer.latch", &self.broken, &None::<Arc<Error>>) {
-            let kind = ErrorKind::Poisoned(Arc::clone(cause));
+            let kind = ErrorKind::Failed(Arc::clone(cause));
             return Err(Error::new(Operation::Append, kind).unknown());
         }
         core.check_process(Operation::Append)?;

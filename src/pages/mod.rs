@@ -197,7 +197,7 @@ impl<R: Region> Pages<R> {
     ///
     /// `PageSize`, `Unaligned`, `OutOfBounds`, `ReadOnly`, and `Unsupported` in a forked child: nothing is
     /// written. Those of [`Region::write_flush`] and [`Region::drain`], whose ranges are offsets in the
-    /// file: the page is then the old one or the new one, every later write is `Poisoned`, and the
+    /// file: the page is then the old one or the new one, every later write is `Failed`, and the
     /// next open settles it.
     pub fn write_atomic(&self, offset: u64, page: &[u8]) -> Result<()> {
         self.check_writable(Operation::Write)?;

@@ -188,7 +188,7 @@ impl Records {
             Arc::new(Error::new(Operation::Write, why))
         };
         let cause = self.failed.clone().unwrap_or_else(panicked);
-        Err(Error::new(operation, ErrorKind::Poisoned(cause)))
+        Err(Error::new(operation, ErrorKind::Failed(cause)))
     }
 }
 

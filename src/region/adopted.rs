@@ -280,7 +280,7 @@ impl<F> Adopted<F> {
     ///
     /// # Errors
     ///
-    /// `OutOfBounds`; `Poisoned`; `Gone` if a page of persistent memory is gone, which is final.
+    /// `OutOfBounds`; `Failed`; `Gone` if a page of persistent memory is gone, which is final.
     pub fn flush(&self, offset: u64, len: u64) -> Result<()> {
         self.check(Operation::Flush)?;
         let (at, bytes) = bounds::check(Operation::Flush, offset, len, self.len())
@@ -313,7 +313,7 @@ impl<F> Adopted<F> {
     ///
     /// # Errors
     ///
-    /// `Os` from msync(2), final for every region of the file in this process; `Poisoned` afterwards;
+    /// `Os` from msync(2), final for every region of the file in this process; `Failed` afterwards;
     /// `Unsupported` in a forked child where pages are cached: the error would be its parent's.
     pub fn drain(&self) -> Result<()> {
         self.check(Operation::Drain)?;

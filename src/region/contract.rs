@@ -23,7 +23,7 @@ use crate::probe::Shutdowns;
 /// 3. **Errors about durability are final.** After a failed `fdatasync` the kernel marks the
 ///    pages clean, and the next call returns success while the medium holds the old data
 ///    (fsync(2), NOTES). So the first failure poisons the region: every later write, flush and
-///    drain returns [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned), in every thread and in
+///    drain returns [`ErrorKind::Failed`](crate::ErrorKind::Failed), in every thread and in
 ///    every other region of the file in this process. Reads go on. The way on is to drop the
 ///    regions, reopen, and recover from the medium. A write that the kernel refuses, of any size,
 ///    is such a failure too: readers may have seen it.
@@ -56,7 +56,7 @@ use crate::probe::Shutdowns;
 /// `close` too: it has the same open file, and would be told of an error in its parent's place. It
 /// opens the file anew. A child that drops a region changes nothing.
 ///
-/// Every method but `read`, `load_u64`, `slice` and the accessors returns `ErrorKind::Poisoned`
+/// Every method but `read`, `load_u64`, `slice` and the accessors returns `ErrorKind::Failed`
 /// after the first durability error, `ErrorKind::Closed` after `close`; every method with a range returns
 /// `ErrorKind::OutOfBounds`, and changes nothing, if the range does not lie in `0..len()`. A
 /// range of zero bytes inside `0..=len()` is a no-op.

@@ -65,7 +65,7 @@ impl Latch {
     fn refuse(&self, operation: Operation) -> Result<()> {
         match self.cause.get() {
             Some(cause) => {
-                Err(Error::new(operation, ErrorKind::Poisoned(Arc::clone(cause))).unknown())
+                Err(Error::new(operation, ErrorKind::Failed(Arc::clone(cause))).unknown())
             }
             None => Err(Error::new(operation, ErrorKind::Closed)),
         }
@@ -98,13 +98,13 @@ mod tests {
         latch.poison(&Error::os(Operation::Drain, "fdatasync", rustix::io::Errno::NOSPC));
         for _ in 0..2 {
             let error = latch.check(Operation::Flush).unwrap_err();
-            assert!(error.is_poisoned() && error.is_durability_unknown());
+            assert!(error.is_failed() && error.is_durability_unknown());
             assert_eq!(error.errno(), Some(rustix::io::Errno::IO));
         }
         assert!(latch.check_readable(Operation::Read).is_ok());
         latch.close();
         assert!(latch.check_readable(Operation::Read).is_err());
-        assert!(latch.check(Operation::Write).unwrap_err().is_poisoned());
+        assert!(latch.check(Operation::Write).unwrap_err().is_failed());
     }
 
     #[test]

@@ -141,7 +141,7 @@ pub(super) fn shrinks(bench: &Bench<'_>) -> Verdict {
     same(&contents(&*region), &model, "a refusal changes nothing");
     let failed = with_failing(libc::SYS_fsync, libc::EIO, || region.shrink(5));
     assert!(refused("shrink", failed, Refusal::Os(libc::EIO)).is_durability_unknown());
-    refused("write", region.write(0, b"x"), Refusal::Poisoned);
+    refused("write", region.write(0, b"x"), Refusal::Failed);
     Verdict::Passed
 }
 

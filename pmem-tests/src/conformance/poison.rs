@@ -23,13 +23,13 @@ fn is_final(region: &dyn Region, model: &[u8], errno: Option<i32>) {
     let check = || {
         for method in METHODS.iter().chain(WORD_METHODS).filter(|method| method.mutates) {
             let result = (method.call)(region, 64, 8);
-            let error = refused(method.name, result, Refusal::Poisoned);
-            assert!(error.is_durability_unknown() && error.is_poisoned(), "{error}");
+            let error = refused(method.name, result, Refusal::Failed);
+            assert!(error.is_durability_unknown() && error.is_failed(), "{error}");
             assert_eq!(errno_of(&error), errno, "{error}");
             (method.call)(region, 64, 0).expect_err("an empty range is refused too");
         }
-        refused("drain", region.drain(), Refusal::Poisoned);
-        refused("grow", region.grow(region.len() + PAGE), Refusal::Poisoned);
+        refused("drain", region.drain(), Refusal::Failed);
+        refused("grow", region.grow(region.len() + PAGE), Refusal::Failed);
         let mut found = vec![0; model.len()];
         region.read(0, &mut found).expect("reads go on");
         same(&found, model, "reads go on");
@@ -39,8 +39,8 @@ fn is_final(region: &dyn Region, model: &[u8], errno: Option<i32>) {
     };
     check();
     thread::scope(|scope| scope.spawn(check).join().expect("the same in another thread"));
-    refused("close reports", region.close(), Refusal::Poisoned);
-    refused("after close", region.write(0, b"x"), Refusal::Poisoned);
+    refused("close reports", region.close(), Refusal::Failed);
+    refused("after close", region.write(0, b"x"), Refusal::Failed);
 }
 
 /// An emulated processor may carry a write-back out as nothing, and then it cannot fault.
@@ -132,7 +132,7 @@ pub(super) fn failed_sync(bench: &Bench<'_>) -> Verdict {
             "{name}: {message}"
         );
         if name == "close" {
-            refused(name, region.drain(), Refusal::Poisoned);
+            refused(name, region.drain(), Refusal::Failed);
             refused(name, region.read(0, &mut [0]), Refusal::Closed);
         } else {
             is_final(&*region, &model, Some(libc::EIO));
@@ -204,8 +204,8 @@ pub(super) fn sync_all_waits(bench: &Bench<'_>) -> Verdict {
     let synced = with_failing(call, libc::EIO, || region.sync_all());
     refused("sync_all", synced, Refusal::Os(libc::EIO));
     if call == libc::SYS_fdatasync {
-        refused("drain", region.drain(), Refusal::Poisoned);
-        refused("sync_all", region.sync_all(), Refusal::Poisoned);
+        refused("drain", region.drain(), Refusal::Failed);
+        refused("sync_all", region.sync_all(), Refusal::Failed);
     } else {
         // Nothing was lost: nobody was made to wait.
         region.drain().expect("a drain of nothing works");

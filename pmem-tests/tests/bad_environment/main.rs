@@ -293,7 +293,7 @@ fn growth_of_a_cut_file() {
         let error = region.grow(131_072).expect_err("the file was cut");
         assert!(matches!(error.kind(), ErrorKind::Gone), "{error}");
         assert_eq!(fs::metadata(&path).expect("a file").len(), 4096);
-        assert!(region.write(0, b"x").expect_err("it is final").is_poisoned());
+        assert!(region.write(0, b"x").expect_err("it is final").is_failed());
     }
 }
 
@@ -350,12 +350,12 @@ fn a_failed_sync_is_final_for_all_regions_and_no_longer() {
     assert_eq!(errno_of(&failed.expect_err("the sync fails")), Some(libc::EIO));
     for region in &regions {
         let error = region.write(0, b"after").expect_err("it is final");
-        assert!(error.is_poisoned(), "{error}");
-        assert!(region.drain().expect_err("it is final").is_poisoned());
+        assert!(error.is_failed(), "{error}");
+        assert!(region.drain().expect_err("it is final").is_failed());
     }
     let recovered = options.open(&path).expect("whoever opens now recovers");
     recovered.write_persist(0, b"after").expect("a new life of the file");
-    assert!(regions[0].drain().expect_err("the old one is over").is_poisoned());
+    assert!(regions[0].drain().expect_err("the old one is over").is_failed());
 }
 
 /// The last sync of a log: who closes it is told that it failed.

@@ -259,7 +259,7 @@ impl<'a> Runner<'a> {
         let result = call(region);
         if slot.poisoned {
             return match result {
-                Err(error) if error.is_poisoned() => Ok(None),
+                Err(error) if error.is_failed() => Ok(None),
                 other => Err(format!("a poisoned region answered {other:?}")),
             };
         }
@@ -286,7 +286,7 @@ fn check_poisoned(region: &AnyRegion) -> Verdict<()> {
         ("grow", region.grow(len + 1)),
     ] {
         match result {
-            Err(error) if error.is_poisoned() && error.is_durability_unknown() => {}
+            Err(error) if error.is_failed() && error.is_durability_unknown() => {}
             other => return Err(format!("after a durability error, {what} returned {other:?}")),
         }
     }

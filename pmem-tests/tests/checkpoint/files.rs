@@ -431,13 +431,13 @@ fn after_an_error_nothing_is_written_and_the_last_checkpoint_is_there() {
         // Two pages, a node, the root; or two pages, their check values, the note, of a record.
         region.left.store(fails, Ordering::Relaxed);
         let failed = set.checkpoint().unwrap_err();
-        assert!(!failed.is_poisoned());
+        assert!(!failed.is_failed());
         for _ in 0..2 {
-            assert!(set.checkpoint().unwrap_err().is_poisoned());
-            assert!(set.grow(2 << 20).unwrap_err().is_poisoned());
+            assert!(set.checkpoint().unwrap_err().is_failed());
+            assert!(set.grow(2 << 20).unwrap_err().is_failed());
         }
         assert_eq!(&set.bytes()[..5], b"never");
-        assert!(set.close().unwrap_err().is_poisoned());
+        assert!(set.close().unwrap_err().is_failed());
         let set = WorkingSet::open(&region, &options).unwrap();
         assert_eq!(
             (&set.bytes()[..5], set.recovery().checkpoint),

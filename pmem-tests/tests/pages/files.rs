@@ -260,7 +260,7 @@ fn a_write_that_panicked_is_the_last() {
     assert!(catch_unwind(AssertUnwindSafe(|| pages.write_atomic(0, &[2; 4096]))).is_err());
     PANICS.store(false, Ordering::Relaxed);
     let error = pages.write_atomic(4096, &[3; 4096]).unwrap_err();
-    assert!(error.is_poisoned() && error.to_string().contains("panic"), "{error}");
+    assert!(error.is_failed() && error.to_string().contains("panic"), "{error}");
     assert!(pages.close().is_err());
     let pages = Pages::open(&path).unwrap();
     assert!(read(&pages, 0, 4096) == [2; 4096], "its record was durable");

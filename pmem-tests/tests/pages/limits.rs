@@ -84,7 +84,7 @@ fn a_full_copy_on_write_disk_leaves_every_page_old_or_new() {
                     println!("value {value}, page {place}: {error}");
                     assert!(error.raw_os_error().is_some(), "{error}");
                     let later = pages.write_atomic(0, &[99; PAGE as usize]).unwrap_err();
-                    assert!(later.is_poisoned(), "{later}");
+                    assert!(later.is_failed(), "{later}");
                     failed = Some((place, value));
                     break 'writes;
                 }

@@ -105,10 +105,10 @@ fn each_drain_is_made_to_fail_once() {
                     assert!(error.is_durability_unknown());
                     into.fetch_add(1, Ordering::Relaxed);
                     // The first error is final.
-                    assert!(region.store_u64(0, 1).unwrap_err().is_poisoned());
-                    assert!(region.flush(0, 8).unwrap_err().is_poisoned());
-                    assert!(region.drain().unwrap_err().is_poisoned());
-                    assert!(region.grow(1 << 20).unwrap_err().is_poisoned());
+                    assert!(region.store_u64(0, 1).unwrap_err().is_failed());
+                    assert!(region.flush(0, 8).unwrap_err().is_failed());
+                    assert!(region.drain().unwrap_err().is_failed());
+                    assert!(region.grow(1 << 20).unwrap_err().is_failed());
                     region.load_u64(0).unwrap();
                 }
                 persisted?;

@@ -50,7 +50,7 @@ fn a_failed_drain_is_final_and_reopening_shows_the_medium() {
             ("close", sibling.close()),
         ] {
             let error = result.expect_err(who);
-            assert!(error.is_poisoned(), "{who}: {error}");
+            assert!(error.is_failed(), "{who}: {error}");
         }
         // Without the latch, the retry would have been believed.
         let file = model.open(FILE).unwrap();
@@ -72,7 +72,7 @@ fn a_failed_sync_of_a_growth_is_final() {
         let error = region.grow(GROWN).expect_err("the sync fails");
         assert!(error.is_durability_unknown(), "{error}");
         assert_eq!(region.len(), LEN);
-        assert!(region.drain().expect_err("final").is_poisoned());
+        assert!(region.drain().expect_err("final").is_failed());
         assert_eq!(version(&region), Some(OLD));
         let calls = model.history();
         assert!(calls.calls().nth(fsyncs).is_some_and(|call| call.contains("fsync")), "{calls:?}");

@@ -185,8 +185,8 @@ fn a_failed_sync_is_final() {
     });
     assert!(error.is_durability_unknown(), "{error}");
     assert_eq!((state.load(), state.sequence()), (value(2, 1), 2));
-    assert!(state.store(&value(4, 1)).unwrap_err().is_poisoned());
-    assert!(state.update(|_| ()).unwrap_err().is_poisoned());
+    assert!(state.store(&value(4, 1)).unwrap_err().is_failed());
+    assert!(state.update(|_| ()).unwrap_err().is_failed());
     assert!(state.close().is_err());
     let found = generation::<WORDS>(&State::<Root>::open(&path).unwrap().load(), 1);
     assert!(matches!(found, Some(2 | 3)), "{found:?}");

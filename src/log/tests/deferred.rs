@@ -105,17 +105,17 @@ fn a_sync_that_fails_reaches_everybody_it_concerns_and_nobody_else() {
     called.on_durable(move |result| done.send(result).unwrap());
     log.core.region.plan(At::Drain, What::Fails);
     let error = waits.wait().unwrap_err();
-    assert!(error.is_poisoned(), "{error}");
+    assert!(error.is_failed(), "{error}");
     let woken = Arc::new(Woken::default());
-    assert!(matches!(poll(&mut polls, &woken), Poll::Ready(Err(error)) if error.is_poisoned()));
-    assert!(told.try_recv().unwrap().is_err_and(|error| error.is_poisoned()));
-    assert!(!untold.is_durable() && untold.wait().unwrap_err().is_poisoned());
+    assert!(matches!(poll(&mut polls, &woken), Poll::Ready(Err(error)) if error.is_failed()));
+    assert!(told.try_recv().unwrap().is_err_and(|error| error.is_failed()));
+    assert!(!untold.is_durable() && untold.wait().unwrap_err().is_failed());
     assert!(before.is_durable() && before.wait().is_ok());
-    assert!(log.submit([b"later"]).unwrap_err().is_poisoned());
-    assert!(log.drive().unwrap_err().is_poisoned());
+    assert!(log.submit([b"later"]).unwrap_err().is_failed());
+    assert!(log.drive().unwrap_err().is_failed());
     assert_eq!((log.durable_up_to(), all(&log)), (Lsn::FIRST, expected(1..2)));
     drop(polls);
-    assert!(log.close().unwrap_err().is_poisoned());
+    assert!(log.close().unwrap_err().is_failed());
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn nothing_is_submitted_behind_a_commit_that_failed() {
     log.core.region.plan(At::Write, What::Fails);
     assert!(log.append(&payload(2)).is_err());
     assert!(log.submit([payload(3)]).is_err());
-    assert!(log.drive().unwrap_err().is_poisoned());
+    assert!(log.drive().unwrap_err().is_failed());
     assert_eq!((log.durable_up_to(), all(&log)), (Lsn::FIRST, expected(1..2)));
     log.abandon();
 }

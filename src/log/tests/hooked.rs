@@ -190,7 +190,7 @@ fn a_segment_that_could_not_be_begun_is_given_back() {
         one.append(&payload(1)).unwrap();
         region.plan(at, What::Fails);
         let refused = other.append(&payload(2)).unwrap_err();
-        assert!(!refused.is_poisoned(), "{at:?}: {refused}");
+        assert!(!refused.is_failed(), "{at:?}: {refused}");
         assert_eq!(other.append(&payload(2)).unwrap(), Lsn::new(2), "{at:?}");
         drop((one, other));
         log.abandon();

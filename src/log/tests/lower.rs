@@ -64,9 +64,9 @@ fn a_submission_comes_after_those_with_lower_lsns() {
 fn a_commit_that_fails_is_final_for_tickets_above_it() {
     for what in [What::Fails, What::Panics] {
         let (log, outcome) = beside(|region| region.plan(At::Stopped, what));
-        assert!(outcome.unwrap_err().is_poisoned(), "{what:?}");
-        assert!(log.submit([b"later"]).unwrap_err().is_poisoned(), "{what:?}");
-        assert!(log.drive().unwrap_err().is_poisoned(), "{what:?}");
+        assert!(outcome.unwrap_err().is_failed(), "{what:?}");
+        assert!(log.submit([b"later"]).unwrap_err().is_failed(), "{what:?}");
+        assert!(log.drive().unwrap_err().is_failed(), "{what:?}");
         // Nothing was written for it.
         assert_eq!((log.core.watermark.next(), log.durable_up_to()), (5, Lsn::new(2)), "{what:?}");
         // A commit says of itself alone that it is durable.
@@ -92,7 +92,7 @@ fn a_blocking_commit_that_fails_is_final_for_tickets_above_it_where_one_sync_ser
             assert!(!matches!(failed, Ok(Ok(_))), "{at:?} {what:?}");
             assert!(log.submit([payload(4)]).is_err(), "{at:?} {what:?}");
             before.on_durable(move |result| done.send(result).unwrap());
-            assert!(log.drive().unwrap_err().is_poisoned(), "{at:?} {what:?}");
+            assert!(log.drive().unwrap_err().is_failed(), "{at:?} {what:?}");
             // What is before it has its own fate.
             assert_eq!(told.try_recv().unwrap().unwrap(), Lsn::new(2)..Lsn::new(3));
             assert_eq!(log.durable_up_to(), Lsn::new(2), "{at:?} {what:?}");
