@@ -51,14 +51,14 @@ fn lazy_releases_make_room_and_a_crash_leaves_no_gap() {
             let len = layout::SEGMENTS + 3 * SEGMENT;
             let mut region = SimRegion::new(mode, len, len);
             let mut log = options().format(region.clone()).unwrap();
-            let (mut last, mut least) = (0, 0);
+            let (mut last, mut lowest) = (0, 0);
             for _ in 0..60 {
                 last += 1;
                 assert_eq!(log.append(&long(last)).unwrap(), Lsn::new(last));
                 match random.below(6) {
                     0..=3 => log.release_lazily(Lsn::new(last - random.below(2))).unwrap(),
                     4 => {
-                        least = last;
+                        lowest = last;
                         log.release_up_to(Lsn::new(last)).unwrap();
                     }
                     _ => {
@@ -67,10 +67,10 @@ fn lazy_releases_make_room_and_a_crash_leaves_no_gap() {
                         region = region.crash(random.below(1 << 40));
                         log = options().open_region(region.clone()).unwrap();
                         let released = log.released().get();
-                        assert!((least..=most).contains(&released), "{least} {released} {most}");
+                        assert!((lowest..=most).contains(&released), "{lowest} {released} {most}");
                         assert_eq!(all(&log), longs(released + 1..last + 1));
                         log.release_up_to(Lsn::new(last)).unwrap();
-                        least = last;
+                        lowest = last;
                     }
                 }
                 let released = log.released().get();
