@@ -5,7 +5,8 @@
 //!                [--program NAME]... [--constants] [PART...]
 //! ```
 //!
-//! All of `src`, or those parts: names of folders and files in it; only theirs are built. `--program`:
+//! All of `src`, or those parts: names of folders and files in it, or packages; only theirs are built. Of
+//! what lies deeper (`region/adopted`), rows that are noticed now go from the file, and none is added. `--program`:
 //! of the test package only this program, beside the library's own tests. `--write` puts the table into a
 //! file; rows of other parts and reasons stay there as they are. `--missed`: only what the file
 //! says was missed; `--unexplained`: of that, what has no reason there. `--longest`: tests that
@@ -107,7 +108,15 @@ fn run() -> io::Result<usize> {
     let mut mutants = list::mutants(&workspace)?;
     let mut report = given.file.as_deref().map(Report::read).transpose()?.unwrap_or_default();
     report.forget(&mutants);
-    mutants.retain(|mutant| given.parts.is_empty() || given.parts.contains(&report::part(mutant)));
+    let is_within = |mutant: &list::Mutant, wanted: &String| {
+        let source = Path::new("src").join(wanted);
+        *wanted == report::part(mutant) || mutant.file.starts_with(source)
+    };
+    mutants.retain(|mutant| {
+        given.parts.is_empty() || given.parts.iter().any(|wanted| is_within(mutant, wanted))
+    });
+    // A folder or file within a part: its counts are not those of the part.
+    let is_narrow = given.parts.iter().any(|wanted| wanted.contains('/'));
     let wanted: Vec<u32> = (1..)
         .zip(&mutants)
         .filter(|(_, mutant)| match given.again {
@@ -173,7 +182,7 @@ fn run() -> io::Result<usize> {
             println!("{}: {}", mutants[id as usize - 1].name, report::words(fate));
         }
     }
-    if given.again == Again::All {
+    if given.again == Again::All && !is_narrow {
         report.update(&mutants, &fates);
     } else {
         report.settle(&mutants, &fates);
