@@ -288,10 +288,10 @@ impl State {
 
 /// A commit that has its Lsns and is not durable. If it is dropped, by a panic of the region's code, it has
 /// failed.
-struct Unfinished<'a, R: Region> {
-    core: &'a Core<R>,
-    bound: &'a Bound,
-    lsn: u64,
+pub(super) struct Unfinished<'a, R: Region> {
+    pub(super) core: &'a Core<R>,
+    pub(super) bound: &'a Bound,
+    pub(super) lsn: u64,
 }
 
 impl<R: Region> Unfinished<'_, R> {

@@ -115,6 +115,22 @@ fn a_failed_commit_keeps_nobody_back_who_is_before_it() {
     log.abandon();
 }
 
+/// The same where it looked for its bound, and another one drew before it did.
+#[test]
+fn a_commit_that_looked_early_and_failed_keeps_nobody_back_who_is_before_it() {
+    let log = options().format(region(4)).unwrap();
+    let core = &log.core;
+    let bound = core.watermark.register();
+    bound.hold(core.watermark.next());
+    log.append(&payload(1)).unwrap();
+    let lsn = core.watermark.draw_behind(1);
+    assert_eq!((lsn, core.watermark.get()), (2, 1));
+    drop(crate::log::writer::Unfinished { core, bound: &bound, lsn });
+    assert_eq!((core.watermark.get(), all(&log)), (2, expected(1..2)));
+    assert!(log.submit([b"later"]).is_err());
+    log.abandon();
+}
+
 /// Threads that commit, and threads that submit, on memory: a crash at any moment leaves what a ticket
 /// said is durable, and all before it.
 #[test]
