@@ -78,6 +78,7 @@ unsafe fn map_file(
     mut flags: c_int,
     mode: mode_t,
 ) -> Result<(*mut c_void, usize)> {
+    let before = errno();
     if path.is_null() {
         return Err(invalid(format_args!("the path is NULL")));
     }
@@ -113,6 +114,9 @@ unsafe fn map_file(
         .and_then(|len| Ok((map(&fd, len, device, &name)?, len)));
     if mapped.is_err() {
         keeping_errno(remove);
+    } else if device.is_some() {
+        // What was asked of sysfs and of MAP_SYNC is not the caller's.
+        set_errno(before);
     }
     mapped
 }
@@ -271,8 +275,9 @@ fn map(fd: &Fd, len: usize, device: Option<Device>, name: &str) -> Result<*mut c
     };
     let pmem = kind != Kind::Ordinary
         && (!selected.strict || keeping_errno(|| survives_power_loss(fd, name)));
-    let end = base.addr() + len.next_multiple_of(4096);
-    let range = Range { start: base.addr(), end, kind, pmem, failed: None };
+    // To the last byte of the file, not of its page: what follows is lost.
+    let (start, end) = (base.addr(), base.addr() + len);
+    let range = Range { start, end, kind, pmem, failed: None };
     if registry.add(range).is_err() {
         // SAFETY: the mapping made above, which nobody else knows.
         keeping_errno(|| unsafe { libc::munmap(base, len) });

@@ -9,13 +9,14 @@ use crate::library::{DEBIAN, on, ours, program, run_on, text};
 
 /// Cases in which the two differ, each with its reason, and what they print in common once the
 /// words are taken out.
-pub const DIFFERENCES: [(&str, &str, &str, &str); 6] = [
+pub const DIFFERENCES: [(&str, &str, &str, &str); 7] = [
     // Debian's refuses these without a text. Ours always has one.
     ("null_device", "a refusal has a text", "message empty", "message text"),
     ("zero_device", "a refusal has a text", "message empty", "message text"),
     // Debian's leaves behind what its search for the region in sysfs met.
     ("device_whole", "a success leaves errno", "mapped errno ENOENT", "mapped errno 0"),
     ("device_exact", "a success leaves errno", "mapped errno ENOENT", "mapped errno 0"),
+    ("device_flags", "a success leaves errno", "mapped errno ENOENT", "mapped errno 0"),
     ("device_syncs", "a success leaves errno", "mapped errno ENOENT", "mapped errno 0"),
     ("device_copies", "a success leaves errno", "mapped errno ENOENT", "mapped errno 0"),
 ];
