@@ -2,6 +2,7 @@
 
 mod badblocks;
 mod bench;
+mod check;
 mod checkpoint;
 mod log;
 mod probe;
@@ -28,6 +29,7 @@ enum Command {
     Probe(probe::Args),
     Badblocks(badblocks::Args),
     Bench(bench::Args),
+    Check(check::Args),
     Checkpoint(checkpoint::Args),
     Log(log::Args),
     State(state::Args),
@@ -40,6 +42,10 @@ fn main() -> ExitCode {
         Command::Probe(args) => probe::run(&args),
         Command::Badblocks(args) => badblocks::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Check(args) => match check::run(&args) {
+            Ok(status) => return status,
+            Err(error) => Err(error),
+        },
         Command::Checkpoint(args) => checkpoint::run(&args),
         Command::Log(args) => match log::run(&args) {
             Ok(status) => return status,

@@ -77,6 +77,11 @@ impl Device {
         }
     }
 
+    /// True if every flush is sent and counted: of a device with a volatile write cache.
+    pub fn counts_flushes(&self) -> bool {
+        self.state == State::Counted
+    }
+
     /// Why a flush that was asked for may not have been sent.
     pub fn why_no_flush(&self) -> &'static str {
         match self.state {

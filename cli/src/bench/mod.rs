@@ -2,25 +2,25 @@
 // Counts and times become figures with three digits; none comes near 2^52, none is negative.
 #![allow(clippy::cast_precision_loss, clippy::cast_sign_loss)]
 
-mod device;
-mod engine;
-mod interrupt;
+pub mod device;
+pub mod engine;
+pub mod interrupt;
 mod json;
-mod machine;
-mod measure;
-mod methods;
-mod plan;
-mod progress;
+pub mod machine;
+pub mod measure;
+pub mod methods;
+pub mod plan;
+pub mod progress;
 mod results;
 #[cfg(test)]
 mod sample;
-mod scratch;
+pub mod scratch;
 mod sheet;
 mod summary;
 mod table;
-mod tally;
+pub mod tally;
 pub mod trace;
-mod units;
+pub mod units;
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -63,7 +63,8 @@ pub struct Args {
     seconds: f64,
 }
 
-fn seconds(text: &str) -> Result<f64, String> {
+/// Reads a time in seconds, from a tenth to a day.
+pub fn seconds(text: &str) -> Result<f64, String> {
     const RANGE: std::ops::RangeInclusive<f64> = 0.1..=86400.0;
     let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
     if RANGE.contains(&seconds) {
@@ -148,7 +149,7 @@ fn measure(args: &Args, out: &mut impl Write) -> io::Result<Results> {
     if !fs::metadata(directory).map_err(failed())?.is_dir() {
         return Err(failed()(io::Error::from(io::ErrorKind::NotADirectory)));
     }
-    let scratch = Scratch::new(directory).map_err(failed())?;
+    let scratch = Scratch::new(directory, "bench").map_err(failed())?;
     let report = probe(&scratch, directory).map_err(failed())?;
     verdict(out, &report)?;
     let map_sync = report.map_sync == MapSync::Accepted;
@@ -198,7 +199,7 @@ fn measure(args: &Args, out: &mut impl Write) -> io::Result<Results> {
 }
 
 /// Asks a file in the directory, not the directory: the trial mapping decides.
-fn probe(scratch: &Scratch, directory: &Path) -> io::Result<Report> {
+pub fn probe(scratch: &Scratch, directory: &Path) -> io::Result<Report> {
     use std::os::fd::AsFd;
     const LEN: u64 = 2 << 20;
     let path = scratch.path().join("probe");

@@ -24,9 +24,9 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Makes it in `parent`.
-    pub fn new(parent: &Path) -> io::Result<Self> {
-        let path = parent.join(format!(".daxmap-bench-{}", std::process::id()));
+    /// Makes it in `parent`, for the subcommand of this name.
+    pub fn new(parent: &Path, command: &str) -> io::Result<Self> {
+        let path = parent.join(format!(".daxmap-{command}-{}", std::process::id()));
         fs::DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Self { path })
     }

@@ -6,8 +6,8 @@ use hdrhistogram::Histogram;
 use super::device::Reading;
 
 /// A percentile is given only from this many updates on: below, it would be one outlier's time.
-const P99_MIN: u64 = 100;
-const P999_MIN: u64 = 1000;
+pub const P99_MIN: u64 = 100;
+pub const P999_MIN: u64 = 1000;
 
 /// Sums over all batches.
 #[derive(Debug)]
@@ -151,10 +151,7 @@ impl Tally {
         if self.updates == 0 {
             return None;
         }
-        let quantile = |q, least| {
-            (self.updates >= least)
-                .then(|| self.histogram.value_at_quantile(q).min(self.histogram.max()))
-        };
+        let quantile = |q, least| (self.updates >= least).then(|| self.quantile(q));
         Some(Times {
             p50_ns: quantile(0.5, 1)?,
             p99_ns: quantile(0.99, P99_MIN),
@@ -162,6 +159,12 @@ impl Tally {
             max_ns: self.histogram.max(),
             per_second: self.updates as f64 * 1e9 / self.total_ns.max(1) as f64,
         })
+    }
+
+    /// So great a part of the updates took no longer, in nanoseconds: exact to 1 in 1000, never less
+    /// than the exact value, never more than the slowest. 0 if there was none.
+    pub fn quantile(&self, part: f64) -> u64 {
+        self.histogram.value_at_quantile(part).min(self.histogram.max())
     }
 
     /// How many times as many updates per second as `base`, whose batches ran in turn with these:

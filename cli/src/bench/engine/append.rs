@@ -9,7 +9,7 @@ use daxmap::log::{Log, LogOptions, Lsn, Writer};
 use daxmap::{AnyRegion, ErrorKind, Options, Result};
 
 use super::super::device::Device;
-use super::super::measure::time_updates;
+use super::super::measure::{Limits, time_updates};
 use super::super::plan::Walk;
 use super::super::tally::Batch;
 use super::threads::{Gate, at_once};
@@ -18,20 +18,47 @@ use super::{BATCH, RECORD, THREADS};
 /// Segments for each thread: one that it writes, and others that are recycled meanwhile.
 const SEGMENTS: u64 = 3;
 
+/// What a log is made for.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// At most so many threads.
+    pub threads: u64,
+    /// Bytes of a record.
+    pub record: usize,
+    /// When the batch of each thread ends.
+    pub limits: Limits,
+}
+
+impl Shape {
+    /// That of the table.
+    pub const BENCH: Self =
+        Self { threads: THREADS[THREADS.len() - 1], record: RECORD, limits: BATCH };
+
+    /// Bytes of a log with segments of at least so many.
+    pub const fn log_len(self, segment: u64) -> u64 {
+        (SEGMENTS * self.threads + 1) * segment.next_multiple_of(4096)
+    }
+}
+
 /// The log.
 pub struct Records {
     log: Log<AnyRegion>,
+    shape: Shape,
     numbers: AtomicU64,
 }
 
 impl Records {
     /// One of `len` bytes, in `directory`.
-    pub fn new(directory: &Path, len: u64) -> io::Result<Self> {
-        let threads = THREADS.into_iter().max().unwrap_or(1);
-        let segment = len / (SEGMENTS * threads + 1) / 4096 * 4096;
+    pub fn new(directory: &Path, len: u64, shape: Shape) -> io::Result<Self> {
+        let segment = len / (SEGMENTS * shape.threads + 1) / 4096 * 4096;
         let options = LogOptions::new().region(Options::new().len(len)).segment_bytes(segment);
         let log = options.create(directory.join("records"))?;
-        Ok(Self { log, numbers: AtomicU64::new(0) })
+        Ok(Self { log, shape, numbers: AtomicU64::new(0) })
+    }
+
+    /// Another end for the batches that follow.
+    pub fn limit(&mut self, limits: Limits) {
+        self.shape.limits = limits;
     }
 
     /// A batch of so many threads at once, each of which commits so many records at a time.
@@ -50,9 +77,10 @@ impl Records {
 
     /// One thread's part, and when it was done.
     fn work(&self, gate: Gate<'_>, records: u64) -> io::Result<(Batch, Instant)> {
-        let mut data = [0xa5; RECORD];
+        let limits = self.shape.limits;
+        let mut data = vec![0xa5; self.shape.record];
         let mut batch = Batch::default();
-        batch.times_ns.reserve(BATCH.most as usize);
+        batch.times_ns.reserve(limits.most as usize);
         let mut writer = self.log.writer();
         // Not timed: what a thread's first commit pays for.
         let ready = self.commit(&mut writer, records, &data);
@@ -60,7 +88,7 @@ impl Records {
             let next = || self.numbers.fetch_add(1, Ordering::Relaxed);
             let update =
                 |_, data: &[u8]| self.commit(&mut writer, records, data).map_err(io::Error::from);
-            time_updates(BATCH, Walk::NUMBERS, &mut data, &mut batch, next, update)?;
+            time_updates(limits, Walk::NUMBERS, &mut data, &mut batch, next, update)?;
         }
         Ok((batch, Instant::now()))
     }
@@ -95,7 +123,7 @@ mod tests {
     #[test]
     fn every_record_that_is_timed_is_in_the_log() {
         let directory = tempfile::tempdir().expect("a directory");
-        let records = Records::new(directory.path(), 1 << 20).expect("a log");
+        let records = Records::new(directory.path(), 1 << 20, Shape::BENCH).expect("a log");
         for (threads, each) in [(1, 1), (4, 1), (16, 1), (1, 64)] {
             let before = records.log.last().get();
             let batch = records.append(threads, each, &Device::default()).expect("a batch");
@@ -113,7 +141,7 @@ mod tests {
     #[test]
     fn a_full_log_is_recycled() {
         let directory = tempfile::tempdir().expect("a directory");
-        let records = Records::new(directory.path(), 1 << 20).expect("a log");
+        let records = Records::new(directory.path(), 1 << 20, Shape::BENCH).expect("a log");
         let mut writer = records.log.writer();
         for _ in 0..500 {
             // Together more than there is room for.

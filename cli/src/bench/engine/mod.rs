@@ -1,7 +1,7 @@
 //! What a storage engine does with a directory: threads that append to one log, and whole files
 //! that take another's place. Beside each, the same written by hand.
 
-mod append;
+pub mod append;
 mod files;
 mod log;
 mod threads;
@@ -20,7 +20,7 @@ use super::progress::Progress;
 use super::scratch::doing;
 use super::tally::{Batch, Tally};
 
-use append::Records;
+use append::{Records, Shape};
 pub use files::{available, replace};
 use log::Log;
 
@@ -179,7 +179,7 @@ impl<'a> Engine<'a> {
         let jobs = Job::logs().chain(files.iter().copied());
         let tracks = jobs.map(|job| Track { job, tally: Tally::default() }).collect();
         let log = Log::new(directory, log_len(len))?;
-        let records = Records::new(directory, log_len(len))?;
+        let records = Records::new(directory, log_len(len), Shape::BENCH)?;
         let data = vec![0xa5; FILE_SIZES[2]];
         Ok(Self { directory, device, log, records, tracks, data, written: 0 })
     }
