@@ -78,6 +78,9 @@ impl<R: Region> Core<R> {
         let below = before.floor.min(root.floor).saturating_sub(1);
         root.absent = root.absent.min(below.saturating_sub(root.released));
         cell.store(&self.region, root)?;
+        // Whoever uses a segment again has seen the second, and so a reader that finds it used sees the
+        // first: it says `Released`, and passes nothing over.
+        self.released.fetch_max(root.released, Ordering::AcqRel);
         self.recyclable.fetch_max(root.released, Ordering::AcqRel);
         Ok(())
     }

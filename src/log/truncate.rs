@@ -44,9 +44,9 @@ impl<R: Region> Log<R> {
         Ok(())
     }
 
-    /// The same as [`release_up_to`](Self::release_up_to), and replaces the [note](Self::note) of the log by this one, durable on return. A crash
-    /// inside leaves both changes or none. The note is replaced also where the records were released
-    /// before.
+    /// The same as [`release_up_to`](Self::release_up_to), and replaces the [note](Self::note) of the log
+    /// by this one, durable on return. A crash inside leaves both changes or none. The note is replaced
+    /// also where the records were released before.
     ///
     /// For what an engine must know of the records that are gone: the term of the last one, for instance.
     ///
@@ -79,7 +79,6 @@ impl<R: Region> Log<R> {
         };
         // No segment is used again before the medium knows that it is free.
         primitive!("log.release.root", change(), Ok(()))?;
-        core.released.fetch_max(lsn.get(), Ordering::AcqRel);
         core.table.free_up_to(core.recyclable());
         core.room_came();
         Ok(())
