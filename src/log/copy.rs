@@ -46,10 +46,12 @@ impl<R: Region> Log<R> {
         let segments = self.core.table.progress.len() as u64;
         let draft = Options::new().len(layout.len(segments)).draft(path)?;
         let options = LogOptions::new().segment_bytes(layout.segment);
-        let released = self.core.released();
+        if self.core.read_only {
+            self.core.look_at_root()?;
+        }
+        let (released, note) = self.core.released_and_note();
         options.lay_out_from(&*draft, released)?;
         let mut copy = options.open_region(&*draft)?;
-        let note = self.note();
         if note != [0; 32] {
             copy.core.change_root(|root| root.note = note)?;
         }
@@ -76,12 +78,12 @@ impl<R: Region> Log<R> {
             let record = match reader.next_record() {
                 Ok(record) => record.filter(|record| record.lsn <= last),
                 Err(error) => match error.kind() {
-                    ErrorKind::Released { first } => {
-                        let first = *first;
+                    ErrorKind::Released { .. } => {
+                        let (released, note) = self.core.released_and_note();
                         copy.append_all(&mut staged, layout)?;
-                        copy.skip_to(first);
-                        copy.release_up_to(Lsn::new(first - 1))?;
-                        (bytes, next) = (0, first);
+                        copy.skip_to(released + 1);
+                        copy.release_with_note(Lsn::new(released), note)?;
+                        (bytes, next) = (0, released + 1);
                         // It fails with its first record if that is released, too.
                         reader = self.reader(Lsn::ZERO)?;
                         reader.begin_at(next);

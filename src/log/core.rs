@@ -14,7 +14,7 @@ use super::beside;
 use super::deferred::Deferred;
 use super::layout::{BLOCKS, Layout};
 use super::place::{Active, Shared};
-use super::root::{Root, RootCell};
+use super::root::{NOTE_BYTES, Root, RootCell};
 use super::segment::Headers;
 use super::spare::Spares;
 use super::sync::{lock, lock_in_turn};
@@ -33,6 +33,8 @@ pub(super) struct Core<R> {
     pub(super) table: Table,
     pub(super) watermark: Watermark,
     pub(super) root: Mutex<RootCell>,
+    /// That of the root, and never locked for longer than it takes to copy it by who writes.
+    pub(super) note: Mutex<[u8; NOTE_BYTES]>,
     /// The segment of all writers, where they have one together.
     pub(super) shared: Mutex<Shared>,
     /// What was submitted, and is not durable.
@@ -80,7 +82,10 @@ impl<R: Region> Core<R> {
         cell.store(&self.region, root)?;
         // Whoever uses a segment again has seen the second, and so a reader that finds it used sees the
         // first: it says `Released`, and passes nothing over.
+        let mut note = lock(&self.note);
+        *note = root.note;
         self.released.fetch_max(root.released, Ordering::AcqRel);
+        drop(note);
         self.recyclable.fetch_max(root.released, Ordering::AcqRel);
         Ok(())
     }
@@ -116,9 +121,8 @@ impl<R: Region> Core<R> {
         if !self.read_only {
             return Ok(());
         }
-        let now = beside::root_value(&self.region, Layout::root(self.headers.key))?;
+        let now = self.look_at_root()?;
         let then = lock(&self.root).get();
-        self.released.fetch_max(now.released, Ordering::AcqRel);
         let kind = if lsn <= now.released {
             ErrorKind::Released { first: now.released + 1 }
         } else if (now.cuts, now.opened) != (then.cuts, then.opened) {
@@ -127,6 +131,22 @@ impl<R: Region> Core<R> {
             return Ok(());
         };
         Err(Error::new(Operation::Read, kind))
+    }
+
+    /// Looks at the root of a log that another process writes.
+    pub(super) fn look_at_root(&self) -> Result<Root> {
+        // Held while it is read: no older one comes after a newer one.
+        let mut note = lock_in_turn(&self.region, &self.note);
+        let now = beside::root_value(&self.region, Layout::root(self.headers.key))?;
+        *note = now.note;
+        self.released.fetch_max(now.released, Ordering::AcqRel);
+        Ok(now)
+    }
+
+    /// What was released, and the note of that moment.
+    pub(super) fn released_and_note(&self) -> (u64, [u8; NOTE_BYTES]) {
+        let note = lock_in_turn(&self.region, &self.note);
+        (self.released(), *note)
     }
 
     /// Runs what leaves the log unusable until it is opened anew, if it fails.

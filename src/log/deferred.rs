@@ -40,7 +40,7 @@ use std::task::Waker;
 
 use crate::error::{Error, ErrorKind, Operation};
 
-use super::watermark::{SharedBound, Watermark};
+use super::watermark::{Bound, SharedBound, Watermark};
 
 /// What a submission comes to.
 pub(super) type Outcome = Result<(), Arc<Error>>;
@@ -177,6 +177,27 @@ impl Deferred {
         queue.fail(lsn, cause);
         self.has_failed.store(true, Ordering::Release);
         self.tell_all(queue);
+    }
+
+    /// The same, unless `is_durable`: then another sync, which came after it was written, has made it durable,
+    /// and others may have been told so. Whether it has failed.
+    #[cold]
+    pub(super) fn fail_unless(
+        &self,
+        (bound, lsn): (&Bound, u64),
+        cause: Arc<Error>,
+        is_durable: impl FnOnce() -> bool,
+    ) -> bool {
+        let mut queue = self.queue();
+        // Who was told, was told with the queue locked, and after that sync had noted where it ends.
+        if is_durable() {
+            return false;
+        }
+        bound.hold(lsn);
+        queue.fail(lsn, cause);
+        self.has_failed.store(true, Ordering::Release);
+        self.tell_all(queue);
+        true
     }
 
     /// Waits until everything below this Lsn, which is drawn, is durable, or something there has failed.
@@ -326,13 +347,14 @@ impl Queue {
     fn fail(&mut self, lsn: u64, cause: Arc<Error>) {
         let (from, _) = self.failed.get_or_insert((lsn, cause));
         *from = lsn.min(*from);
+        let from = *from;
         while self.pieces.back().is_some_and(|piece| piece.lsn >= lsn) {
             self.pieces.pop_back();
             self.has_lost = true;
         }
         if self.pieces.is_empty() {
-            // Its Lsns are gone: nobody passes them.
-            self.bound.hold(lsn);
+            // The Lsns of what failed first are gone: nobody passes them.
+            self.bound.hold(from);
         }
     }
 

@@ -122,6 +122,7 @@ pub(super) fn open<R: Region>(region: R, header: Header, copies: u8, how: How) -
         table,
         deferred: Deferred::new(watermark.register()),
         watermark,
+        note: Mutex::new(root.note),
         root: Mutex::new(cell),
         shared: Mutex::new(Shared::default()),
         spares: Spares::default(),

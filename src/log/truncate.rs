@@ -10,7 +10,6 @@ use crate::region::Region;
 use super::core::Core;
 use super::root::NOTE_BYTES;
 use super::segment::SegmentHeader;
-use super::sync::lock;
 use super::table::{Life, Usage};
 use super::{Log, Lsn};
 
@@ -29,7 +28,8 @@ impl<R: Region> Log<R> {
     /// its own. They cannot be read from then on.
     ///
     /// It becomes durable, with all before it, where the next segment is begun, which takes one sync more
-    /// then, or with the next release that is not lazy, truncation, or close. A crash before that leaves the
+    /// then, or with the next release that is not lazy, be it of less, with a truncation that takes records
+    /// away, a growth, or the close. A crash before that leaves the
     /// records in the log: they are there again when it is opened. Followers in other processes read them
     /// until then.
     ///
@@ -52,7 +52,8 @@ impl<R: Region> Log<R> {
     ///
     /// # Errors
     ///
-    /// As [`release_up_to`](Self::release_up_to); the note is then as it was.
+    /// As [`release_up_to`](Self::release_up_to). After an error of the region it is unknown whether both
+    /// changed, until the log is opened anew; after any other, neither did.
     pub fn release_with_note(&self, lsn: Lsn, note: [u8; 32]) -> Result<()> {
         self.release(lsn, Some(note))
     }
@@ -61,13 +62,23 @@ impl<R: Region> Log<R> {
     /// one. [`copy_to`](Self::copy_to) copies it.
     #[must_use]
     pub fn note(&self) -> [u8; 32] {
-        lock(&self.core.root).get().note
+        self.core.released_and_note().1
+    }
+
+    /// [`released`](Self::released) and [`note`](Self::note) of one moment: no release of another thread
+    /// comes between them. What was released lazily since has no note of its own.
+    #[must_use]
+    pub fn released_and_note(&self) -> (Lsn, [u8; 32]) {
+        let (released, note) = self.core.released_and_note();
+        (Lsn::new(released), note)
     }
 
     fn release(&self, lsn: Lsn, note: Option<[u8; NOTE_BYTES]>) -> Result<()> {
         let core = &self.core;
         core.check_releasable(lsn)?;
-        if note.is_none() && lsn.get() <= core.recyclable() {
+        // What was released lazily rides on any release.
+        let is_known = core.recyclable() == core.released();
+        if note.is_none() && is_known && lsn.get() <= core.recyclable() {
             return Ok(());
         }
         let change = || {

@@ -132,11 +132,12 @@ impl Watermark {
     /// Goes back: nobody is writing. What failed above it holds nobody back any more.
     pub(super) fn rewind(&mut self, next: u64) {
         self.next.store(next, Ordering::Release);
-        self.given.store(next, Ordering::Release);
         self.written.store(next, Ordering::Release);
         for bound in self.bounds().iter().filter(|bound| bound.0.load(Ordering::Acquire) >= next) {
             bound.done();
         }
+        // What failed below it still does.
+        self.given.store(self.get(), Ordering::Release);
     }
 }
 

@@ -267,8 +267,9 @@ impl State {
         let drained = primitive!("log.commit.flush_others", others(), Ok(()))
             .and_then(|()| primitive!("log.commit.drain_shared", core.region.drain(), Ok(())));
         if let Err(error) = drained {
-            let error = unfinished.fail(error);
-            return Err(self.broken_by(error));
+            let is_durable = || progress.end.load(Ordering::Acquire) >= end;
+            let failed = unfinished.fail_unless(error, is_durable);
+            return failed.map_or(Ok(block.lsn), |error| Err(self.broken_by(error)));
         }
         progress.end.fetch_max(end, Ordering::AcqRel);
         unfinished.done();
@@ -309,6 +310,19 @@ impl<R: Region> Unfinished<'_, R> {
         self.tell(Arc::clone(&cause));
         std::mem::forget(self);
         cause
+    }
+
+    /// The same, unless another sync has made it durable.
+    #[cold]
+    fn fail_unless(self, error: Error, is_durable: impl FnOnce() -> bool) -> Option<Arc<Error>> {
+        let cause = Arc::new(error.unknown());
+        let at = (self.bound, self.lsn);
+        if self.core.deferred.fail_unless(at, Arc::clone(&cause), is_durable) {
+            std::mem::forget(self);
+            return Some(cause);
+        }
+        self.done();
+        None
     }
 
     #[cold]

@@ -41,6 +41,20 @@ fn what_is_released_lazily_cannot_be_read_and_is_there_again_after_a_crash() {
     assert_eq!(crashed(4), (3, longs(4..5)));
 }
 
+/// A release of less makes it durable, too.
+#[test]
+fn any_release_carries_what_was_released_lazily() {
+    let region = region(4);
+    let log = options().format(region.clone()).unwrap();
+    (1..=3).for_each(|lsn| assert_eq!(log.append(&long(lsn)).unwrap(), Lsn::new(lsn)));
+    log.release_up_to(Lsn::FIRST).unwrap();
+    log.release_lazily(Lsn::new(2)).unwrap();
+    log.release_up_to(Lsn::FIRST).unwrap();
+    log.abandon();
+    let log = options().open_region(region.crash(1)).unwrap();
+    assert_eq!((log.released(), all(&log)), (Lsn::new(2), longs(3..4)));
+}
+
 /// Many lazy releases in a log of few segments never make it full, and each crash leaves what is not
 /// released, all of it.
 #[test]

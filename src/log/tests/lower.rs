@@ -202,3 +202,66 @@ fn the_lowest_failure_counts() {
     let is_ok = |lsn_end| core.deferred.outcome(lsn_end).unwrap().is_ok();
     assert!(is_ok(5) && !is_ok(6));
 }
+
+fn one_sync_for_all() -> Log<Hooked> {
+    let len = layout::SEGMENTS + 4 * SEGMENT;
+    options().format(Hooked::new(SimRegion::new(Mode::PageCache, len, 2 * len))).unwrap()
+}
+
+/// What was lost holds the watermark, whatever fails after it.
+#[test]
+fn a_second_failure_does_not_take_the_watermark_past_the_first() {
+    let log = one_sync_for_all();
+    log.append(&payload(1)).unwrap();
+    let lost = [2, 3].map(|lsn| log.submit([payload(lsn)]).unwrap());
+    log.core.region.plan(At::Drain, What::Fails);
+    assert!(log.drive().unwrap_err().is_failed());
+    assert_eq!(log.durable_up_to(), Lsn::FIRST);
+    // A blocking commit above it, which fails as well.
+    log.core.region.plan(At::Write, What::Fails);
+    log.append(&payload(4)).unwrap_err();
+    assert_eq!((log.durable_up_to(), log.last()), (Lsn::FIRST, Lsn::FIRST));
+    assert!(log.release_up_to(Lsn::new(2)).is_err());
+    assert_eq!(all(&log), expected(1..2));
+    assert!(lost.into_iter().all(|ticket| !ticket.is_durable() && ticket.wait().is_err()));
+    log.abandon();
+}
+
+/// A commit whose own sync fails after another one has made it durable has not failed: a ticket above it
+/// was told that everything below is durable.
+#[test]
+fn what_was_told_stays_told_where_a_lower_commit_fails_later() {
+    let log = one_sync_for_all();
+    log.append(&payload(1)).unwrap();
+    log.core.region.plan(At::Drain, What::Stops);
+    std::thread::scope(|scope| {
+        let lower = scope.spawn(|| log.append(&payload(2)));
+        let ticket = std::sync::OnceLock::new();
+        log.core.region.meet_twice(|| {
+            let higher = log.submit([payload(3)]).unwrap();
+            log.drive().unwrap();
+            assert!(higher.is_durable());
+            ticket.set(higher).unwrap();
+            log.core.region.plan(At::Stopped, What::Fails);
+        });
+        assert_eq!(lower.join().unwrap().unwrap(), Lsn::new(2));
+        let higher = ticket.into_inner().unwrap();
+        assert!(higher.is_durable() && higher.wait().is_ok());
+    });
+    assert_eq!((log.durable_up_to(), all(&log)), (Lsn::new(3), expected(1..4)));
+    log.release_up_to(Lsn::new(3)).unwrap();
+    log.close().unwrap();
+}
+
+/// A truncation takes the watermark no further than what failed below it.
+#[test]
+fn the_watermark_stays_below_what_failed_after_a_truncation() {
+    let watermark = &mut options().format(region(4)).unwrap().core.watermark;
+    let [failed, other] = [watermark.register(), watermark.register()];
+    let lsn = watermark.draw(&failed, 1);
+    failed.hold(lsn);
+    watermark.draw(&other, 5);
+    other.done();
+    watermark.rewind(lsn + 3);
+    assert_eq!((watermark.highest(), watermark.next()), (lsn, lsn + 3));
+}

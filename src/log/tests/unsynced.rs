@@ -203,3 +203,38 @@ fn a_note_can_be_replaced_by_itself_and_is_copied() {
     let copy = Log::open(&path).unwrap();
     assert_eq!((copy.released(), copy.note()), (Lsn::new(3), [2; 32]));
 }
+
+/// A copy has the note of what it says was released, also where another process releases meanwhile.
+#[test]
+fn a_copy_has_the_note_of_its_release() {
+    let directory = tempfile::tempdir().unwrap();
+    let region = region(4);
+    let log = options().format(region.clone()).unwrap();
+    for lsn in 1..=3 {
+        log.append(&payload(lsn)).unwrap();
+    }
+    log.release_with_note(Lsn::FIRST, [1; 32]).unwrap();
+    let other = options().read_only(true).open_region(region.clone()).unwrap();
+    assert_eq!(other.released_and_note(), (Lsn::FIRST, [1; 32]));
+    for lsn in 4..=20 {
+        log.append(&vec![1; 2000]).unwrap();
+        log.release_with_note(Lsn::new(lsn), [lsn as u8; 32]).unwrap();
+    }
+    let path = directory.path().join("copy");
+    let outcome = other.copy_to(&path);
+    let copy = options().read_only(true).open(&path);
+    if let (Ok(lsns), Ok(copy)) = (outcome, copy) {
+        assert_eq!(
+            (lsns.start, copy.released_and_note()),
+            (Lsn::new(21), (Lsn::new(20), [20; 32]))
+        );
+    } else {
+        panic!("it is copied");
+    }
+    assert_eq!(other.released_and_note(), (Lsn::new(20), [20; 32]));
+    // In the process of the writer.
+    let path = directory.path().join("another");
+    log.copy_to(&path).unwrap();
+    let copy = options().read_only(true).open(&path).unwrap();
+    assert_eq!(copy.released_and_note(), (Lsn::new(20), [20; 32]));
+}
