@@ -157,7 +157,7 @@ fn crashes_of_records_that_are_not_staged() {
 fn sampling() -> (u64, Duration) {
     match std::env::var("DAXMAP_LOG_IMAGES").ok().and_then(|images| images.parse().ok()) {
         Some(images) => (images, Duration::from_secs(24 * 3600)),
-        None => (u64::MAX, Duration::from_secs(if cfg!(debug_assertions) { 2 } else { 8 })),
+        None => (u64::MAX, Duration::from_secs(if cfg!(debug_assertions) { 2 } else { 5 })),
     }
 }
 
