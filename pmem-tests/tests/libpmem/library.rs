@@ -1,5 +1,6 @@
 //! Libraries to test: ours, as `libpmem/build` makes it, and Debian's; and programs to run on them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -40,8 +41,14 @@ pub fn careless(how: &str) -> PathBuf {
     build(how, Some(how))
 }
 
-/// A C program of this folder, linked to libpmem.so.1.
-pub fn program(name: &str, libraries: &[&str]) -> PathBuf {
+/// A C program of this folder, linked to libpmem.so.1. Compiled once: others may be running it.
+pub fn program(name: &'static str, libraries: &[&str]) -> PathBuf {
+    static COMPILED: Mutex<BTreeMap<&str, PathBuf>> = Mutex::new(BTreeMap::new());
+    let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
+    compiled.entry(name).or_insert_with(|| compile(name, libraries)).clone()
+}
+
+fn compile(name: &str, libraries: &[&str]) -> PathBuf {
     let folder = built();
     std::fs::create_dir_all(&folder).unwrap();
     let program = folder.join(name);
